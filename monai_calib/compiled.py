@@ -1,0 +1,105 @@
+"""What the compiled CPU kernels of losses and metrics share: how they are compiled, run on threads, and exponentiate.
+
+The kernels walk a class-major ``(K, N)`` array in blocks of :data:`BLOCK` voxels, small enough to stay in the
+processor's first caches, so that a volume is read once and everything is computed from it while it is there.
+They release the interpreter lock and are spread over ``torch.get_num_threads()`` threads.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numba
+import numpy as np
+import torch
+
+__all__ = ["BLOCK", "exp_in_place", "jit", "on_threads"]
+
+BLOCK = 1024
+
+# NaN and infinity keep their meaning: a network that diverges must be seen to diverge.
+_FASTMATH = {"nsz", "arcp", "contract", "reassoc"}
+
+jit: Callable[..., Any] = numba.njit(nogil=True, cache=True, fastmath=_FASTMATH, error_model="numpy")
+
+_LOG2_E = np.float32(1.44269504088896341)
+_LN2_HIGH = np.float32(0.693359375)
+_LN2_LOW = np.float32(-2.12194440e-4)
+_SMALLEST = np.float32(-87.0)
+_HALF = np.float32(0.5)
+_ONE = np.float32(1.0)
+# Minimax polynomial of (exp(r) - 1 - r) / r^2 on [-ln2/2, ln2/2], highest power first (Cephes' expf).
+_C0 = np.float32(1.9875691500e-4)
+_C1 = np.float32(1.3981999507e-3)
+_C2 = np.float32(8.3334519073e-3)
+_C3 = np.float32(4.1665795894e-2)
+_C4 = np.float32(1.6666665459e-1)
+_C5 = np.float32(5.0000001201e-1)
+
+
+@jit
+def exp_in_place(x, bits):  # type: ignore[no-untyped-def]  # compiled
+    """``x = exp(x)`` for float32 ``x <= 0``, to 2 ulp; below -87 it stays at exp(-87), about 1.6e-38; NaN stays NaN.
+
+    The loop holds nothing a compiler cannot turn into vector instructions, which ``math.exp`` prevents.
+    ``bits`` is int32 scratch of at least the length of ``x``.
+    """
+    n = x.size
+    scale = bits.view(np.float32)
+    for i in range(n):
+        v = x[i]
+        if v < _SMALLEST:
+            v = _SMALLEST
+        k = np.floor(v * _LOG2_E + _HALF)
+        r = v - k * _LN2_HIGH
+        r = r - k * _LN2_LOW
+        p = _C0
+        p = p * r + _C1
+        p = p * r + _C2
+        p = p * r + _C3
+        p = p * r + _C4
+        p = p * r + _C5
+        x[i] = p * r * r + r + _ONE
+        bits[i] = (np.int32(k) + np.int32(127)) << np.int32(23)
+    for i in range(n):
+        x[i] *= scale[i]
+
+
+_pool: ThreadPoolExecutor | None = None
+
+
+def _forget_pool() -> None:
+    # Threads do not survive a fork: a child (a DataLoader worker) makes its own pool when it needs one.
+    global _pool
+    _pool = None
+
+
+if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
+    os.register_at_fork(after_in_child=_forget_pool)
+
+
+def on_threads(kernel: Callable[[int, int], Any], size: int, smallest: int = 16 * BLOCK) -> list[Any]:
+    """Call ``kernel(start, stop)`` on contiguous parts of ``range(size)``, one a thread, and return what they return.
+
+    Parts start at multiples of :data:`BLOCK` and hold at least ``smallest`` items; there are at most
+    ``torch.get_num_threads()`` of them, so the figures a kernel sums depend on the number of threads only in the
+    order of additions.
+
+    Example:
+        >>> on_threads(lambda start, stop: stop - start, 100)
+        [100]
+    """
+    global _pool
+    threads = max(1, min(torch.get_num_threads(), size // smallest))
+    if threads == 1:
+        return [kernel(0, size)]
+    blocks = -(-size // BLOCK)
+    edges = [min(size, BLOCK * (blocks * i // threads)) for i in range(threads + 1)]
+    if _pool is None:
+        _pool = ThreadPoolExecutor(max_workers=os.cpu_count() or 1, thread_name_prefix="monai_calib")
+    futures = [_pool.submit(kernel, a, b) for a, b in zip(edges[1:-1], edges[2:], strict=True)]
+    first = kernel(edges[0], edges[1])
+    return [first, *(future.result() for future in futures)]

@@ -1,0 +1,1 @@
+"""Ignite handlers that carry losses and metrics into MONAI's workflows."""

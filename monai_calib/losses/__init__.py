@@ -1,0 +1,1 @@
+"""Calibration losses: a primary objective plus a weighted penalty on the logits."""
