@@ -1,0 +1,115 @@
+"""NACL: the logits follow the label proportions of the neighbourhood."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from torch import Tensor, nn
+from typing_extensions import Unpack
+
+from .base import ConstrainedLoss, Options
+from .cross_entropy import CrossEntropy
+from .margin import DISTANCES
+from .neighborhood import KERNEL_OPS, PADDINGS, label_proportions
+from .target import Target
+
+__all__ = ["NACLLoss", "NeighborhoodPenalty"]
+
+MATCHINGS = ("logits", "softmax")
+
+
+class NeighborhoodPenalty(nn.Module):
+    """Distance of the logits (or of their softmax) from the label proportions around each voxel, for every class."""
+
+    def __init__(
+        self,
+        kernel_ops: str = "mean",
+        kernel_size: int | Sequence[int] = 3,
+        distance_type: str = "l1",
+        sigma: float | Sequence[float] = 1.0,
+        padding: str = "replicate",
+        matching: str = "logits",
+    ) -> None:
+        super().__init__()
+        for name, value, known in (
+            ("kernel_ops", kernel_ops, KERNEL_OPS),
+            ("distance_type", distance_type, DISTANCES),
+            ("padding", padding, PADDINGS),
+            ("matching", matching, MATCHINGS),
+        ):
+            if value not in known:
+                raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}.")
+        self.kernel_ops = kernel_ops
+        self.kernel_size = kernel_size
+        self.distance_type = distance_type
+        self.sigma = sigma
+        self.padding = padding
+        self.matching = matching
+
+    def proportions(self, logits: Tensor, target: Target) -> Tensor:
+        """The label proportions the logits are held to, ``(B, K, *spatial)``."""
+        return label_proportions(
+            target.marked if target.soft is None else target.soft,
+            target.num_classes,
+            self.kernel_ops,
+            self.kernel_size,
+            self.sigma,
+            self.padding,
+            target.image,
+            target.ignore,
+            logits.dtype,
+        )
+
+    def forward(self, logits: Tensor, target: Target) -> Tensor:
+        matched = logits if self.matching == "logits" else logits.softmax(1)
+        distance = self.proportions(logits, target) - matched
+        return distance.abs() if self.distance_type == "l1" else distance * distance
+
+
+class NACLLoss(ConstrainedLoss):
+    """Cross-entropy with logits that follow the label proportions of their neighbourhood (NACL).
+
+    Where the annotator changed from one label to another nearby, the network may be unsure too:
+    ``CE + alpha * mean(|tau_k - l_k|)`` over voxels and classes, tau from
+    :func:`~monai_calib.losses.neighborhood.label_proportions`.
+    At its optimum a free voxel has probability ``1 - alpha / K`` for its label (L1): the penalty caps confidence
+    everywhere, easy background included. ``penalty_region="outer"`` keeps it where labels meet.
+
+    Args:
+        kernel_ops: how neighbours are summed up: ``"mean"`` (the paper's best), ``"gaussian"`` (the SVLS kernel),
+            ``"mode"``, ``"median"``, ``"max"``, ``"min"``, ``"image_proportions_l1"`` or ``"image_proportions_l2"``
+            (these two read ``image``).
+        kernel_size: odd window in voxels, one number or one per axis (thick slices: ``(3, 3, 1)``).
+        distance_type: ``"l1"`` absolute or ``"l2"`` squared distance.
+        alpha: weight of the penalty, a mean over voxels and classes as in the authors' code.
+        sigma: of the gaussian prior, in voxels, one number or one per axis.
+        padding: what lies outside the image: ``"replicate"``, ``"valid"``, ``"background"`` (the authors' code) or
+            ``"zeros"`` (MONAI's ``NACLLoss``).
+        matching: ``"logits"`` (the paper) or ``"softmax"``: what is held to tau.
+        options: the arguments of :class:`ConstrainedLoss`.
+
+    Shape: logits ``(B, K, *spatial)``, label ``(B, 1, *spatial)``; returns a scalar, or ``(B, *spatial)`` with
+    ``reduction="none"``.
+    Raises: ``ValueError`` for an unknown name, an even or non-positive window, a missing image.
+    Source: Murugesan et al., MICCAI 2023; https://arxiv.org/abs/2303.06268
+
+    Example:
+        >>> import torch
+        >>> loss = NACLLoss(kernel_size=3, alpha=0.1)
+        >>> loss(torch.zeros(1, 2, 4, 4), torch.zeros(1, 1, 4, 4)).item()  # log 2 + 0.1 * (|1 - 0| + |0 - 0|) / 2
+        0.7431...
+    """
+
+    def __init__(
+        self,
+        kernel_ops: str = "mean",
+        kernel_size: int | Sequence[int] = 3,
+        distance_type: str = "l1",
+        alpha: float = 0.1,
+        sigma: float | Sequence[float] = 1.0,
+        padding: str = "replicate",
+        matching: str = "logits",
+        **options: Unpack[Options],
+    ) -> None:
+        penalty = NeighborhoodPenalty(kernel_ops, kernel_size, distance_type, sigma, padding, matching)
+        super().__init__(CrossEntropy(), penalty, alpha, kernel_size=kernel_size, **options)

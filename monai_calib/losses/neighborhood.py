@@ -1,0 +1,286 @@
+"""The one neighbourhood operator: what the labels around a voxel say about its class."""
+
+from __future__ import annotations
+
+import itertools
+import math
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+__all__ = ["KERNEL_OPS", "PADDINGS", "label_proportions", "neighbor_counts", "outer_voxels", "per_axis"]
+
+KERNEL_OPS = ("mean", "gaussian", "mode", "median", "max", "min", "image_proportions_l1", "image_proportions_l2")
+PADDINGS = ("replicate", "valid", "background", "zeros")
+
+
+def per_axis(value: float | Sequence[float], axes: int, name: str) -> tuple[float, ...]:
+    """One number for every axis, or one number for each.
+
+    Example:
+        >>> per_axis(3, 2, "kernel_size"), per_axis((1, 3), 2, "kernel_size")
+        ((3, 3), (1, 3))
+    """
+    values = (value,) * axes if isinstance(value, (int, float)) else tuple(value)
+    if len(values) != axes:
+        raise ValueError(f"{name} takes one number or one per axis: expected {axes}, got {value!r}.")
+    return values
+
+
+def window(kernel_size: int | Sequence[int], axes: int) -> tuple[int, ...]:
+    """``kernel_size`` per axis, checked to be positive and odd."""
+    sizes = per_axis(kernel_size, axes, "kernel_size")
+    if any(k != int(k) or k < 1 or k % 2 == 0 for k in sizes):
+        raise ValueError(f"kernel_size must be positive and odd so that the window has a centre, got {kernel_size!r}.")
+    return tuple(int(k) for k in sizes)
+
+
+def _pad(x: Tensor, sizes: Sequence[int], value: float | None) -> Tensor:
+    """Widen the trailing ``len(sizes)`` axes by half a window, with ``value`` or (None) by repeating the border."""
+    first = x.ndim - len(sizes)
+    if value is not None:
+        out = x.new_full([*x.shape[:first], *(n + k - 1 for n, k in zip(x.shape[first:], sizes, strict=True))], value)
+        inside = tuple(slice(k // 2, k // 2 + n) for n, k in zip(x.shape[first:], sizes, strict=True))
+        out[(..., *inside)] = x
+        return out
+    for axis, k in enumerate(sizes, start=first):
+        if k > 1:
+            n = x.shape[axis]
+            x = x.index_select(axis, torch.arange(-(k // 2), n + k // 2, device=x.device).clamp_(0, n - 1))
+    return x
+
+
+def _along(x: Tensor, axis: int, weights: Sequence[float] | int) -> Tensor:
+    """Sum of the shifted copies of ``x`` along ``axis``: ``weights`` of them, or weighted by ``weights``."""
+    taps = weights if isinstance(weights, int) else len(weights)
+    n = x.shape[axis] - taps + 1
+    total = x.narrow(axis, 0, n) if isinstance(weights, int) else x.narrow(axis, 0, n) * weights[0]
+    for shift in range(1, taps):
+        part = x.narrow(axis, shift, n)
+        total = total + part if isinstance(weights, int) else total.add(part, alpha=weights[shift])
+    return total
+
+
+def _box(x: Tensor, sizes: Sequence[int]) -> Tensor:
+    for axis, k in enumerate(sizes, start=x.ndim - len(sizes)):
+        if k > 1:
+            x = _along(x, axis, k)
+    return x
+
+
+def _classes_first(label: Tensor, num_classes: int, sizes: Sequence[int], padding: str, ignore: int | None) -> Tensor:
+    """The padded label as an integer mask per class ``(B, K, *padded)``; ``ignore`` and the outside are no class."""
+    nothing = num_classes
+    integer = torch.uint8 if num_classes < 255 else torch.int16
+    index = label.to(integer) if ignore is None else torch.where(label == ignore, nothing, label).to(integer)
+    value = {"replicate": None, "background": 0}.get(padding, nothing)
+    padded = _pad(index, sizes, value).unsqueeze(1)
+    total = torch.uint8 if math.prod(sizes) <= 255 else torch.int16 if math.prod(sizes) <= 32767 else torch.int32
+    classes = torch.arange(num_classes, dtype=integer, device=label.device)
+    return (padded == classes.view(1, -1, *[1] * len(sizes))).to(total)
+
+
+def neighbor_counts(
+    label: Tensor,
+    num_classes: int,
+    kernel_size: int | Sequence[int] = 3,
+    padding: str = "replicate",
+    ignore: int | None = None,
+) -> Tensor:
+    """How many voxels of each class lie in the window around each voxel.
+
+    Args:
+        label: class numbers ``(B, *spatial)``.
+        num_classes: K.
+        kernel_size: odd window, one number or one per axis.
+        padding: as in :func:`label_proportions`.
+        ignore: label value that counts as no class.
+
+    Returns:
+        integers ``(B, K, *spatial)`` of the narrowest type that holds the largest count.
+
+    Example:
+        >>> neighbor_counts(torch.tensor([[0, 0, 1]]), num_classes=2)
+        tensor([[[3, 2, 1],
+                 [0, 1, 2]]], dtype=torch.uint8)
+    """
+    sizes = window(kernel_size, label.ndim - 1)
+    return _box(_classes_first(label, num_classes, sizes, padding, ignore), sizes)
+
+
+def outer_voxels(label: Tensor, kernel_size: int | Sequence[int] = 3, ignore: int | None = None) -> Tensor:
+    """Voxels whose window holds more than one label: ``max(window) != min(window)``, borders replicated.
+
+    Args:
+        label: class numbers ``(B, *spatial)``.
+        kernel_size: odd window, one number or one per axis.
+        ignore: label value that counts as no label.
+
+    Returns:
+        bool ``(B, *spatial)``.
+
+    Example:
+        >>> outer_voxels(torch.tensor([[0, 0, 0, 1, 1]]))
+        tensor([[False, False,  True,  True, False]])
+    """
+    sizes = window(kernel_size, label.ndim - 1)
+    if label.is_floating_point() or label.dtype == torch.bool:
+        label = label.to(torch.int32)
+    low = high = label
+    if ignore is not None:
+        limits = torch.iinfo(label.dtype)
+        low = torch.where(label == ignore, limits.max, label)
+        high = torch.where(label == ignore, limits.min, label)
+    for x, extreme in ((low, torch.minimum), (high, torch.maximum)):
+        x = _pad(x, sizes, None)
+        for axis, k in enumerate(sizes, start=1):
+            n = x.shape[axis] - k + 1
+            widest = x.narrow(axis, 0, n)
+            for shift in range(1, k):
+                widest = extreme(widest, x.narrow(axis, shift, n))
+            x = widest
+        if extreme is torch.minimum:
+            low = x
+        else:
+            high = x
+    return low < high
+
+
+def _gaussian_weights(sizes: Sequence[int], sigma: float | Sequence[float]) -> list[list[float]]:
+    sigmas = per_axis(sigma, len(sizes), "sigma")
+    if any(not s > 0 for s in sigmas):
+        raise ValueError(f"sigma must be positive, got {sigma!r}.")
+    if all(k == 1 for k in sizes):
+        raise ValueError("The gaussian prior needs a neighbour: kernel_size must exceed 1 along at least one axis.")
+    rows = [[math.exp(-0.5 * (j / s) ** 2) for j in range(-(k // 2), k // 2 + 1)] for k, s in zip(sizes, sigmas)]  # noqa: B905
+    return [[w / sum(row) for w in row] for row in rows]
+
+
+def _centre_half(mass: Tensor, centre: Tensor, weights: list[list[float]], everywhere: bool) -> Tensor:
+    """Half the voxel's own label, half the Gaussian mean of its neighbours' labels, the centre left out."""
+    for axis, row in enumerate(weights, start=mass.ndim - len(weights)):
+        if len(row) > 1:
+            mass = _along(mass, axis, row)
+    own = math.prod(row[len(row) // 2] for row in weights)
+    neighbors = mass - own * centre
+    if everywhere:
+        return 0.5 * centre + neighbors / (2.0 * (1.0 - own))
+    known = neighbors.sum(1, keepdim=True)
+    return torch.where(known > 1e-12, 0.5 * centre + 0.5 * neighbors / known.clamp(min=1e-12), centre)
+
+
+def _vote(counts: Tensor, kernel_ops: str) -> Tensor:
+    """The label number that the counts elect."""
+    if kernel_ops == "mode":
+        return counts.argmax(1)
+    if kernel_ops == "median":
+        below = counts.cumsum(1)
+        return (2 * below >= below[:, -1:]).to(torch.uint8).argmax(1)
+    present = (counts > 0).to(torch.uint8)
+    if kernel_ops == "min":
+        return present.argmax(1)
+    return counts.shape[1] - 1 - present.flip(1).argmax(1)
+
+
+def _image_guided(
+    mass: Tensor, image: Tensor, sizes: Sequence[int], padding: str, squared: bool, dtype: torch.dtype
+) -> Tensor:
+    """Proportions in which a neighbour counts the more, the more its intensity resembles the centre's."""
+    axes = len(sizes)
+    shape = image.shape[-axes:]
+    padded = _pad(image.to(dtype), sizes, None if padding == "replicate" else 0.0)
+    inside = _pad(torch.ones_like(image[:, :1], dtype=dtype), sizes, 0.0) if padding == "valid" else None
+    total = torch.zeros((mass.shape[0], mass.shape[1], *shape), dtype=dtype, device=mass.device)
+    norm = torch.zeros_like(total[:, :1])
+    for offset in itertools.product(*(range(k) for k in sizes)):
+        at = (..., *(slice(o, o + n) for o, n in zip(offset, shape, strict=True)))
+        difference = padded[at] - image
+        distance = (difference * difference if squared else difference.abs()).mean(1, keepdim=True)
+        weight = torch.exp(-distance)
+        if inside is not None:
+            weight = weight * inside[at]
+        neighbor = mass[at].to(dtype)
+        total += weight * neighbor
+        norm += weight if padding == "zeros" else weight * neighbor.sum(1, keepdim=True)
+    return total / norm.clamp(min=1e-12)
+
+
+def label_proportions(
+    label: Tensor,
+    num_classes: int,
+    kernel_ops: str = "mean",
+    kernel_size: int | Sequence[int] = 3,
+    sigma: float | Sequence[float] = 1.0,
+    padding: str = "replicate",
+    image: Tensor | None = None,
+    ignore: int | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> Tensor:
+    """The class distribution tau that the labels around a voxel suggest for it.
+
+    ``mean`` is the share of each class in the window; ``gaussian`` the kernel of SVLS: half the voxel's own label,
+    half the Gaussian mean of its neighbours (so the centre weighs exactly 1/2 for every sigma); ``mode`` the commonest
+    label, the lowest of them in a tie; ``image_proportions_l1`` and ``_l2`` weight each neighbour i of the centre c by
+    ``exp(-|I_i - I_c|)`` or ``exp(-(I_i - I_c)^2)``, averaged over the image's channels. ``median``, ``max`` and
+    ``min`` act on the label *numbers*, so they depend on how the classes are numbered; the others do not.
+
+    Args:
+        label: class numbers ``(B, *spatial)``, or soft or one-hot labels ``(B, K, *spatial)`` in floating point.
+        num_classes: K.
+        kernel_ops: one of :data:`KERNEL_OPS`.
+        kernel_size: odd window in voxels, one number or one per axis (thick slices: ``(3, 3, 1)``).
+        sigma: of the gaussian prior, in voxels, one number or one per axis.
+        padding: what lies outside the image: ``"replicate"`` repeats the border (default), ``"valid"`` averages over
+            the voxels inside only, ``"background"`` counts it as class 0 with image value 0 (the NACL authors' code),
+            ``"zeros"`` as no class, so that tau does not sum to 1 there (MONAI's ``NACLLoss``).
+        image: ``(B, C, *spatial)``, read by the image-guided priors only.
+        ignore: label value that counts as no class: the shares are of the known voxels.
+        dtype: of the result.
+
+    Returns:
+        tau ``(B, K, *spatial)``, without gradient.
+
+    Raises:
+        ValueError: unknown ``kernel_ops`` or ``padding``, an even or non-positive window, a missing image.
+
+    Source: Murugesan et al., "Trust your neighbours: Penalty-based constraints for model calibration", MICCAI 2023
+    (https://arxiv.org/abs/2303.06268); the gaussian kernel: Islam and Glocker, "Spatially varying label smoothing",
+    IPMI 2021 (https://arxiv.org/abs/2104.05788).
+
+    Example:
+        >>> label_proportions(torch.tensor([[0, 0, 0, 1]]), num_classes=2)[0, 1]
+        tensor([0.0000, 0.0000, 0.3333, 0.6667])
+    """
+    if kernel_ops not in KERNEL_OPS:
+        raise ValueError(f"kernel_ops must be one of {', '.join(KERNEL_OPS)}, got {kernel_ops!r}.")
+    if padding not in PADDINGS:
+        raise ValueError(f"padding must be one of {', '.join(PADDINGS)}, got {padding!r}.")
+    soft = label.ndim > 2 and label.is_floating_point() and label.shape[1] == num_classes
+    axes = label.ndim - (2 if soft else 1)
+    sizes = window(kernel_size, axes)
+    if soft:
+        mass = _pad(label.to(dtype), sizes, None if padding == "replicate" else 0.0)
+        if padding == "background":
+            mass[:, 0] = _pad(label[:, 0].to(dtype), sizes, 1.0)
+    else:
+        mass = _classes_first(label, num_classes, sizes, padding, ignore)
+
+    if kernel_ops in ("image_proportions_l1", "image_proportions_l2"):
+        if image is None:
+            raise ValueError(f"kernel_ops={kernel_ops!r} weights neighbours by the image: call the loss with image=….")
+        if image.shape[0] != label.shape[0] or image.shape[2:] != label.shape[-axes:]:
+            raise ValueError(f"image {tuple(image.shape)} does not fit the label {tuple(label.shape)}.")
+        return _image_guided(mass, image, sizes, padding, kernel_ops.endswith("l2"), dtype)
+
+    complete = padding == "zeros" or (padding != "valid" and ignore is None)
+    if kernel_ops == "gaussian":
+        centre = tuple(slice(k // 2, k // 2 + n) for n, k in zip(label.shape[-axes:], sizes, strict=True))
+        mass = mass.to(dtype)
+        return _centre_half(mass, mass[(..., *centre)], _gaussian_weights(sizes, sigma), complete)
+    counts = _box(mass, sizes)
+    if kernel_ops != "mean":
+        chosen = _vote(counts, kernel_ops).unsqueeze(1)
+        return torch.zeros(counts.shape, dtype=dtype, device=counts.device).scatter_(1, chosen, 1.0)
+    known = math.prod(sizes) if complete else counts.sum(1, keepdim=True, dtype=dtype).clamp(min=1e-12)
+    return counts.to(dtype) / known

@@ -1,0 +1,105 @@
+"""Losses by name: the papers' defaults in one word, for a command line."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from .base import ConstrainedLoss, Options
+from .cross_entropy import CrossEntropyLoss
+from .entropy import ECPLoss
+from .focal import FocalLoss
+from .margin import MbLSLoss
+from .nacl import NACLLoss
+from .smoothing import LabelSmoothingLoss, SVLSLoss
+
+__all__ = ["PRESETS", "build_loss"]
+
+
+PRESETS: dict[str, tuple[Callable[..., ConstrainedLoss], dict[str, Any]]] = {
+    "ce": (CrossEntropyLoss, {}),
+    "dice_ce": (CrossEntropyLoss, {"lambda_dice": 1.0}),
+    "focal": (FocalLoss, {"gamma": 3.0}),
+    "ecp": (ECPLoss, {"alpha": 0.1}),
+    "ls": (LabelSmoothingLoss, {"alpha": 0.1}),
+    "svls": (SVLSLoss, {"sigma": 1.0, "kernel_size": 3}),
+    "mbls": (MbLSLoss, {"margin": 10.0, "alpha": 0.1}),
+    "nacl": (NACLLoss, {"kernel_ops": "mean", "kernel_size": 3, "alpha": 0.1}),
+    "nacl_outer": (NACLLoss, {"kernel_ops": "mean", "kernel_size": 3, "alpha": 0.1, "penalty_region": "outer"}),
+}
+"""Name: the class and the arguments its paper uses. ``nacl_outer`` is this package's own variant."""
+
+_SHARED = frozenset(Options.__annotations__)
+
+
+def _own_arguments(factory: Callable[..., ConstrainedLoss]) -> set[str]:
+    named = (p.name for p in inspect.signature(factory).parameters.values() if p.kind is not p.VAR_KEYWORD)
+    return set(named) - _SHARED
+
+
+def build_loss(name: str, **overrides: Any) -> ConstrainedLoss:
+    """Build a loss from its name, or from several joined by ``+``.
+
+    ``"dice_ce+mbls"`` is the first loss with the penalties of the others added. An override goes to every part that
+    knows it: ``build_loss("dice_ce+mbls", margin=5)``; to one part only, as a mapping under its name:
+    ``build_loss("mbls+nacl", nacl={"alpha": 0.2})``.
+
+    Args:
+        name: one of :data:`PRESETS`, or several joined by ``+``, the primary objective first.
+        overrides: arguments of the named classes and of :class:`ConstrainedLoss`.
+
+    Raises:
+        ValueError: an unknown name (answered with the list of names), an argument no part knows, or a later part
+            that has no penalty to add.
+
+    Example:
+        >>> build_loss("dice_ce+nacl_outer", alpha=1.0)
+        NACLLoss(
+          alpha=1.0, penalty_region='outer', lambda_dice=1.0
+          (primary): CrossEntropy()
+          (penalty): NeighborhoodPenalty()
+          (dice): DiceLoss()
+        )
+    """
+    parts = [part.strip() for part in name.split("+")]
+    unknown = [part for part in parts if part not in PRESETS]
+    if unknown:
+        raise ValueError(f"Unknown loss {unknown[0]!r}; the names are {', '.join(PRESETS)}, joined by '+'.")
+    own = {part: overrides.pop(part) for part in parts if isinstance(overrides.get(part), Mapping)}
+    shared = {
+        key: overrides.pop(key) for key in ("reduction", "ignore_index", "include_background") if key in overrides
+    }
+
+    settings: list[dict[str, Any]] = []
+    taken: set[str] = set()
+    for position, part in enumerate(parts):
+        factory, defaults = PRESETS[part]
+        known = _own_arguments(factory) | {"penalty_region"}
+        if position == 0:
+            known |= _SHARED
+        general = {key: value for key, value in overrides.items() if key in known}
+        taken |= set(general)
+        settings.append({**defaults, **shared, **general, **own.get(part, {})})
+    if set(overrides) - taken:
+        known = sorted(set().union(_SHARED, *(_own_arguments(PRESETS[part][0]) for part in parts)))
+        wrong = ", ".join(sorted(set(overrides) - taken))
+        raise ValueError(f"{name} does not take {wrong}; it takes {', '.join(known)}.")
+
+    loss = PRESETS[parts[0]][0](**settings[0])
+    for part, chosen in zip(parts[1:], settings[1:], strict=True):
+        loss = _extend(loss, part, PRESETS[part][0](**chosen))
+    return loss
+
+
+def _extend(loss: ConstrainedLoss, name: str, added: ConstrainedLoss) -> ConstrainedLoss:
+    """``loss`` with the penalty of ``added``, which keeps its class so that its alpha can be scheduled by name."""
+    if added.penalty is None:
+        raise ValueError(f"{name} has no penalty to add; name it first, before the '+'.")
+    if loss.penalty is not None:
+        added.primary = loss
+        return added
+    # a primary without a penalty needs no level of its own
+    added.primary, added.dice = loss.primary, loss.dice
+    added.lambda_ce, added.lambda_dice, added.weight = loss.lambda_ce, loss.lambda_dice, loss.weight
+    return added

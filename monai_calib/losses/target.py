@@ -1,0 +1,169 @@
+"""What a loss is told about the truth, checked once for all its terms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+__all__ = ["Target", "plain", "prepare"]
+
+
+def plain(x: Tensor) -> Tensor:
+    """The tensor without a subclass such as MetaTensor, whose dispatch costs time in every operation."""
+    return x.as_subclass(Tensor) if type(x) not in (Tensor, torch.nn.Parameter) else x
+
+
+@dataclass(frozen=True, eq=False)
+class Target:
+    """The truth of a batch in the form the terms read.
+
+    Attributes:
+        index: class numbers ``(B, *spatial)``; 0 where ignored; the likeliest class of a soft label.
+        soft: soft or one-hot labels ``(B, K, *spatial)`` if the caller gave such, in the type of the logits.
+        valid: bool ``(B, *spatial)``, False where ignored; None if nothing is.
+        image: ``(B, C, *spatial)`` if the caller gave one.
+        poison: 0, or NaN if a label is out of range on a device that must not be waited for; None if it was checked.
+        num_classes: K.
+    """
+
+    index: Tensor
+    soft: Tensor | None
+    valid: Tensor | None
+    image: Tensor | None
+    poison: Tensor | None
+    num_classes: int
+
+    @property
+    def ignore(self) -> int | None:
+        """The number that stands for an ignored voxel in :attr:`marked`, or None if there is none."""
+        return None if self.valid is None else self.num_classes
+
+    @property
+    def marked(self) -> Tensor:
+        """Class numbers with :attr:`ignore` where the label is not known."""
+        return self.index if self.valid is None else torch.where(self.valid, self.index, self.num_classes)
+
+    def one_hot(self, dtype: torch.dtype) -> Tensor:
+        """The label as ``(B, K, *spatial)``, zero where ignored."""
+        if self.soft is not None:
+            return self.soft.to(dtype)
+        shape = (self.index.shape[0], self.num_classes, *self.index.shape[1:])
+        hot = torch.zeros(shape, dtype=dtype, device=self.index.device).scatter_(1, self.index.long().unsqueeze(1), 1)
+        return hot if self.valid is None else hot * self.valid.unsqueeze(1)
+
+    def at_label(self, values: Tensor) -> Tensor:
+        """``values`` of the labelled class: ``(B, K, *spatial)`` to ``(B, *spatial)``; the mean under a soft label."""
+        if self.soft is not None:
+            return (self.soft * values).sum(1)
+        return values.gather(1, self.index.long().unsqueeze(1)).squeeze(1)
+
+    def reduce(self, voxels: Tensor, reduction: str, weight: Tensor | None = None) -> Tensor:
+        """Mean, sum or neither over the known voxels; ``weight`` is one number per class of the label.
+
+        A batch without a known voxel gives 0, with zero gradients, rather than 0 / 0.
+        """
+        mass: Tensor | None = None
+        if weight is not None:
+            mass = weight[self.index.long()] if self.soft is None else torch.movedim(self.soft, 1, -1) @ weight
+            mass = mass.to(voxels.dtype)
+        if self.valid is not None:
+            # where, not a product: NaN or infinity under an ignored voxel must not leak
+            voxels = torch.where(self.valid, voxels, 0.0)
+            mass = self.valid.to(voxels.dtype) if mass is None else mass * self.valid
+        if weight is not None:
+            voxels = voxels * mass
+        if reduction == "none":
+            return voxels
+        total = voxels.sum()
+        if reduction == "sum":
+            return total
+        if mass is None:
+            return total / max(voxels.numel(), 1)
+        mass = mass.sum()
+        return total / torch.where(mass > 0, mass, 1.0)
+
+
+def prepare(logits: Tensor, label: Tensor, ignore_index: int | None = None, image: Tensor | None = None) -> Target:
+    """Check logits and label against each other and bring the label into the form of :class:`Target`.
+
+    On the CPU a wrong label raises. On another device, or under ``torch.compile``, looking at values would make the
+    host wait, so a label out of range makes the loss NaN instead, which
+    :class:`~monai_calib.handlers.NonFiniteGuard` reports with the batch's names and the reason.
+
+    Args:
+        logits: ``(B, K, *spatial)``, one to three spatial axes, floating point.
+        label: ``(B, *spatial)`` or ``(B, 1, *spatial)`` class numbers of any type, or ``(B, K, *spatial)``.
+        ignore_index: label value left out of every term.
+        image: ``(B, C, *spatial)``.
+
+    Raises:
+        ValueError: shapes that do not fit, labels that are not class numbers below K, soft labels that do not sum to 1.
+        TypeError: logits that are not floating point.
+
+    Example:
+        >>> prepare(torch.zeros(1, 3, 4), torch.tensor([[[0, 1, 2, 2]]])).index
+        tensor([[0, 1, 2, 2]], dtype=torch.uint8)
+    """
+    if not logits.is_floating_point():
+        raise TypeError(f"logits must be floating point, got {logits.dtype}.")
+    if not 3 <= logits.ndim <= 5:
+        raise ValueError(f"logits must be (B, K, *spatial) with one to three axes, got {tuple(logits.shape)}.")
+    num_classes, spatial = logits.shape[1], logits.shape[2:]
+    by_index = label.shape in ((logits.shape[0], *spatial), (logits.shape[0], 1, *spatial))
+    if not by_index and label.shape != logits.shape:
+        raise ValueError(
+            f"label must be (B, *spatial), (B, 1, *spatial) or (B, K, *spatial) for logits {tuple(logits.shape)}, "
+            f"got {tuple(label.shape)}."
+        )
+    label = plain(label).detach()
+    image = None if image is None else plain(image).detach()
+    look = logits.device.type == "cpu" and not torch.compiler.is_compiling()
+    if not by_index:
+        return _from_soft(label, num_classes, ignore_index, image, logits.dtype, look)
+
+    label = label.reshape(logits.shape[0], *spatial)
+    valid = None if ignore_index is None else label != ignore_index
+    if valid is not None:
+        label = torch.where(valid, label, 0)
+    poison = None
+    if look:
+        _check_numbers(label, num_classes, ignore_index)
+    else:
+        wrong = (label < 0) | (label >= num_classes) | (label != label.round() if label.is_floating_point() else False)
+        label = torch.where(wrong, 0, label)
+        poison = torch.where(wrong.any(), torch.nan, 0.0)
+    index = label.to(torch.uint8 if num_classes < 255 else torch.int32)
+    return Target(index, None, valid, image, poison, num_classes)
+
+
+def _check_numbers(label: Tensor, num_classes: int, ignore_index: int | None) -> None:
+    if label.numel() == 0 or label.dtype == torch.bool:
+        return
+    low, high = (float(v) for v in label.aminmax())
+    # also false for NaN
+    if not (low >= 0 and high < num_classes):
+        seen = ", ".join(f"{v:g}" for v in label.unique().tolist()[:12])
+        known = "" if ignore_index is None else f" or ignore_index={ignore_index}"
+        raise ValueError(
+            f"label holds {seen}: expected class numbers 0 to {num_classes - 1} for {num_classes} logit channels"
+            f"{known}. "
+            "Remap the labels, or pass ignore_index for voxels that are not labelled."
+        )
+    if label.is_floating_point() and bool((label != label.round()).any()):
+        raise ValueError("label (B, 1, *spatial) holds fractions: pass soft labels as (B, K, *spatial).")
+
+
+def _from_soft(
+    label: Tensor, num_classes: int, ignore_index: int | None, image: Tensor | None, dtype: torch.dtype, look: bool
+) -> Target:
+    if ignore_index is not None:
+        raise ValueError("ignore_index needs a label of class numbers (B, 1, *spatial), not one channel per class.")
+    soft = label.to(dtype if dtype == torch.float64 else torch.float32)
+    wrong = ~(((soft.sum(1) - 1).abs() < 1e-3).all() & (soft >= 0).all())
+    if look and bool(wrong):
+        raise ValueError("A label with one channel per class must be non-negative and sum to 1 at every voxel.")
+    poison = None if look else torch.where(wrong, torch.nan, 0.0)
+    index = soft.argmax(1).to(torch.uint8 if num_classes < 255 else torch.int32)
+    return Target(index, soft, None, image, poison, num_classes)
