@@ -1,0 +1,229 @@
+"""Regions of a volume in which calibration is measured, with their sizes in millimetres.
+
+A calibration error without its region says little: over the whole volume it is swamped by easy background, inside the
+true foreground it rewards over-segmentation. A region is written as a short string, ``"foreground"`` or
+``"boundary:2mm"``, and turned into a boolean mask for one case.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+
+__all__ = ["REGION_KINDS", "Region", "bounding_box", "region_mask"]
+
+REGION_KINDS = ("all", "foreground", "union", "dilated", "boundary", "bbox", "mask")
+_SIZED = ("dilated", "boundary", "bbox")
+# A voxel at exactly r mm belongs to the region, whatever the rounding of spacing times steps.
+_ROUNDING = 1e-5
+
+
+@dataclass(frozen=True)
+class Region:
+    """A part of the volume, in which figures are taken.
+
+    - ``all``: every voxel.
+    - ``foreground``: voxels whose true label is not 0 (the papers' choice).
+    - ``union``: voxels whose true or predicted label is not 0.
+    - ``dilated:5mm``: voxels at most 5 mm from a voxel of ``union``.
+    - ``boundary:2mm``: voxels with a voxel of **another** label at most 2 mm away, in the truth or in the prediction.
+    - ``bbox``, ``bbox:10mm``: the smallest box around ``union``, widened by 10 mm along each axis.
+    - ``mask:lung``: a mask of the user's own, under the key ``lung`` of the batch.
+
+    Distances run from voxel centre to voxel centre; a voxel at exactly the given distance belongs to the region.
+
+    Args:
+        kind: the word before the colon.
+        size_mm: the size in mm, 0 for a kind without one.
+        key: the key of a user's mask, for kind ``mask``.
+
+    Raises: ``ValueError`` on an unknown kind, or a size or key that is missing or out of place.
+
+    Example:
+        >>> Region.parse("boundary:2mm").name, Region.parse("all").name, str(Region.parse("bbox:2.5mm"))
+        ('boundary2mm', 'all', 'bbox:2.5mm')
+    """
+
+    kind: str
+    size_mm: float = 0.0
+    key: str = ""
+
+    def __post_init__(self) -> None:
+        if self.kind not in REGION_KINDS:
+            raise ValueError(f"unknown region {self.kind!r}; expected one of {', '.join(REGION_KINDS)}")
+        needs_size = self.kind in ("dilated", "boundary")
+        if not 0 <= self.size_mm < float("inf") or (needs_size and self.size_mm == 0):
+            raise ValueError(f"region {self.kind!r} needs a positive size in mm, as in '{self.kind}:2mm'")
+        if self.size_mm and self.kind not in _SIZED:
+            raise ValueError(f"region {self.kind!r} has no size, got {self.size_mm:g} mm")
+        if (self.kind == "mask") != bool(self.key):
+            raise ValueError("a mask of your own is written 'mask:<key>', with the key it has in the batch")
+        if self.key and (not re.fullmatch(r"[A-Za-z0-9.-]+", self.key) or self.key in REGION_KINDS):
+            raise ValueError(
+                f"the key of a mask may hold letters, digits, '.' and '-', and not be a region's name; got {self.key!r}"
+            )
+
+    @classmethod
+    def parse(cls, text: str | Region) -> Region:
+        """Read ``"kind"``, ``"kind:<number>mm"`` or ``"mask:<key>"``; a :class:`Region` comes back as it is."""
+        if isinstance(text, Region):
+            return text
+        kind, colon, size = text.partition(":")
+        if kind == "mask":
+            return cls(kind, key=size)
+        number = re.fullmatch(r"(\d+(?:\.\d+)?)mm", size)
+        if colon and not number:
+            raise ValueError(
+                f"cannot read the size of region {text!r}; expected '{kind}:<number>mm', e.g. '{kind}:2mm'"
+            )
+        return cls(kind, size_mm=float(number[1]) if number else 0.0)
+
+    @property
+    def name(self) -> str:
+        """The name in reports and file names: ``boundary2mm``, or the key of a user's mask."""
+        return self.key or self.kind + (f"{self.size_mm:g}mm" if self.size_mm else "")
+
+    @property
+    def needs_prediction(self) -> bool:
+        return self.kind in ("union", "dilated", "boundary", "bbox")
+
+    def __str__(self) -> str:
+        detail = self.key or (f"{self.size_mm:g}mm" if self.size_mm else "")
+        return f"{self.kind}:{detail}" if detail else self.kind
+
+
+def region_mask(
+    region: str | Region,
+    label: torch.Tensor,
+    prediction: torch.Tensor | None = None,
+    spacing: Sequence[float] | None = None,
+    masks: Mapping[str, torch.Tensor] | None = None,
+) -> torch.Tensor:
+    """The mask of a region in one case.
+
+    Distances are exact: the squared distance to the nearest seed, cut off at ``r``, is the separable minimum
+    ``min_o f(x + o) + (o * spacing)^2`` over at most ``r / spacing`` steps along each axis in turn. It needs plain
+    tensor operations only, so it runs on the tensor's device, and only on the box around the foreground plus ``r``.
+
+    Args:
+        region: see :class:`Region`.
+        label: true class indices ``(*spatial)``, 2D or 3D, at least 0, without batch or channel axis.
+        prediction: predicted class indices ``(*spatial)``; only ``all``, ``foreground`` and ``mask`` do without.
+        spacing: voxel size in mm, one number an axis of ``label``; only regions with a size need it.
+        masks: masks of the user's own by key, ``(*spatial)`` or ``(1, *spatial)``, true where not 0.
+
+    Returns: bool ``(*spatial)`` on the label's device; empty (all false) where there is no foreground.
+
+    Raises: ``ValueError`` on a shape that differs, a missing prediction, spacing or mask.
+
+    Example:
+        >>> label = torch.tensor([[0, 0, 1, 1, 0, 0, 0]])
+        >>> region_mask("boundary:2mm", label, label, spacing=(1.0, 2.0)).int()
+        tensor([[0, 1, 1, 1, 1, 0, 0]], dtype=torch.int32)
+    """
+    region = Region.parse(region)
+    label = label.as_subclass(torch.Tensor)
+    if region.kind == "all":
+        return torch.ones_like(label, dtype=torch.bool)
+    if region.kind == "foreground":
+        return label != 0
+    if region.kind == "mask":
+        return _users_mask(region.key, label, masks)
+
+    if prediction is None:
+        raise ValueError(f"region {str(region)!r} needs the prediction's class indices beside the label")
+    prediction = prediction.as_subclass(torch.Tensor)
+    if prediction.shape != label.shape:
+        raise ValueError(f"prediction {tuple(prediction.shape)} and label {tuple(label.shape)} differ in shape")
+    prediction = prediction.to(label.device)
+    union = (label != 0) | (prediction != 0)
+    if region.kind == "union":
+        return union
+
+    step = _checked_spacing(region, spacing, label.ndim)
+    mask = torch.zeros_like(union)
+    box = bounding_box(union, [int(region.size_mm / s + _ROUNDING) for s in step])
+    if box is None:
+        return mask
+    if region.kind == "bbox":
+        mask[box] = True
+    elif region.kind == "dilated":
+        mask[box] = _within(union[box], region.size_mm, step)
+    else:
+        mask[box] = _near_another_label(label[box], region.size_mm, step)
+        mask[box] |= _near_another_label(prediction[box], region.size_mm, step)
+    return mask
+
+
+def bounding_box(mask: torch.Tensor, margin: Sequence[int] | int = 0) -> tuple[slice, ...] | None:
+    """The smallest box that holds every true voxel, widened by ``margin`` voxels and cut at the volume's edges.
+
+    Waits for the device once: a slice needs its numbers on the host. None for an empty mask.
+
+    Example:
+        >>> bounding_box(torch.tensor([[0, 0, 0, 0], [0, 1, 1, 0]], dtype=torch.bool))
+        (slice(1, 2, None), slice(1, 3, None))
+    """
+    margins = [margin] * mask.ndim if isinstance(margin, int) else margin
+    profiles = [mask.movedim(axis, 0).flatten(1).any(1) for axis in range(mask.ndim)]
+    occupied = torch.cat(profiles).cpu().split([len(p) for p in profiles])
+    box = []
+    for profile, extra in zip(occupied, margins, strict=True):
+        where = profile.nonzero().flatten()
+        if not len(where):
+            return None
+        box.append(slice(max(0, int(where[0]) - extra), min(len(profile), int(where[-1]) + 1 + extra)))
+    return tuple(box)
+
+
+def _users_mask(key: str, label: torch.Tensor, masks: Mapping[str, torch.Tensor] | None) -> torch.Tensor:
+    if masks is None or key not in masks:
+        raise ValueError(f"region 'mask:{key}' needs a mask under the key {key!r}; got {sorted(masks or {})}")
+    mask = masks[key].as_subclass(torch.Tensor)
+    if mask.shape != label.shape and mask.shape[:1] == (1,):
+        mask = mask[0]
+    if mask.shape != label.shape:
+        raise ValueError(f"mask {key!r} has shape {tuple(mask.shape)}, but the label has {tuple(label.shape)}")
+    return mask.to(label.device) != 0
+
+
+def _checked_spacing(region: Region, spacing: Sequence[float] | None, ndim: int) -> list[float]:
+    if spacing is None:
+        if region.size_mm:
+            raise ValueError(f"region {str(region)!r} has a size in mm, so it needs the voxel spacing in mm")
+        return [1.0] * ndim
+    step = [float(s) for s in spacing]
+    if len(step) != ndim or not all(0 < s < float("inf") for s in step):
+        raise ValueError(f"spacing needs one positive number in mm for each of {ndim} axes, got {step}")
+    return step
+
+
+def _within(seeds: torch.Tensor, radius: float, spacing: Sequence[float]) -> torch.Tensor:
+    """Voxels at most ``radius`` mm from a seed (a seed is at 0 mm)."""
+    squared = torch.full(seeds.shape, float("inf"), device=seeds.device).masked_fill_(seeds, 0.0)
+    for axis, step in enumerate(spacing):
+        size = squared.shape[axis]
+        nearest = squared.clone()
+        for offset in range(1, min(int(radius / step + _ROUNDING), size - 1) + 1):
+            cost = (offset * step) ** 2
+            left, right = nearest.narrow(axis, 0, size - offset), nearest.narrow(axis, offset, size - offset)
+            torch.minimum(left, squared.narrow(axis, offset, size - offset) + cost, out=left)
+            torch.minimum(right, squared.narrow(axis, 0, size - offset) + cost, out=right)
+        squared = nearest
+    return squared <= radius**2 * (1 + _ROUNDING)
+
+
+def _near_another_label(label: torch.Tensor, radius: float, spacing: Sequence[float]) -> torch.Tensor:
+    """Voxels with a voxel of another label at most ``radius`` mm away.
+
+    Two labels differ if one of their binary digits does, so two distance maps a digit serve any number of classes.
+    """
+    label = label.to(torch.int64)
+    near = torch.zeros_like(label, dtype=torch.bool)
+    for digit in range(int(label.max()).bit_length()):
+        ones = (label >> digit) & 1 != 0
+        near |= torch.where(ones, _within(~ones, radius, spacing), _within(ones, radius, spacing))
+    return near
