@@ -1,0 +1,163 @@
+"""One slice of every evaluated case, small enough to keep: what the report shows next to the figures."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from ignite.engine import Engine, Events
+from monai.data.utils import affine_to_spacing
+from monai.handlers import from_engine
+from numpy.typing import NDArray
+
+__all__ = ["SlicePreviewHandler"]
+
+_GREY_PERCENTILES = (1.0, 99.0)
+
+
+class SlicePreviewHandler:
+    """Writes the slice with most foreground of each case to ``output_dir/previews/<case>.npz``.
+
+    A file holds ``image``, ``label``, ``prediction`` (uint8), ``confidence`` (uint8, per cent), ``spacing`` (mm, along
+    rows, columns and, for a volume, slices) and ``slice_index``. Slices are cut along the last axis; a 2D image is its
+    own slice; without foreground in the label the prediction decides, and without any the middle slice is taken. The
+    case is named by its image file, without folder and extension; nothing else of the header is kept.
+
+    Args:
+        output_dir: folder of the evaluation, usually ``run_dir/eval``.
+        output_transform: takes the engine's output to ``image, label, pred, prob``: each a list with one channel-first
+            item a case. Label and prediction are an index map or one-hot; of a multi-channel image the first channel
+            is shown; ``prob`` holds one probability a class.
+
+    Shape: image ``(C, *spatial)``, label and pred ``(1 or K, *spatial)``, prob ``(K, *spatial)``, with 2 or 3 spatial
+    axes.
+    Raises: ``ValueError`` naming the case if shapes differ, a label exceeds 255 or ``prob`` is not a probability.
+
+    Example:
+        >>> import tempfile
+        >>> from ignite.engine import Engine
+        >>> label = torch.ones(1, 4, 4)
+        >>> case = {"image": torch.rand(1, 4, 4), "label": label, "pred": label, "prob": torch.full((2, 4, 4), 0.5)}
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     evaluator = Engine(lambda engine, batch: batch)
+        ...     SlicePreviewHandler(folder).attach(evaluator)
+        ...     _ = evaluator.run([[case]])
+        ...     np.load(f"{folder}/previews/case_0001.npz")["confidence"][0, 0]
+        np.uint8(50)
+    """
+
+    def __init__(
+        self,
+        output_dir: str | os.PathLike[str],
+        output_transform: Callable[[Any], Sequence[Any]] | None = None,
+    ) -> None:
+        self.folder = Path(output_dir) / "previews"
+        self.output_transform = output_transform or from_engine(["image", "label", "pred", "prob"])
+        self._num_cases = 0
+
+    def attach(self, engine: Engine) -> None:
+        """Writes after every iteration of ``engine``."""
+        engine.add_event_handler(Events.STARTED, self._start)
+        engine.add_event_handler(Events.ITERATION_COMPLETED, self)
+
+    def _start(self, engine: Engine) -> None:
+        self._num_cases = 0
+
+    def __call__(self, engine: Engine) -> None:
+        for image, label, pred, prob in zip(*self.output_transform(engine.state.output), strict=True):
+            self._num_cases += 1
+            case = _case_id(image) or f"case_{self._num_cases:04d}"
+            _save(self.folder / f"{case}.npz", _cut(case, image, label, pred, prob))
+
+
+def _case_id(image: torch.Tensor) -> str:
+    path = getattr(image, "meta", {}).get("filename_or_obj", "")
+    return Path(str(path)).name.removesuffix(".gz").removesuffix(".nii")
+
+
+def _cut(
+    case: str, image: torch.Tensor, label: torch.Tensor, pred: torch.Tensor, prob: torch.Tensor
+) -> dict[str, NDArray[Any]]:
+    items = {"image": image, "label": label, "pred": pred, "prob": prob}
+    shapes = {name: tuple(item.shape[1:]) for name, item in items.items()}
+    if len(set(shapes.values())) != 1 or len(shapes["image"]) not in (2, 3):
+        raise ValueError(
+            f"Case {case}: a preview expects image, label, pred and prob, channel first, on one grid of 2 or 3 axes; "
+            f"got {shapes}. Take the four from the same stage of the postprocessing."
+        )
+    truth, decision = _index_map(label), _index_map(pred)
+    top = prob.max(dim=0).values
+    if truth.ndim == 3:
+        position = _slice_index(truth, decision)
+        spacing = _spacing(image, 3)
+        grey, truth, decision, top = (
+            image[0, ..., position],
+            truth[..., position],
+            decision[..., position],
+            top[..., position],
+        )
+    else:
+        position, spacing, grey = 0, _spacing(image, 2), image[0]
+    confidence = _numpy(top)
+    if not (np.isfinite(confidence).all() and confidence.min() >= -1e-4 and confidence.max() <= 1.0 + 1e-4):
+        raise ValueError(
+            f"Case {case}: prob must lie in [0, 1]; got values from {confidence.min():.4g} to {confidence.max():.4g}. "
+            "Copy the softmaxed prediction to 'prob' before AsDiscrete turns 'pred' into labels."
+        )
+    if int(truth.max()) > 255 or int(decision.max()) > 255:
+        raise ValueError(f"Case {case}: a preview keeps labels up to 255; got {int(max(truth.max(), decision.max()))}.")
+    return {
+        "image": _grey_levels(_numpy(grey)),
+        "label": _numpy(truth).astype(np.uint8),
+        "prediction": _numpy(decision).astype(np.uint8),
+        "confidence": np.rint(100.0 * confidence.clip(0.0, 1.0)).astype(np.uint8),
+        "spacing": spacing,
+        "slice_index": np.asarray(position, dtype=np.int32),
+    }
+
+
+def _index_map(label: torch.Tensor) -> torch.Tensor:
+    return label.argmax(dim=0) if label.shape[0] > 1 else label[0].round().long()
+
+
+def _slice_index(truth: torch.Tensor, decision: torch.Tensor) -> int:
+    for labels in (truth, decision):
+        foreground = (labels > 0).sum(dim=(0, 1))
+        if int(foreground.max()) > 0:
+            return int(foreground.argmax())
+    return truth.shape[-1] // 2
+
+
+def _spacing(image: torch.Tensor, num_axes: int) -> NDArray[np.float32]:
+    affine = getattr(image, "affine", None)
+    if affine is None:
+        return np.ones(num_axes, dtype=np.float32)
+    return np.asarray(affine_to_spacing(affine, r=num_axes), dtype=np.float32)
+
+
+def _grey_levels(values: NDArray[Any]) -> NDArray[np.uint8]:
+    low, high = np.nanpercentile(values, _GREY_PERCENTILES) if np.isfinite(values).any() else (0.0, 1.0)
+    scaled = (values - low) / max(float(high - low), 1e-8)
+    return np.rint(255.0 * np.nan_to_num(scaled).clip(0.0, 1.0)).astype(np.uint8)
+
+
+def _numpy(values: torch.Tensor) -> NDArray[Any]:
+    plain = values.as_tensor() if hasattr(values, "as_tensor") else values
+    plain = plain.detach().cpu()
+    return (plain.float() if plain.is_floating_point() else plain).numpy()
+
+
+def _save(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
+        try:
+            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
+        except BaseException:
+            os.unlink(file.name)
+            raise
+    os.replace(file.name, path)

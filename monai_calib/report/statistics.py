@@ -1,0 +1,298 @@
+"""Intervals and tests over subjects: bootstrap, paired Wilcoxon with Holm's correction, Friedman ranks with Nemenyi.
+
+The subject is the unit of chance everywhere: two volumes of one patient are not two pieces of evidence, and neither
+are the thousands of voxels of one volume.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import combinations
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+from scipy import stats
+
+__all__ = [
+    "Interval",
+    "PairedTest",
+    "Ranking",
+    "bootstrap_mean",
+    "bootstrap_ratio",
+    "cliques",
+    "friedman_nemenyi",
+    "holm",
+    "mean_by_subject",
+    "paired_tests",
+]
+
+NUM_SAMPLES = 2000
+CONFIDENCE = 0.95
+
+
+class Interval(NamedTuple):
+    """An estimate and the bounds of its confidence interval; with fewer than 2 subjects the bounds are NaN."""
+
+    value: float
+    low: float
+    high: float
+
+
+class PairedTest(NamedTuple):
+    """Two methods on the subjects both have: mean difference ``first - second``, its interval, and p values."""
+
+    first: str
+    second: str
+    difference: Interval
+    p_value: float
+    p_holm: float
+    num_subjects: int
+
+
+class Ranking(NamedTuple):
+    """Mean Friedman ranks (1 is best), the p value of "all equal", and Nemenyi's critical difference."""
+
+    names: tuple[str, ...]
+    mean_ranks: NDArray[np.float64]
+    critical_difference: float
+    p_value: float
+    num_subjects: int
+
+
+def _resamples(num_subjects: int, num_samples: int, seed: int) -> NDArray[np.float64]:
+    """How often each subject is drawn, ``(num_samples, num_subjects)``; every row sums to the number of subjects."""
+    chance = np.full(num_subjects, 1.0 / num_subjects)
+    return np.random.default_rng(seed).multinomial(num_subjects, chance, size=num_samples).astype(np.float64)
+
+
+def _sum_by_subject(values: NDArray[np.float64], index: NDArray[np.intp], num_subjects: int) -> NDArray[np.float64]:
+    sums = np.zeros((num_subjects, *values.shape[1:]))
+    np.add.at(sums, index, values)
+    return sums
+
+
+def bootstrap_ratio(
+    numerator: ArrayLike,
+    denominator: ArrayLike,
+    subjects: Sequence[str],
+    confidence: float = CONFIDENCE,
+    num_samples: int = NUM_SAMPLES,
+    seed: int = 0,
+) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
+    """Percentile interval of a ratio of sums over cases, ``sum_i a_i / sum_i b_i``, resampling whole subjects.
+
+    All cases of a drawn subject come along, so that the interval reflects how subjects differ. The mean is the ratio
+    with ``b_i = 1``; the accuracy of a reliability bin is the one with hits over voxels.
+
+    Args:
+        numerator: ``(cases, ...)``.
+        denominator: same shape.
+        subjects: the subject of each case.
+        confidence: coverage of the interval.
+        num_samples: resamples drawn.
+        seed: of the generator; the same seed gives the same interval.
+
+    Returns: estimate, lower and upper bound, each of the trailing shape; NaN where the denominator is 0, and bounds
+    NaN when there are fewer than two subjects.
+    Raises: ``ValueError`` if the lengths differ or there is no case.
+    Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapters 8 and 13.
+
+    Example:
+        >>> value, low, high = bootstrap_ratio([1.0, 2.0, 3.0], [2.0, 2.0, 2.0], ["a", "b", "c"])
+        >>> float(value)
+        1.0
+        >>> bool(low <= value <= high)
+        True
+    """
+    top, bottom = np.asarray(numerator, dtype=np.float64), np.asarray(denominator, dtype=np.float64)
+    if top.shape != bottom.shape or top.shape[0] != len(subjects) or len(subjects) == 0:
+        raise ValueError(
+            "bootstrap_ratio expects one subject and one row of numerator and denominator per case, at least one; "
+            f"got {top.shape}, {bottom.shape} and {len(subjects)} subjects."
+        )
+    names, index = np.unique(np.asarray(subjects), return_inverse=True)
+    top, bottom = _sum_by_subject(top, index, len(names)), _sum_by_subject(bottom, index, len(names))
+    shape = top.shape[1:]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        value = top.sum(axis=0) / bottom.sum(axis=0)
+        if len(names) < 2:
+            return value, np.full(shape, np.nan), np.full(shape, np.nan)
+        weights = _resamples(len(names), num_samples, seed)
+        drawn = (weights @ top.reshape(len(names), -1)) / (weights @ bottom.reshape(len(names), -1))
+    tail = (1.0 - confidence) / 2.0
+    # A resample without any voxel of a bin says nothing about that bin; a bin that no case fills stays NaN.
+    low, high = np.full(drawn.shape[1], np.nan), np.full(drawn.shape[1], np.nan)
+    filled = np.isfinite(drawn).any(axis=0)
+    low[filled], high[filled] = np.nanquantile(drawn[:, filled], [tail, 1.0 - tail], axis=0)
+    return value, low.reshape(shape), high.reshape(shape)
+
+
+def bootstrap_mean(
+    values: ArrayLike,
+    subjects: Sequence[str],
+    confidence: float = CONFIDENCE,
+    num_samples: int = NUM_SAMPLES,
+    seed: int = 0,
+) -> Interval:
+    """Mean over cases with its percentile interval over subjects; cases without a finite value are left out.
+
+    Args:
+        values: ``(cases,)``; NaN or infinite where a measure is undefined.
+        subjects: the subject of each case.
+        confidence: coverage of the interval.
+        num_samples: resamples drawn.
+        seed: of the generator.
+
+    Returns: the :class:`Interval`; all NaN if no value is finite.
+
+    Example:
+        >>> bootstrap_mean([0.5, 0.5, float("nan")], ["1", "2", "3"])
+        Interval(value=0.5, low=0.5, high=0.5)
+    """
+    numbers = np.asarray(values, dtype=np.float64)
+    finite = np.isfinite(numbers)
+    if not finite.any():
+        return Interval(np.nan, np.nan, np.nan)
+    kept = [subject for subject, is_finite in zip(subjects, finite, strict=True) if is_finite]
+    numbers = numbers[finite]
+    ratio = bootstrap_ratio(numbers, np.ones_like(numbers), kept, confidence, num_samples, seed)
+    return Interval(*(float(part) for part in ratio))
+
+
+def mean_by_subject(values: ArrayLike, subjects: Sequence[str]) -> tuple[list[str], NDArray[np.float64]]:
+    """One value a subject: the mean over its cases, NaN if any of them is undefined. Subjects come sorted.
+
+    Example:
+        >>> mean_by_subject([1.0, 3.0, 5.0], ["b", "b", "a"])
+        (['a', 'b'], array([5., 2.]))
+    """
+    numbers = np.asarray(values, dtype=np.float64)
+    names, index = np.unique(np.asarray(subjects), return_inverse=True)
+    with np.errstate(invalid="ignore"):
+        means = _sum_by_subject(numbers, index, len(names)) / np.bincount(index, minlength=len(names))
+    return [str(name) for name in names], means
+
+
+def holm(p_values: ArrayLike) -> NDArray[np.float64]:
+    """Holm's step-down correction: the i-th smallest of m p values is multiplied by ``m - i + 1``, then made monotone.
+
+    NaN stands for a test that could not be made; it stays NaN and does not count.
+
+    Source: Holm, Scandinavian Journal of Statistics 1979.
+
+    Example:
+        >>> holm([0.01, 0.04, 0.03])
+        array([0.03, 0.06, 0.06])
+    """
+    p = np.asarray(p_values, dtype=np.float64)
+    adjusted = np.full(p.shape, np.nan)
+    made = np.flatnonzero(np.isfinite(p))
+    order = made[np.argsort(p[made], kind="stable")]
+    factors = np.arange(len(order), 0, -1)
+    adjusted[order] = np.minimum(np.maximum.accumulate(p[order] * factors), 1.0)
+    return adjusted
+
+
+def _wilcoxon(difference: NDArray[np.float64]) -> float:
+    if len(difference) == 0:
+        return float("nan")
+    if not difference.any():
+        return 1.0
+    return float(stats.wilcoxon(difference).pvalue)
+
+
+def paired_tests(values: Mapping[str, ArrayLike], subjects: Sequence[str], seed: int = 0) -> list[PairedTest]:
+    """Wilcoxon's signed-rank test of every pair of methods over subjects, with Holm's correction over the pairs.
+
+    Cases of a subject are averaged first; a subject that either method has no value for is left out of that pair.
+
+    Args:
+        values: per method, ``(cases,)`` in the same order of cases; NaN where undefined.
+        subjects: the subject of each case.
+        seed: of the bootstrap that gives the interval of the mean difference.
+
+    Returns: one :class:`PairedTest` a pair, in the order of ``values``; p is NaN without a common subject.
+    Source: Wilcoxon, Biometrics Bulletin 1945; Demšar, JMLR 2006.
+
+    Example:
+        >>> a, b = [0.1, 0.2, 0.3, 0.4, 0.5, 0.6], [0.2, 0.4, 0.6, 0.8, 1.0, 1.2]
+        >>> test = paired_tests({"a": a, "b": b}, list("123456"))[0]
+        >>> test.num_subjects, round(test.difference.value, 3), test.p_value
+        (6, -0.35, 0.03125)
+    """
+    by_subject = {name: mean_by_subject(column, subjects) for name, column in values.items()}
+    pairs = list(combinations(by_subject, 2))
+    tests = []
+    for first, second in pairs:
+        names, left = by_subject[first]
+        right = by_subject[second][1]
+        both = np.isfinite(left) & np.isfinite(right)
+        difference = left[both] - right[both]
+        kept = [name for name, keep in zip(names, both, strict=True) if keep]
+        interval = bootstrap_mean(difference, kept, seed=seed)
+        tests.append(PairedTest(first, second, interval, _wilcoxon(difference), np.nan, len(kept)))
+    corrected = holm([test.p_value for test in tests])
+    return [test._replace(p_holm=float(p)) for test, p in zip(tests, corrected, strict=True)]
+
+
+def friedman_nemenyi(
+    values: Mapping[str, ArrayLike], subjects: Sequence[str], lower_is_better: bool, confidence: float = CONFIDENCE
+) -> Ranking:
+    """Friedman's mean ranks of three or more methods over subjects, and Nemenyi's critical difference.
+
+    Two methods differ if their mean ranks are further apart than ``q sqrt(k (k + 1) / (6 n))``, with ``q`` the
+    studentized range quantile of ``k`` groups and infinite degrees of freedom divided by ``sqrt(2)``.
+
+    Args:
+        values: per method, ``(cases,)`` in the same order of cases; a subject with an undefined value is left out.
+        subjects: the subject of each case.
+        lower_is_better: rank 1 goes to the smallest value, else to the largest.
+        confidence: one minus the level of the tests.
+
+    Returns: the :class:`Ranking`, in the order of ``values``.
+    Raises: ``ValueError`` if there are fewer than 3 methods or fewer than 2 complete subjects.
+    Source: Demšar, Statistical Comparisons of Classifiers over Multiple Data Sets, JMLR 2006.
+
+    Example:
+        >>> ranking = friedman_nemenyi({"a": [1, 1, 1], "b": [2, 2, 3], "c": [3, 3, 2]}, ["1", "2", "3"], True)
+        >>> ranking.mean_ranks.round(2).tolist(), round(ranking.critical_difference, 3)
+        ([1.0, 2.33, 2.67], 1.914)
+    """
+    names = tuple(values)
+    table = np.stack([mean_by_subject(values[name], subjects)[1] for name in names], axis=1)
+    table = table[np.isfinite(table).all(axis=1)]
+    if len(names) < 3 or len(table) < 2:
+        raise ValueError(
+            "Friedman's test expects at least 3 methods and 2 subjects with a value of each; "
+            f"got {len(names)} methods and {len(table)} such subjects."
+        )
+    count, size = table.shape
+    ranks = stats.rankdata(table if lower_is_better else -table, axis=1)
+    tied_everywhere = bool((ranks == ranks[:, :1]).all())
+    p_value = 1.0 if tied_everywhere else float(stats.friedmanchisquare(*table.T).pvalue)
+    quantile = stats.studentized_range.ppf(confidence, size, np.inf) / np.sqrt(2.0)
+    critical = float(quantile * np.sqrt(size * (size + 1) / (6.0 * count)))
+    return Ranking(names, ranks.mean(axis=0), critical, p_value, count)
+
+
+def cliques(mean_ranks: ArrayLike, critical_difference: float) -> list[tuple[int, int]]:
+    """Longest runs of methods, sorted by mean rank, that span no more than the critical difference.
+
+    Args:
+        mean_ranks: in any order.
+        critical_difference: of :func:`friedman_nemenyi`.
+
+    Returns: first and last position of each run in the sorted order, for runs of at least two, none inside another.
+
+    Example:
+        >>> cliques([1.0, 1.5, 3.0, 3.2], 1.6)
+        [(0, 1), (1, 2), (2, 3)]
+    """
+    ranks = np.sort(np.asarray(mean_ranks, dtype=np.float64))
+    last = np.searchsorted(ranks, ranks + critical_difference, side="right") - 1
+    runs: list[tuple[int, int]] = []
+    for start, end in enumerate(last.tolist()):
+        if end > start and (not runs or end > runs[-1][1]):
+            runs.append((start, end))
+    return runs
