@@ -1,0 +1,281 @@
+"""Sufficient statistics of calibration: one pass over a volume, fixed size, exact, and additive."""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+import torch
+
+from monai_calib.metrics.bins import coarse_edges, coarse_of_fine, fine_edges
+from monai_calib.metrics.inputs import Activation, flatten_inputs
+from monai_calib.metrics.serial import array_from_json, array_to_json
+from monai_calib.metrics.sums import PROBLEMS, Sums, add_flat
+from monai_calib.metrics.suspicion import looks_mistaken
+
+__all__ = ["Bins", "CalibrationHistogram"]
+
+_FORMAT = "monai_calib/histogram/1"
+_CAUSES = {
+    "non-finite": "voxels whose prediction holds NaN or infinity: the network diverged, or half precision overflowed",
+    "no probability": "voxels whose values lie outside [0, 1] or do not sum to 1 over the classes: "
+    "if these are logits, pass from_logits=True",
+    "bad label": "voxels whose label is no class number (0 ... {last}, or one-hot): remap the label, "
+    "or name the value to leave out with ignore_index",
+}
+
+
+class Bins(NamedTuple):
+    """One histogram row: edges ``(n + 1,)`` float64, and ``count``, ``hits`` (int64), ``confidence`` (sums), ``(n,)``."""
+
+    edges: torch.Tensor
+    count: torch.Tensor
+    hits: torch.Tensor
+    confidence: torch.Tensor
+
+    def gap(self) -> torch.Tensor:
+        """Mean confidence minus accuracy of each bin, times the share of its voxels: the signed terms of the ECE."""
+        return (self.confidence - self.hits) / self.count.sum()
+
+
+class CalibrationHistogram:
+    """Everything calibration metrics need to know of a volume, a data set, or both added.
+
+    For the top label (confidence = largest probability, hit = right class) and for each class (its probability, hit =
+    the voxel bears it): voxels, hits and summed probabilities in fine bins; and the sums of the negative
+    log-likelihood and the Brier score. int64 counts and float64 sums, of a size that does not depend on the number
+    of voxels, on the device of the input. Volumes are read in slabs, so the memory beside them is bounded. A binary
+    or multi-label prediction (``activation="sigmoid"``) has classes, but no top label.
+
+    Args:
+        num_classes: channels of the prediction, background included; sigmoid: at least 1, softmax: at least 2.
+        num_bins: equal bins of which coarser ones are made by adding: 960 gives any divisor, such as 10, 15, 20, 30.
+            The first and last are divided further; see :func:`monai_calib.metrics.bins.fine_edges`.
+        activation: ``"softmax"`` for classes that exclude each other, ``"sigmoid"`` for multi-label.
+        ignore_index: voxels bearing this label are left out.
+        strict: refuse input that is formally right and almost surely a mistake: predictions that are 0 or 1
+            everywhere (argmaxed) given as probabilities, and probabilities given as logits. ``False`` to allow it.
+
+    Shape: see :meth:`update`.
+    Raises: ``ValueError`` for ``num_classes`` or ``num_bins`` out of range.
+
+    Example:
+        >>> from monai_calib.metrics import ece
+        >>> hist = CalibrationHistogram(num_classes=2)
+        >>> logits = torch.zeros(1, 2, 4, 4)  # says 0.5 of both classes everywhere,
+        >>> label = torch.zeros(1, 1, 4, 4)   # and is right everywhere
+        >>> hist.update(logits, label)
+        >>> ece(hist)
+        0.5
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        num_bins: int = 960,
+        activation: Activation = "softmax",
+        ignore_index: int | None = None,
+        strict: bool = True,
+    ) -> None:
+        if activation not in ("softmax", "sigmoid"):
+            raise ValueError(f"activation: expected 'softmax' or 'sigmoid', got {activation!r}")
+        if num_classes < (2 if activation == "softmax" else 1):
+            raise ValueError(
+                f"num_classes: expected at least 2 with softmax (1 with activation='sigmoid'), got {num_classes}"
+            )
+        self.num_classes = num_classes
+        self.num_bins = num_bins
+        self.activation: Activation = activation
+        self.ignore_index = ignore_index
+        self.strict = strict
+        self.updates = 0
+        self._rows = num_classes + (activation == "softmax")
+        self.sums = Sums.zeros(self._rows, len(fine_edges(num_bins)) - 1)
+
+    def update(self, prediction: Any, label: Any, mask: Any = None, from_logits: bool = True) -> None:
+        """Add a batch.
+
+        Args:
+            prediction: logits or probabilities ``(B, K, *spatial)``, any floating dtype; tensor, MetaTensor, NumPy
+                array or memory map.
+            label: ``(B, 1, *spatial)`` or ``(B, *spatial)`` class numbers of any dtype, or one-hot
+                ``(B, K, *spatial)``; sigmoid: ``(B, K, *spatial)`` of 0 and 1.
+            mask: ``(B, 1, *spatial)`` or ``(B, *spatial)``, nonzero where voxels count. All by default.
+            from_logits: whether ``prediction`` holds logits, or else probabilities.
+
+        Raises:
+            TypeError, ValueError: for dtypes or shapes that do not fit; and, on the CPU, for voxels in the mask with
+                NaN, infinity, values that are no probabilities, or labels that are no classes, and for input
+                refused by ``strict``: nothing has been added then. On other devices, which are not waited for,
+                such voxels are left out and counted, and every figure asked of this histogram raises.
+        """
+        flat = flatten_inputs(prediction, label, mask, self.num_classes, self.activation)
+        device = flat.prediction.device
+        batch = Sums.zeros(self._rows, self.sums.count.shape[1], device)
+        if self.strict:
+            batch.problems[PROBLEMS.index("suspicious")] += looks_mistaken(
+                flat.prediction, self.activation, from_logits
+            )
+        add_flat(batch, flat, self.num_bins, self.activation, from_logits, self.ignore_index)
+        if device.type == "cpu":
+            self._refuse(batch.problems, from_logits)
+        if self.sums.count.device != device:
+            self.sums = self.sums.to(device)
+        self.sums.add_(batch)
+        self.updates += 1
+
+    def merge(self, other: CalibrationHistogram) -> CalibrationHistogram:
+        """Add what another histogram has seen; returns itself. Raises ``ValueError`` if the two are not alike."""
+        self._check_alike(other._config())
+        self.sums.add_(other.sums)
+        self.updates += other.updates
+        return self
+
+    def all_reduce(self) -> CalibrationHistogram:
+        """Replace the sums by those over all ranks, and return itself; without a process group, do nothing.
+
+        Every rank must call it, once; a rank may have seen no data. Counts are exact. A second call would add the
+        ranks' sums once more, so reduce a copy (``CalibrationHistogram.from_state(hist.state_dict())``) if
+        updates are to follow.
+        """
+        dist = torch.distributed
+        if not (dist.is_available() and dist.is_initialized()):
+            return self
+        if dist.get_backend() == "nccl":
+            self.sums = self.sums.to(torch.device("cuda", torch.cuda.current_device()))
+        else:
+            self.sums = self.sums.to("cpu")
+        updates = torch.tensor(self.updates, device=self.sums.count.device)
+        for value in (*self.sums.tensors().values(), updates):
+            dist.all_reduce(value)
+        self.updates = int(updates)
+        return self
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self.sums = Sums.zeros(self._rows, self.sums.count.shape[1], self.sums.count.device)
+        self.updates = 0
+
+    def check(self) -> None:
+        """Raise ``ValueError`` if any voxel seen so far was wrong, saying how many and what to do."""
+        self._refuse(self.sums.problems)
+
+    @property
+    def voxels(self) -> int:
+        """Number of voxels counted."""
+        return int(self.sums.count[0].sum())
+
+    def class_voxels(self) -> torch.Tensor:
+        """Number of voxels that bear each class, int64 ``(K,)``, on the CPU."""
+        return self.sums.hits[: self.num_classes].sum(1).cpu()
+
+    def bins(self, num_bins: int | None = None, class_index: int | None = None) -> Bins:
+        """One row of the histogram, on the CPU.
+
+        Args:
+            num_bins: number of equal bins, a divisor of the histogram's; ``None`` for the fine bins as they are.
+            class_index: a class, or ``None`` for the top label.
+
+        Raises: ``ValueError`` for a number of bins that is no divisor, for the top label of a multi-label histogram,
+            for a class there is not, and if :meth:`check` does.
+        """
+        self.check()
+        row = self._row(class_index)
+        edges, index = fine_edges(self.num_bins).double(), None
+        if num_bins is not None:
+            index = coarse_of_fine(self.num_bins, num_bins)
+            edges = coarse_edges(self.num_bins, num_bins)
+        rows = []
+        for value in (self.sums.count, self.sums.hits, self.sums.confidence):
+            fine = value[row].cpu()
+            rows.append(fine if index is None else fine.new_zeros(len(edges) - 1).index_add_(0, index, fine))
+        return Bins(edges, *rows)
+
+    def describe(self) -> str:
+        """One sentence on what was seen, and why figures are NaN if they are.
+
+        Example:
+            >>> CalibrationHistogram(2).describe()
+            'no voxel in 0 updates: the region was empty, all figures are NaN'
+        """
+        problems = dict(zip(PROBLEMS, self.sums.problems.tolist(), strict=True))
+        found = "".join(f"; {n} {name}" for name, n in problems.items() if n)
+        if not self.voxels:
+            return f"no voxel in {self.updates} updates: the region was empty, all figures are NaN{found}"
+        absent = [k for k, n in enumerate(self.class_voxels().tolist()) if n == 0]
+        missing = f"; classes in no label: {absent}" if absent else ""
+        return f"{self.voxels} voxels in {self.updates} updates{missing}{found}"
+
+    def state_dict(self) -> dict[str, Any]:
+        """Copies of all tensors, and the settings; ``torch.save`` it, and load with ``weights_only=True``."""
+        return {**self._config(), "updates": self.updates} | {k: v.clone() for k, v in self.sums.tensors().items()}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Restore what :meth:`state_dict` gave. Raises ``ValueError`` if it is of a histogram with other settings."""
+        self._check_alike({name: state[name] for name in self._config()})
+        device = self.sums.count.device
+        self.sums = Sums(**{name: state[name].clone().to(device) for name in self.sums.tensors()})
+        self.updates = int(state["updates"])
+
+    @classmethod
+    def from_state(cls, state: dict[str, Any]) -> CalibrationHistogram:
+        """A new histogram from what :meth:`state_dict` gave."""
+        hist = cls(
+            **{name: state[name] for name in ("num_classes", "num_bins", "activation", "ignore_index", "strict")}
+        )
+        hist.load_state_dict(state)
+        return hist
+
+    def to_json(self) -> dict[str, Any]:
+        """A plain mapping for ``json.dump``, without loss; arrays are compressed and base64-encoded.
+
+        Example:
+            >>> hist = CalibrationHistogram(2)
+            >>> CalibrationHistogram.from_json(hist.to_json()).num_classes
+            2
+        """
+        arrays = {name: array_to_json(value.cpu().numpy()) for name, value in self.sums.tensors().items()}
+        return {"format": _FORMAT, **self._config(), "updates": self.updates, **arrays}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> CalibrationHistogram:
+        """The histogram that :meth:`to_json` wrote. Raises ``ValueError`` for another format."""
+        if data.get("format") != _FORMAT:
+            raise ValueError(f"format: expected {_FORMAT!r}, got {data.get('format')!r}")
+        names = Sums.zeros(0, 0).tensors()
+        arrays = {name: torch.from_numpy(array_from_json(data[name])) for name in names}
+        return cls.from_state({**data, **arrays})
+
+    def _config(self) -> dict[str, Any]:
+        names = ("num_classes", "num_bins", "activation", "ignore_index", "strict")
+        return {name: getattr(self, name) for name in names}
+
+    def _check_alike(self, other: dict[str, Any]) -> None:
+        mine = self._config()
+        if mine != other:
+            raise ValueError(f"expected a histogram with {mine}, got one with {other}")
+
+    def _row(self, class_index: int | None) -> int:
+        if class_index is None:
+            if self.activation == "sigmoid":
+                raise ValueError(
+                    "a multi-label (sigmoid) histogram has no top label: give class_index, or use classwise_ece"
+                )
+            return self.num_classes
+        if not 0 <= class_index < self.num_classes:
+            raise ValueError(f"class_index: expected 0 ... {self.num_classes - 1}, got {class_index}")
+        return class_index
+
+    def _refuse(self, problems: torch.Tensor, from_logits: bool | None = None) -> None:
+        found = dict(zip(PROBLEMS, problems.tolist(), strict=True))
+        reasons = [
+            f"{found[name]} {text.format(last=self.num_classes - 1)}" for name, text in _CAUSES.items() if found[name]
+        ]
+        if found["suspicious"]:
+            argmaxed = "every value given as a probability is exactly 0 or 1: an argmaxed (one-hot) prediction?"
+            softmaxed = (
+                "every voxel given as logits lies in [0, 1] and sums to 1: probabilities? Pass from_logits=False"
+            )
+            guess = {True: softmaxed, False: argmaxed, None: f"{argmaxed} Or {softmaxed}"}[from_logits]
+            reasons.append(f"{guess}; strict=False if it is meant so")
+        if reasons:
+            raise ValueError("expected finite logits or probabilities and labels that fit, got " + "; ".join(reasons))

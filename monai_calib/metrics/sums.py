@@ -1,0 +1,207 @@
+"""The sums a calibration histogram is made of, and the plain PyTorch code that fills them, slab by slab."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+
+import torch
+
+from monai_calib.metrics.bins import fine_edges
+from monai_calib.metrics.inputs import Activation, Flat
+
+__all__ = ["FIXED_POINT", "PROBLEMS", "SMALLEST_PROBABILITY", "Sums", "add_flat", "sum_tolerance"]
+
+FIXED_POINT = 2.0**30
+"""Confidences are summed as whole multiples of 2^-30 (cut, not rounded): integers add up to the same whatever the
+order, the number of threads, or the device. The error is below 1e-9 a voxel, and none at all from 2^-7 upwards."""
+
+SMALLEST_PROBABILITY = torch.finfo(torch.float32).tiny
+"""Floor under the probability of the true class in the NLL, where probabilities are given and one is 0."""
+
+PROBLEMS = ("non-finite", "no probability", "bad label", "suspicious", "zero likelihood")
+"""What can be wrong with a voxel (or, ``suspicious``, with a whole update), in the order of :attr:`Sums.problems`."""
+
+_SLAB_ELEMENTS = {"cpu": 2**18}  # classes times voxels; each takes some 60 bytes of intermediate tensors
+_SLAB_ELEMENTS_ELSEWHERE = 2**23
+
+
+@dataclass
+class Sums:
+    """Rows are classes, and last, with softmax, the top label. Everything adds.
+
+    Attributes:
+        count: int64 ``(rows, bins)``, voxels whose probability falls in the bin.
+        hits: int64 ``(rows, bins)``, those of them that bear the class (top label: that are classified correctly).
+        confidence: float64 ``(rows, bins)``, sum of their probabilities.
+        scores: float64 ``(2,)``, sums of the negative log-likelihood and of the Brier score.
+        problems: int64 ``(len(PROBLEMS),)``.
+    """
+
+    count: torch.Tensor
+    hits: torch.Tensor
+    confidence: torch.Tensor
+    scores: torch.Tensor
+    problems: torch.Tensor
+
+    @classmethod
+    def zeros(cls, rows: int, bins: int, device: torch.device | str = "cpu") -> Sums:
+        return cls(
+            count=torch.zeros(rows, bins, dtype=torch.int64, device=device),
+            hits=torch.zeros(rows, bins, dtype=torch.int64, device=device),
+            confidence=torch.zeros(rows, bins, dtype=torch.float64, device=device),
+            scores=torch.zeros(2, dtype=torch.float64, device=device),
+            problems=torch.zeros(len(PROBLEMS), dtype=torch.int64, device=device),
+        )
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        return {field.name: getattr(self, field.name) for field in fields(self)}
+
+    def to(self, device: torch.device | str) -> Sums:
+        return Sums(**{name: value.to(device) for name, value in self.tensors().items()})
+
+    def add_(self, other: Sums) -> None:
+        for name, value in self.tensors().items():
+            value += getattr(other, name).to(value.device)
+
+
+def sum_tolerance(dtype: torch.dtype) -> float:
+    """How far from 1 the probabilities of a voxel may sum: a rounding error of the dtype, with room for resampling."""
+    return 1e-3 if dtype in (torch.float32, torch.float64) else 1e-2
+
+
+def add_flat(
+    sums: Sums,
+    flat: Flat,
+    num_bins: int,
+    activation: Activation,
+    from_logits: bool,
+    ignore_index: int | None,
+) -> None:
+    """Add a batch to ``sums`` in slabs, on the tensors' device and without waiting for it."""
+    batch, classes, voxels = flat.prediction.shape
+    elements = _SLAB_ELEMENTS.get(flat.prediction.device.type, _SLAB_ELEMENTS_ELSEWHERE)
+    step = max(1, elements // classes)
+    inner_edges = fine_edges(num_bins)[1:-1].to(flat.prediction.device, non_blocking=True)
+    tolerance = sum_tolerance(flat.prediction.dtype)
+    for b in range(batch):
+        for start in range(0, voxels, step):
+            part = slice(start, min(start + step, voxels))
+            x = flat.prediction[b, :, part].float()
+            label = flat.label[b, ..., part]
+            keep = torch.ones_like(x[0], dtype=torch.bool) if flat.mask is None else flat.mask[b, part] != 0
+            if activation == "softmax":
+                _add_softmax(sums, x, label, keep, inner_edges, from_logits, ignore_index, tolerance)
+            else:
+                _add_sigmoid(sums, x, label, keep, inner_edges, from_logits, ignore_index)
+
+
+def class_numbers(label: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Class numbers int64 ``(n,)`` from numbers ``(n,)`` of any dtype or one-hot ``(K, n)``; and where there are none."""
+    if label.ndim == 1:
+        number = label.long()
+        return number, number != label
+    one_hot = ((label == 0) | (label == 1)).all(0) & (label.sum(0, dtype=torch.float32) == 1)
+    return label.float().argmax(0), ~one_hot
+
+
+def _add_softmax(
+    sums: Sums,
+    x: torch.Tensor,
+    label: torch.Tensor,
+    keep: torch.Tensor,
+    inner_edges: torch.Tensor,
+    from_logits: bool,
+    ignore_index: int | None,
+    tolerance: float,
+) -> None:
+    classes = len(x)
+    number, bad_label = class_numbers(label)
+    if ignore_index is not None:
+        keep = keep & (number != ignore_index)
+    bad_label = bad_label | (number < 0) | (number >= classes)
+    finite = torch.isfinite(x).all(0)
+    p = x.softmax(0) if from_logits else x
+    proper = ((p >= -1e-6) & (p <= 1 + tolerance)).all(0) & ((p.sum(0) - 1).abs() <= tolerance)
+    use = keep & finite & proper & ~bad_label
+    number = torch.where(use, number, 0)[None]
+    p = torch.where(use, p, 0).clamp(0, 1)
+
+    top, winner = p.max(0, keepdim=True)
+    hit = (winner == number) & use
+    _add_bins(sums, torch.cat([p, top]), use, inner_edges)
+    true = p.gather(0, number)
+    bins = sums.hits.shape[1]
+    for row, where, weight in ((number, true, use[None]), (torch.full_like(number, classes), top, hit)):
+        index = row * bins + torch.bucketize(where, inner_edges)
+        sums.hits.view(-1).scatter_add_(0, index[0], weight[0].long())
+
+    if from_logits:
+        nll = -x.log_softmax(0).gather(0, number)
+    else:
+        nll = -true.clamp_min(SMALLEST_PROBABILITY).log()
+    others = torch.where(torch.arange(classes, device=x.device)[:, None] == number, 0, p)
+    brier = others.square().sum(0, keepdim=True) + (1 - true).square()
+    zero = (true < SMALLEST_PROBABILITY) & (not from_logits)
+    _add_rest(sums, nll, brier, use, keep, finite, proper, bad_label, zero)
+
+
+def _add_sigmoid(
+    sums: Sums,
+    x: torch.Tensor,
+    label: torch.Tensor,
+    keep: torch.Tensor,
+    inner_edges: torch.Tensor,
+    from_logits: bool,
+    ignore_index: int | None,
+) -> None:
+    if ignore_index is not None:
+        keep = keep & (label != ignore_index).all(0)
+    bad_label = ((label != 0) & (label != 1)).any(0)
+    finite = torch.isfinite(x).all(0)
+    p = x.sigmoid() if from_logits else x
+    proper = ((p >= -1e-6) & (p <= 1 + 1e-3)).all(0)
+    use = keep & finite & proper & ~bad_label
+    p = torch.where(use, p, 0).clamp(0, 1)
+    y = (label == 1) & use
+
+    index = _add_bins(sums, p, use, inner_edges)
+    sums.hits.view(-1).scatter_add_(0, index.view(-1), y.reshape(-1).long())
+
+    true = torch.where(y, p, 1 - p)
+    if from_logits:
+        nll = torch.nn.functional.softplus(torch.where(y, -x, x))
+    else:
+        nll = -true.clamp_min(SMALLEST_PROBABILITY).log()
+    zero = (true < SMALLEST_PROBABILITY) & (not from_logits)
+    _add_rest(sums, nll, (1 - true).square(), use, keep, finite, proper, bad_label, zero)
+
+
+def _add_bins(sums: Sums, p: torch.Tensor, use: torch.Tensor, inner_edges: torch.Tensor) -> torch.Tensor:
+    """Count the rows ``p (rows, n)``; return the flat index of each of their bins."""
+    rows, bins = sums.count.shape
+    index = torch.bucketize(p, inner_edges) + bins * torch.arange(rows, device=p.device)[:, None]
+    flat = index.view(-1)
+    sums.count.view(-1).scatter_add_(0, flat, use.long().expand(rows, -1).reshape(-1))
+    fixed = torch.zeros(rows * bins, dtype=torch.int64, device=p.device)
+    fixed.scatter_add_(0, flat, (p * FIXED_POINT).long().view(-1))  # p is 0 where it is not used
+    sums.confidence += (fixed.double() / FIXED_POINT).view(rows, bins)
+    return index
+
+
+def _add_rest(
+    sums: Sums,
+    nll: torch.Tensor,
+    brier: torch.Tensor,
+    use: torch.Tensor,
+    keep: torch.Tensor,
+    finite: torch.Tensor,
+    proper: torch.Tensor,
+    bad_label: torch.Tensor,
+    zero: torch.Tensor,
+) -> None:
+    sums.scores += torch.stack([torch.where(use, score, 0).double().sum() for score in (nll, brier)])
+    none = torch.zeros((), dtype=torch.int64, device=use.device)
+    zero_likelihood = (zero.any(0) & use).sum()
+    sums.problems += torch.stack(
+        [(keep & ~finite).sum(), (keep & finite & ~proper).sum(), (keep & bad_label).sum(), none, zero_likelihood]
+    )
