@@ -120,6 +120,9 @@ class ConstrainedLoss(nn.Module):
         logits = plain(logits)
         if logits.dtype not in (torch.float32, torch.float64):
             logits = logits.float()
+        if target.valid is not None:
+            # NaN or infinity under an ignored voxel must not leak, in the gradient neither
+            logits = torch.where(target.valid.unsqueeze(1), logits, 0.0)
         if self.weight is not None and len(self.weight) != target.num_classes:
             raise ValueError(f"weight has {len(self.weight)} numbers for {target.num_classes} classes.")
         value = self._primary(logits, target)

@@ -69,10 +69,8 @@ class Target:
             mass = weight[self.index.long()] if self.soft is None else torch.movedim(self.soft, 1, -1) @ weight
             mass = mass.to(voxels.dtype)
         if self.valid is not None:
-            # where, not a product: NaN or infinity under an ignored voxel must not leak
-            voxels = torch.where(self.valid, voxels, 0.0)
             mass = self.valid.to(voxels.dtype) if mass is None else mass * self.valid
-        if weight is not None:
+        if mass is not None:
             voxels = voxels * mass
         if reduction == "none":
             return voxels

@@ -1,0 +1,178 @@
+"""Every form a label may come in, and a clear answer to the ones it may not."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from monai.data import MetaTensor
+
+from monai_calib.losses import PRESETS, MbLSLoss, NACLLoss, SVLSLoss, build_loss
+from monai_calib.losses.target import prepare
+
+NAMES = [*PRESETS, "dice_ce+mbls", "dice_ce+nacl_outer"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int16, torch.int64, torch.float32, torch.float16])
+def test_label_types_and_shapes_agree(name: str, dtype: torch.dtype) -> None:
+    loss = build_loss(name)
+    logits, label = torch.randn(2, 3, 6, 5, 4), torch.randint(0, 3, (2, 6, 5, 4))
+    expected = loss(logits, label)
+    torch.testing.assert_close(loss(logits, label.to(dtype).unsqueeze(1)), expected)
+    torch.testing.assert_close(loss(MetaTensor(logits), MetaTensor(label.to(dtype).unsqueeze(1))), expected)
+    hot = F.one_hot(label, 3).movedim(-1, 1).to(dtype)
+    torch.testing.assert_close(loss(logits, hot), expected)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+def test_ignored_voxels_do_not_matter(name: str, reduction: str) -> None:
+    padding = {"padding": "valid"} if "nacl" in name or name == "svls" else {}
+    loss = build_loss(name, ignore_index=255, reduction=reduction, **padding)
+    torch.manual_seed(1)
+    logits, label = torch.randn(2, 3, 6, 6), torch.randint(0, 3, (2, 1, 6, 6))
+    label[:, :, :, 4:] = 255
+    changed = logits.clone()
+    changed[..., 4:] = float("inf")
+    changed.requires_grad_()
+    value = loss(changed, label)
+    torch.testing.assert_close(value, loss(logits, label))
+    value.backward()
+    assert changed.grad is not None
+    assert changed.grad.isfinite().all()
+    assert not changed.grad[..., 4:].any()
+    # what is left is the loss of the known part, its window cut there
+    if "dice" not in name:
+        cut = build_loss(name, reduction=reduction, **padding)
+        torch.testing.assert_close(value, cut(logits[..., :4], label[..., :4]))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nothing_known_and_nothing_at_all_cost_nothing(name: str) -> None:
+    loss = build_loss(name, ignore_index=9, **({"lambda_dice": 0.0} if "dice" in name else {}))
+    for batch, value in ((2, 9), (0, 0)):
+        logits = torch.randn(batch, 3, 4, 4, requires_grad=True)
+        result = loss(logits, torch.full((batch, 1, 4, 4), value))
+        result.backward()
+        assert result.item() == 0
+        assert logits.grad is not None
+        assert not logits.grad.any()
+
+
+@pytest.mark.parametrize("name", [n for n in NAMES if "dice" not in n])
+def test_reductions_agree(name: str) -> None:
+    logits, label = torch.randn(2, 3, 6, 5), torch.randint(0, 3, (2, 1, 6, 5))
+    voxels = build_loss(name, reduction="none")(logits, label)
+    assert voxels.shape == (2, 6, 5)
+    torch.testing.assert_close(voxels.mean(), build_loss(name)(logits, label))
+    torch.testing.assert_close(voxels.sum(), build_loss(name, reduction="sum")(logits, label))
+
+
+def test_class_weights_are_torchs() -> None:
+    logits, label = torch.randn(2, 3, 6, 5), torch.randint(0, 3, (2, 6, 5))
+    weight = torch.tensor([0.1, 2.0, 5.0])
+    expected = F.cross_entropy(logits, label, weight=weight)
+    torch.testing.assert_close(build_loss("ce", weight=weight)(logits, label), expected)
+    hot = F.one_hot(label, 3).movedim(-1, 1)
+    torch.testing.assert_close(build_loss("ce", weight=weight.tolist())(logits, hot), expected)
+    with pytest.raises(ValueError, match="weight has 3 numbers for 4 classes"):
+        build_loss("ce", weight=weight)(torch.randn(1, 4, 5), torch.zeros(1, 5))
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_is_computed_in_float32(name: str, dtype: torch.dtype) -> None:
+    logits, label = torch.randn(2, 3, 6, 6).to(dtype), torch.randint(0, 3, (2, 1, 6, 6))
+    value = build_loss(name)(logits, label)
+    assert value.dtype == torch.float32
+    torch.testing.assert_close(value, build_loss(name)(logits.float(), label))
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        torch.testing.assert_close(build_loss(name)(logits, label), value)
+
+
+@pytest.mark.parametrize(
+    ("logits", "label", "message"),
+    [
+        (torch.zeros(1, 3, 4), torch.full((1, 4), 3), "label holds 3: expected class numbers 0 to 2"),
+        (torch.zeros(1, 3, 4), torch.full((1, 4), -1), "label holds -1"),
+        (torch.zeros(1, 3, 4), torch.full((1, 4), float("nan")), "label holds nan"),
+        (torch.zeros(1, 3, 4), torch.full((1, 4), 0.5), "fractions"),
+        (torch.zeros(1, 3, 4, 4), torch.zeros(1, 1, 4, 5), r"got \(1, 1, 4, 5\)"),
+        (torch.zeros(2, 3, 4, 4), torch.zeros(1, 1, 4, 4), "label must be"),
+        (torch.zeros(1, 3, 4, 4), torch.zeros(1, 2, 4, 4), "label must be"),
+        (torch.zeros(1, 3), torch.zeros(1), "one to three axes"),
+        (torch.zeros(1, 3, 4), torch.full((1, 3, 4), 0.5), "sum to 1"),
+    ],
+)
+def test_wrong_input_is_named(logits: torch.Tensor, label: torch.Tensor, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        build_loss("nacl")(logits, label)
+    with pytest.raises(TypeError, match="floating point"):
+        build_loss("nacl")(logits.long(), label)
+
+
+def test_wrong_arguments_are_named() -> None:
+    for kernel_size in (2, 0, -1, (3, 4)):
+        with pytest.raises(ValueError, match="positive and odd"):
+            NACLLoss(kernel_size=kernel_size)
+    for build, message in (
+        (lambda: MbLSLoss(margin=-1), "margin must not be negative"),
+        (lambda: MbLSLoss(distance_type="l3"), "distance_type must be one of l1, l2"),
+        (lambda: NACLLoss(kernel_ops="sum"), "kernel_ops must be one of mean, gaussian"),
+        (lambda: NACLLoss(padding="reflect"), "padding must be one of"),
+        (lambda: NACLLoss(matching="prob"), "matching must be one of"),
+        (lambda: NACLLoss(alpha=-0.1), "alpha must not be negative"),
+        (lambda: NACLLoss(penalty_region="inner"), "penalty_region must be one of"),
+        (lambda: build_loss("ce", reduction="median"), "reduction must be one of"),
+        (lambda: build_loss("dice_ce", reduction="none"), "lambda_dice=0"),
+        (lambda: build_loss("dice_ce+mlbs"), "Unknown loss 'mlbs'; the names are ce, dice_ce"),
+        (lambda: build_loss("ce", margin=3), "ce does not take margin; it takes"),
+        (lambda: build_loss("mbls+dice_ce"), "dice_ce has no penalty to add"),
+        (lambda: build_loss("focal", gamma=-1), "gamma must not be negative"),
+        (lambda: build_loss("ls", alpha=1.5), "within 0 to 1"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            build()
+    label = torch.zeros(1, 1, 4, 4)
+    with pytest.raises(ValueError, match="call the loss with image="):
+        NACLLoss(kernel_ops="image_proportions_l1")(torch.zeros(1, 2, 4, 4), label)
+    with pytest.raises(ValueError, match="one per axis: expected 2"):
+        NACLLoss(kernel_size=(3, 3, 3))(torch.zeros(1, 2, 4, 4), label)
+    for arguments, message in (({"sigma": 0.0}, "sigma must be positive"), ({"kernel_size": 1}, "needs a neighbour")):
+        with pytest.raises(ValueError, match=message):
+            SVLSLoss(**arguments)(torch.zeros(1, 2, 4, 4), label)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_nan_logits_give_a_nan_loss(name: str) -> None:
+    logits = torch.zeros(1, 3, 8, 8)
+    logits[0, 1, 4, 4] = float("nan")
+    label = torch.zeros(1, 1, 8, 8)
+    label[..., 4:] = 1
+    assert build_loss(name)(logits, label).isnan()
+
+
+def test_off_the_cpu_a_wrong_label_poisons_the_loss_without_a_look() -> None:
+    logits = torch.zeros(1, 3, 4, device="meta")
+    for label in (torch.zeros(1, 4, device="meta"), torch.zeros(1, 3, 4, device="meta")):
+        target = prepare(logits, label)  # a look at a value would raise on the meta device
+        assert target.poison is not None
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", NAMES)
+def test_cuda_equals_cpu_and_never_waits(name: str) -> None:
+    logits, label = torch.randn(2, 3, 6, 6, 6), torch.randint(0, 3, (2, 1, 6, 6, 6))
+    loss = build_loss(name)
+    expected = loss(logits, label)
+    on_device = loss.cuda(), logits.cuda(), label.cuda()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        value = on_device[0](*on_device[1:])
+        poisoned = on_device[0](on_device[1], on_device[2] + 2)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    torch.testing.assert_close(value.cpu(), expected)
+    assert poisoned.isnan()
