@@ -14,6 +14,7 @@ from monai_calib.metrics.suspicion import looks_mistaken
 
 __all__ = ["Bins", "CalibrationHistogram"]
 
+_SETTINGS = ("num_classes", "num_bins", "activation", "ignore_index", "strict")
 _FORMAT = "monai_calib/histogram/1"
 _CAUSES = {
     "non-finite": "voxels whose prediction holds NaN or infinity: the network diverged, or half precision overflowed",
@@ -25,7 +26,7 @@ _CAUSES = {
 
 
 class Bins(NamedTuple):
-    """One histogram row: edges ``(n + 1,)`` float64, and ``count``, ``hits`` (int64), ``confidence`` (sums), ``(n,)``."""
+    """One histogram row: ``edges (n + 1,)``; ``count``, ``hits`` (int64), summed ``confidence`` (float64), ``(n,)``."""
 
     edges: torch.Tensor
     count: torch.Tensor
@@ -219,9 +220,7 @@ class CalibrationHistogram:
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> CalibrationHistogram:
         """A new histogram from what :meth:`state_dict` gave."""
-        hist = cls(
-            **{name: state[name] for name in ("num_classes", "num_bins", "activation", "ignore_index", "strict")}
-        )
+        hist = cls(**{name: state[name] for name in _SETTINGS})
         hist.load_state_dict(state)
         return hist
 
@@ -246,8 +245,7 @@ class CalibrationHistogram:
         return cls.from_state({**data, **arrays})
 
     def _config(self) -> dict[str, Any]:
-        names = ("num_classes", "num_bins", "activation", "ignore_index", "strict")
-        return {name: getattr(self, name) for name in names}
+        return {name: getattr(self, name) for name in _SETTINGS}
 
     def _check_alike(self, other: dict[str, Any]) -> None:
         mine = self._config()
@@ -267,15 +265,12 @@ class CalibrationHistogram:
 
     def _refuse(self, problems: torch.Tensor, from_logits: bool | None = None) -> None:
         found = dict(zip(PROBLEMS, problems.tolist(), strict=True))
-        reasons = [
-            f"{found[name]} {text.format(last=self.num_classes - 1)}" for name, text in _CAUSES.items() if found[name]
-        ]
+        last = self.num_classes - 1
+        reasons = [f"{found[name]} {cause.format(last=last)}" for name, cause in _CAUSES.items() if found[name]]
         if found["suspicious"]:
             argmaxed = "every value given as a probability is exactly 0 or 1: an argmaxed (one-hot) prediction?"
-            softmaxed = (
-                "every voxel given as logits lies in [0, 1] and sums to 1: probabilities? Pass from_logits=False"
-            )
+            softmaxed = "every voxel given as logits lies in [0, 1] and sums to 1: probabilities (from_logits=False)?"
             guess = {True: softmaxed, False: argmaxed, None: f"{argmaxed} Or {softmaxed}"}[from_logits]
-            reasons.append(f"{guess}; strict=False if it is meant so")
+            reasons.append(f"{guess} If it is meant so, strict=False")
         if reasons:
             raise ValueError("expected finite logits or probabilities and labels that fit, got " + "; ".join(reasons))

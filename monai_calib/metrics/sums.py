@@ -96,7 +96,7 @@ def add_flat(
 
 
 def class_numbers(label: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Class numbers int64 ``(n,)`` from numbers ``(n,)`` of any dtype or one-hot ``(K, n)``; and where there are none."""
+    """Class numbers int64 ``(n,)`` of numbers of any dtype or of one-hot ``(K, n)``; and where there are none."""
     if label.ndim == 1:
         number = label.long()
         return number, number != label
