@@ -1,6 +1,46 @@
 """Calibration measured exactly: one histogram a volume, and cheap functions of it."""
 
-from monai_calib.metrics.errors import classwise_ece, classwise_ece_per_class, ece
+from monai_calib.metrics.bootstrap import Interval, bootstrap_interval, bootstrap_reliability
+from monai_calib.metrics.classwise import class_mean, classwise_ece, classwise_ece_per_class
+from monai_calib.metrics.errors import (
+    ace,
+    adaptive_ece,
+    debiased_ece,
+    ece,
+    ks_error,
+    mce,
+    over_confidence,
+    rmsce,
+    under_confidence,
+)
 from monai_calib.metrics.histogram import Bins, CalibrationHistogram
+from monai_calib.metrics.reliability import ReliabilityCurve, reliability_curve, wilson_interval
+from monai_calib.metrics.scores import BrierDecomposition, brier, brier_decomposition, nll, sharpness
 
-__all__ = ["Bins", "CalibrationHistogram", "classwise_ece", "classwise_ece_per_class", "ece"]
+__all__ = [
+    "Bins",
+    "BrierDecomposition",
+    "CalibrationHistogram",
+    "Interval",
+    "ReliabilityCurve",
+    "ace",
+    "adaptive_ece",
+    "bootstrap_interval",
+    "bootstrap_reliability",
+    "brier",
+    "brier_decomposition",
+    "class_mean",
+    "classwise_ece",
+    "classwise_ece_per_class",
+    "debiased_ece",
+    "ece",
+    "ks_error",
+    "mce",
+    "nll",
+    "over_confidence",
+    "reliability_curve",
+    "rmsce",
+    "sharpness",
+    "under_confidence",
+    "wilson_interval",
+]

@@ -1,28 +1,37 @@
 """Calibration errors: each a small function of one histogram.
 
 ``class_index=None`` is the top label (confidence = largest probability), a number is that class. ``n_b`` is the number
-of voxels in a bin, ``N`` their sum, ``conf_b`` and ``acc_b`` the mean confidence and the share of hits in it. Without
-any voxel, figures are NaN; :meth:`CalibrationHistogram.describe` says why.
+of voxels in a bin, ``N`` their sum, ``conf_b`` and ``acc_b`` the mean confidence and the share of hits in it, and
+``gap_b = conf_b - acc_b``. Bins are of equal width, and their number is a divisor of the histogram's (``ValueError``
+otherwise). Of no voxel, every figure is NaN; :meth:`CalibrationHistogram.describe` says why.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+import math
 
 import torch
 
-from monai_calib.metrics.bins import THRESHOLD
-from monai_calib.metrics.histogram import Bins, CalibrationHistogram
+from monai_calib.metrics.classwise import classwise_ece, classwise_ece_per_class
+from monai_calib.metrics.histogram import CalibrationHistogram
 
-__all__ = ["classwise_ece", "classwise_ece_per_class", "ece"]
+__all__ = [
+    "ace",
+    "adaptive_ece",
+    "classwise_ece",
+    "classwise_ece_per_class",
+    "debiased_ece",
+    "ece",
+    "ks_error",
+    "mce",
+    "over_confidence",
+    "rmsce",
+    "under_confidence",
+]
 
 
 def ece(hist: CalibrationHistogram, num_bins: int = 15, class_index: int | None = None) -> float:
-    """Expected calibration error: ``sum_b n_b / N * |conf_b - acc_b|`` over equal-width bins.
-
-    Args:
-        num_bins: a divisor of the histogram's bins; ``ValueError`` otherwise.
-        class_index: a class, or ``None`` for the top label.
+    """Expected calibration error: ``sum_b n_b / N * |gap_b|``.
 
     Source: Guo et al., ICML 2017; https://arxiv.org/abs/1706.04599
 
@@ -32,75 +41,153 @@ def ece(hist: CalibrationHistogram, num_bins: int = 15, class_index: int | None 
         >>> round(ece(hist), 6)
         0.3
     """
-    return _ece(hist.bins(num_bins, class_index))
+    return float(hist.bins(num_bins, class_index).share_of_gap().abs().sum())
 
 
-def _ece(bins: Bins) -> float:
-    return float(bins.gap().abs().sum())
+def over_confidence(hist: CalibrationHistogram, num_bins: int = 15, class_index: int | None = None) -> float:
+    """The part of the ECE where confidence exceeds accuracy: ``sum_b n_b / N * max(gap_b, 0)``, at least 0.
+
+    ``over - under`` is mean confidence minus accuracy, whatever the bins; ``over + under`` is the ECE.
+
+    Example:
+        >>> hist = CalibrationHistogram(2)
+        >>> hist.update(torch.tensor([[[0.7], [0.3]]]), torch.ones(1, 1), from_logits=False)  # says 0.7, is wrong
+        >>> round(over_confidence(hist), 6), under_confidence(hist)
+        (0.7, 0.0)
+    """
+    return float(hist.bins(num_bins, class_index).share_of_gap().clamp_min(0).sum())
 
 
-def classwise_ece_per_class(hist: CalibrationHistogram, num_bins: int = 15, threshold: float = 0.0) -> torch.Tensor:
-    """The ECE of each class's own probability, float64 ``(K,)``; see :func:`classwise_ece`."""
-    return torch.tensor(
-        [_ece(_above(hist, num_bins, k, threshold)) for k in range(hist.num_classes)], dtype=torch.float64
-    )
+def under_confidence(hist: CalibrationHistogram, num_bins: int = 15, class_index: int | None = None) -> float:
+    """The part of the ECE where accuracy exceeds confidence: ``sum_b n_b / N * max(-gap_b, 0)``, at least 0.
+
+    Example:
+        >>> hist = CalibrationHistogram(2)
+        >>> hist.update(torch.tensor([[[0.7], [0.3]]]), torch.zeros(1, 1), from_logits=False)  # says 0.7, is right
+        >>> round(under_confidence(hist), 6), over_confidence(hist)
+        (0.3, 0.0)
+    """
+    return float((-hist.bins(num_bins, class_index).share_of_gap()).clamp_min(0).sum())
 
 
-def _above(hist: CalibrationHistogram, num_bins: int, class_index: int, threshold: float) -> Bins:
-    """Coarse bins of the voxels whose probability exceeds ``threshold``."""
-    coarse = hist.bins(num_bins, class_index)
-    if threshold == 0:
-        return coarse
-    fine = hist.bins(None, class_index)
-    below = int(torch.searchsorted(fine.edges, torch.tensor(threshold).double()))
-    if not 0 < threshold < 1 or fine.edges[below] != torch.tensor(threshold, dtype=torch.float32):
-        raise ValueError(f"threshold: expected 0 or an edge of the fine bins, such as {THRESHOLD}, got {threshold}")
-    if below > fine.count.numel() or fine.edges[below] > coarse.edges[1]:
-        raise ValueError(f"threshold: expected at most the width of a bin, {float(coarse.edges[1])}, got {threshold}")
-    values = []
-    for whole, parts in zip(coarse[1:], fine[1:], strict=True):
-        rest = whole.clone()
-        rest[0] -= parts[:below].sum()
-        values.append(rest)
-    return Bins(coarse.edges, *values)
+def ace(hist: CalibrationHistogram, num_bins: int = 15, class_index: int | None = None) -> float:
+    """Average calibration error: mean of ``|gap_b|`` over the bins that hold voxels, each bin weighing the same.
+
+    Source: Neumann et al., 2018 (as used in Barfoot et al., MICCAI 2024, https://arxiv.org/abs/2403.06759)
+
+    Example:
+        >>> hist = CalibrationHistogram(2)
+        >>> p = torch.tensor([0.9, 0.9, 0.9, 0.6])  # three voxels of one bin are right, one of another is wrong
+        >>> hist.update(torch.stack([p, 1 - p])[None], torch.tensor([[0, 0, 0, 1]]), from_logits=False)
+        >>> round(ace(hist), 6), round(ece(hist), 6)  # (0.1 + 0.6) / 2 and (3 * 0.1 + 0.6) / 4
+        (0.35, 0.225)
+    """
+    return float(hist.bins(num_bins, class_index).gap().abs().nanmean())
 
 
-def classwise_ece(
-    hist: CalibrationHistogram,
-    num_bins: int = 15,
-    threshold: float = 0.0,
-    absent: Literal["skip", "count", "paper"] = "skip",
-    include_background: bool = True,
-) -> float:
-    """Mean over classes of the ECE of the class's own probability (cECE; with ``threshold=1e-3`` TACE-like).
+def mce(hist: CalibrationHistogram, num_bins: int = 15, class_index: int | None = None) -> float:
+    """Maximum calibration error: the largest ``|gap_b|``; a single voxel may decide it.
 
-    ``1 / K * sum_k sum_b n_kb / N_k * |conf_kb - acc_kb|``, where ``N_k`` counts the voxels with ``s_k > threshold``.
+    Source: Naeini et al., AAAI 2015.
 
-    Args:
-        num_bins: a divisor of the histogram's bins; ``ValueError`` otherwise.
-        threshold: 0 for all voxels; 1e-3 leaves out those that are far from the class, which would swamp it.
-        absent: classes that no voxel's label bears: ``"skip"`` leaves them out; ``"count"`` takes all classes;
-            ``"paper"`` takes 0 ... the highest label present, as the NACL and MbLS authors' code does.
-        include_background: whether class 0 enters the mean.
+    Example:
+        >>> hist = CalibrationHistogram(2)
+        >>> p = torch.tensor([0.9, 0.9, 0.9, 0.6])
+        >>> hist.update(torch.stack([p, 1 - p])[None], torch.tensor([[0, 0, 0, 1]]), from_logits=False)
+        >>> round(mce(hist), 6)
+        0.6
+    """
+    gap = hist.bins(num_bins, class_index).gap().abs()
+    gap = gap[~gap.isnan()]
+    return float(gap.max()) if len(gap) else math.nan
+
+
+def rmsce(hist: CalibrationHistogram, num_bins: int = 15, class_index: int | None = None) -> float:
+    """Root mean square calibration error: ``sqrt(sum_b n_b / N * gap_b^2)``.
+
+    Source: Hendrycks et al., ICLR 2019; https://arxiv.org/abs/1812.04606
+
+    Example:
+        >>> hist = CalibrationHistogram(2)
+        >>> hist.update(torch.tensor([[[0.7], [0.3]]]), torch.zeros(1, 1), from_logits=False)
+        >>> round(rmsce(hist), 6)
+        0.3
+    """
+    bins = hist.bins(num_bins, class_index)
+    if not bins.count.sum():
+        return math.nan
+    return float((bins.count * bins.gap().nan_to_num(0).square()).sum().div(bins.count.sum()).sqrt())
+
+
+def adaptive_ece(hist: CalibrationHistogram, num_bins: int = 15, class_index: int | None = None) -> float:
+    """ECE over bins that hold (nearly) the same number of voxels.
+
+    Equal-mass bins are runs of fine bins: a fine bin goes, whole, where the rank of its first voxel belongs. Ties
+    are thereby never torn apart. The figure differs from one on sorted confidences by less than what fine bins
+    can hide; in published test vectors of a few hundred voxels, by less than 0.005.
 
     Source: Nixon et al., CVPR workshops 2019; https://arxiv.org/abs/1904.01685
 
     Example:
         >>> hist = CalibrationHistogram(2)
         >>> hist.update(torch.tensor([[[0.7], [0.3]]]), torch.zeros(1, 1), from_logits=False)
-        >>> round(classwise_ece(hist, absent="count"), 6)  # class 0: |0.7 - 1|, class 1: |0.3 - 0|
+        >>> round(adaptive_ece(hist), 6)
         0.3
     """
-    errors = classwise_ece_per_class(hist, num_bins, threshold)
-    present = hist.class_voxels() > 0
-    chosen = present.clone()
-    if absent == "count":
-        chosen[:] = True
-    elif absent == "paper":
-        chosen[: int(present.nonzero().max()) + 1 if present.any() else 0] = True
-    elif absent != "skip":
-        raise ValueError(f"absent: expected 'skip', 'count' or 'paper', got {absent!r}")
-    if not include_background:
-        chosen[0] = False
-    # A chosen class without any probability above the threshold has no bins, and no error to speak of.
-    return float(errors[chosen].nanmean())
+    if num_bins < 1:
+        raise ValueError(f"num_bins: expected at least 1, got {num_bins}")
+    fine = hist.bins(None, class_index)
+    total = int(fine.count.sum())
+    if not total:
+        return math.nan
+    first_rank = fine.count.cumsum(0) - fine.count
+    # Bin j holds the ranks in (j * total / num_bins, (j + 1) * total / num_bins]; integers, so without rounding.
+    index = ((first_rank * num_bins + total - 1) // total - 1).clamp(0, num_bins - 1)
+    surplus = torch.zeros(num_bins, dtype=torch.float64).index_add_(0, index, fine.confidence - fine.hits)
+    return float(surplus.abs().sum() / total)
+
+
+def ks_error(hist: CalibrationHistogram, class_index: int | None = None) -> float:
+    """Kolmogorov-Smirnov calibration error: ``max_c |sum over voxels with confidence <= c of (conf - hit)| / N``.
+
+    Free of a choice of bins: taken at the edges of the fine ones.
+
+    Source: Gupta et al., ICLR 2021; https://arxiv.org/abs/2006.12800
+
+    Example:
+        >>> hist = CalibrationHistogram(2)
+        >>> hist.update(torch.tensor([[[0.7], [0.3]]]), torch.zeros(1, 1), from_logits=False)
+        >>> round(ks_error(hist), 6)
+        0.3
+    """
+    return float(hist.bins(None, class_index).share_of_gap().cumsum(0).abs().max())
+
+
+def debiased_ece(hist: CalibrationHistogram, num_bins: int = 15, class_index: int | None = None) -> float:
+    """ECE less the part that sampling noise adds to it, at least 0.
+
+    Even of a perfectly calibrated prediction ``|gap_b|`` is positive, by about ``sqrt(2 / pi) * sigma_b`` with
+    ``sigma_b^2 = acc_b * (1 - acc_b) / n_b``. The bias is estimated as in the source, by adding noise once more, but
+    in closed form (mean of a folded normal): ``2 * ECE - sum_b n_b / N * E|gap_b + sigma_b * Z|``. Voxels count as
+    independent, which neighbours are not: the true bias is larger.
+
+    Source: Kumar et al., NeurIPS 2019; https://arxiv.org/abs/1909.10155
+
+    Example:
+        >>> hist = CalibrationHistogram(2)
+        >>> label = (torch.arange(100) % 5 == 0).long()[None]  # one in five
+        >>> hist.update(torch.tensor([0.75, 0.25])[None, :, None].expand(1, 2, 100), label, from_logits=False)
+        >>> round(ece(hist), 3), round(debiased_ece(hist), 3)
+        (0.05, 0.046)
+    """
+    bins = hist.bins(num_bins, class_index)
+    if not bins.count.sum():
+        return math.nan
+    filled = bins.count > 0
+    weight = bins.count[filled] / bins.count.sum()
+    accuracy = bins.hits[filled] / bins.count[filled]
+    gap = bins.gap()[filled].abs()
+    sigma = (accuracy * (1 - accuracy) / bins.count[filled]).sqrt().clamp_min(1e-12)
+    z = gap / sigma
+    noisy = sigma * math.sqrt(2 / math.pi) * (-z.square() / 2).exp() + gap * torch.erf(z / math.sqrt(2))
+    return max(0.0, float((weight * (2 * gap - noisy)).sum()))

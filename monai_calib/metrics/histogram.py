@@ -34,7 +34,11 @@ class Bins(NamedTuple):
     confidence: torch.Tensor
 
     def gap(self) -> torch.Tensor:
-        """Mean confidence minus accuracy of each bin, times the share of its voxels: the signed terms of the ECE."""
+        """Mean confidence minus accuracy of each bin, float64; NaN where it is empty."""
+        return (self.confidence - self.hits) / self.count
+
+    def share_of_gap(self) -> torch.Tensor:
+        """The gap of each bin times its share of the voxels, float64: 0 where it is empty, NaN if all are."""
         return (self.confidence - self.hits) / self.count.sum()
 
 
@@ -216,6 +220,10 @@ class CalibrationHistogram:
         device = self.sums.count.device
         self.sums = Sums(**{name: state[name].clone().to(device) for name in self.sums.tensors()})
         self.updates = int(state["updates"])
+
+    def empty_like(self) -> CalibrationHistogram:
+        """A histogram with the same settings that has seen nothing."""
+        return CalibrationHistogram(**self._config())
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> CalibrationHistogram:
