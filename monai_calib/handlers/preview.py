@@ -11,9 +11,10 @@ from typing import Any
 import numpy as np
 import torch
 from ignite.engine import Engine, Events
-from monai.data.utils import affine_to_spacing
 from monai.handlers import from_engine
 from numpy.typing import NDArray
+
+from monai_calib.handlers.cases import Case, as_tensor, cases_of_iteration, index_map
 
 __all__ = ["SlicePreviewHandler"]
 
@@ -69,60 +70,43 @@ class SlicePreviewHandler:
         self._num_cases = 0
 
     def __call__(self, engine: Engine) -> None:
-        for image, label, pred, prob in zip(*self.output_transform(engine.state.output), strict=True):
-            self._num_cases += 1
-            case = _case_id(image) or f"case_{self._num_cases:04d}"
-            _save(self.folder / f"{case}.npz", _cut(case, image, label, pred, prob))
+        images, labels, predictions, probabilities = self.output_transform(engine.state.output)
+        cases = cases_of_iteration(engine.state.batch, probabilities, labels, first=self._num_cases + 1)
+        for case, image, prediction in zip(cases, images, predictions, strict=True):
+            _save(self.folder / f"{case.name}.npz", _cut(case, as_tensor(image), as_tensor(prediction)))
+        self._num_cases += len(cases)
 
 
-def _case_id(image: torch.Tensor) -> str:
-    path = getattr(image, "meta", {}).get("filename_or_obj", "")
-    return Path(str(path)).name.removesuffix(".gz").removesuffix(".nii")
-
-
-def _cut(
-    case: str, image: torch.Tensor, label: torch.Tensor, pred: torch.Tensor, prob: torch.Tensor
-) -> dict[str, NDArray[Any]]:
-    items = {"image": image, "label": label, "pred": pred, "prob": prob}
-    shapes = {name: tuple(item.shape[1:]) for name, item in items.items()}
+def _cut(case: Case, image: torch.Tensor, prediction: torch.Tensor) -> dict[str, NDArray[Any]]:
+    shapes = {"image": image.shape[1:], "pred": prediction.shape[1:], "prob": case.prediction.shape[1:]}
     if len(set(shapes.values())) != 1 or len(shapes["image"]) not in (2, 3):
         raise ValueError(
-            f"Case {case}: a preview expects image, label, pred and prob, channel first, on one grid of 2 or 3 axes; "
-            f"got {shapes}. Take the four from the same stage of the postprocessing."
+            f"case {case.name}: a preview expects image, label, pred and prob, channel first, on one grid of 2 or 3 "
+            f"axes; got { ({name: tuple(shape) for name, shape in shapes.items()}) }; "
+            "take the four from the same stage of the postprocessing"
         )
-    truth, decision = _index_map(label), _index_map(pred)
-    top = prob.max(dim=0).values
+    truth, decision, grey = index_map(case.label).cpu(), index_map(prediction).cpu(), image[0].cpu()
+    top, position = case.prediction.max(dim=0).values.cpu(), 0
     if truth.ndim == 3:
         position = _slice_index(truth, decision)
-        spacing = _spacing(image, 3)
-        grey, truth, decision, top = (
-            image[0, ..., position],
-            truth[..., position],
-            decision[..., position],
-            top[..., position],
-        )
-    else:
-        position, spacing, grey = 0, _spacing(image, 2), image[0]
-    confidence = _numpy(top)
+        truth, decision, grey, top = (part[..., position] for part in (truth, decision, grey, top))
+    confidence = top.float().numpy()
     if not (np.isfinite(confidence).all() and confidence.min() >= -1e-4 and confidence.max() <= 1.0 + 1e-4):
         raise ValueError(
-            f"Case {case}: prob must lie in [0, 1]; got values from {confidence.min():.4g} to {confidence.max():.4g}. "
-            "Copy the softmaxed prediction to 'prob' before AsDiscrete turns 'pred' into labels."
+            f"case {case.name}: prob must lie in [0, 1], got {confidence.min():.4g} to {confidence.max():.4g}; "
+            "copy the softmaxed prediction to 'prob' before AsDiscrete turns 'pred' into labels"
         )
-    if int(truth.max()) > 255 or int(decision.max()) > 255:
-        raise ValueError(f"Case {case}: a preview keeps labels up to 255; got {int(max(truth.max(), decision.max()))}.")
+    largest = max(int(truth.max()), int(decision.max()))
+    if largest > 255:
+        raise ValueError(f"case {case.name}: a preview keeps labels up to 255, got {largest}")
     return {
-        "image": _grey_levels(_numpy(grey)),
-        "label": _numpy(truth).astype(np.uint8),
-        "prediction": _numpy(decision).astype(np.uint8),
+        "image": _grey_levels(grey.float().numpy()),
+        "label": truth.round().numpy().astype(np.uint8),
+        "prediction": decision.round().numpy().astype(np.uint8),
         "confidence": np.rint(100.0 * confidence.clip(0.0, 1.0)).astype(np.uint8),
-        "spacing": spacing,
+        "spacing": np.asarray(case.spacing, dtype=np.float32),
         "slice_index": np.asarray(position, dtype=np.int32),
     }
-
-
-def _index_map(label: torch.Tensor) -> torch.Tensor:
-    return label.argmax(dim=0) if label.shape[0] > 1 else label[0].round().long()
 
 
 def _slice_index(truth: torch.Tensor, decision: torch.Tensor) -> int:
@@ -133,23 +117,10 @@ def _slice_index(truth: torch.Tensor, decision: torch.Tensor) -> int:
     return truth.shape[-1] // 2
 
 
-def _spacing(image: torch.Tensor, num_axes: int) -> NDArray[np.float32]:
-    affine = getattr(image, "affine", None)
-    if affine is None:
-        return np.ones(num_axes, dtype=np.float32)
-    return np.asarray(affine_to_spacing(affine, r=num_axes), dtype=np.float32)
-
-
 def _grey_levels(values: NDArray[Any]) -> NDArray[np.uint8]:
     low, high = np.nanpercentile(values, _GREY_PERCENTILES) if np.isfinite(values).any() else (0.0, 1.0)
     scaled = (values - low) / max(float(high - low), 1e-8)
     return np.rint(255.0 * np.nan_to_num(scaled).clip(0.0, 1.0)).astype(np.uint8)
-
-
-def _numpy(values: torch.Tensor) -> NDArray[Any]:
-    plain = values.as_tensor() if hasattr(values, "as_tensor") else values
-    plain = plain.detach().cpu()
-    return (plain.float() if plain.is_floating_point() else plain).numpy()
 
 
 def _save(path: Path, arrays: dict[str, NDArray[Any]]) -> None:

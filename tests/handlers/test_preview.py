@@ -22,7 +22,7 @@ def volume(name: str = "hippocampus_001.nii.gz", shape: tuple[int, ...] = (6, 5,
     image = MetaTensor(
         torch.rand(2, *shape, generator=generator), affine=affine, meta={"filename_or_obj": f"/data/{name}"}
     )
-    label = torch.zeros(1, *shape)
+    label = MetaTensor(torch.zeros(1, *shape), affine=affine)
     label[0, 2:4, 1:3, ...] = 1
     prob = torch.softmax(torch.randn(3, *shape, generator=generator), dim=0)
     return {"image": image, "label": label, "pred": prob.argmax(dim=0, keepdim=True), "prob": prob}
@@ -80,7 +80,7 @@ def test_empty_label_falls_back_on_the_prediction_then_on_the_middle(tmp_path: P
 
 
 def test_cases_without_a_file_name_are_numbered(tmp_path: Path) -> None:
-    case = {key: torch.as_tensor(value.as_tensor() if key == "image" else value) for key, value in volume().items()}
+    case = {key: value.as_subclass(torch.Tensor) for key, value in volume().items()}
     write(tmp_path, case, case)
     assert sorted(path.name for path in (tmp_path / "previews").iterdir()) == ["case_0001.npz", "case_0002.npz"]
 
@@ -97,6 +97,7 @@ def test_constant_image_is_black_not_nan(tmp_path: Path) -> None:
         ("prob", torch.full((3, 6, 5, 4), 4.0), "hippocampus_001: prob must lie in"),
         ("prob", torch.full((3, 6, 5, 4), float("nan")), "hippocampus_001: prob must lie in"),
         ("pred", torch.zeros(1, 6, 5, 3), "hippocampus_001: a preview expects image, label, pred and prob"),
+        ("label", torch.zeros(1, 6, 5, 3), "hippocampus_001: expected a label with the grid of the prediction"),
         ("label", torch.full((1, 6, 5, 4), 256.0), "hippocampus_001: a preview keeps labels up to 255"),
     ],
 )

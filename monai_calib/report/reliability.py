@@ -1,0 +1,207 @@
+"""Reliability diagrams: confidence against accuracy, with how many voxels stand behind each point."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from monai_calib.metrics import CalibrationHistogram
+
+from .comparison import Comparison
+from .figures import NEUTRAL, Figure, new_plot, plain, style, transparent
+from .runs import Protocol, Run, RunError
+from .statistics import bootstrap_ratio
+from .tables import csv_text
+
+__all__ = ["Curve", "overlaid_reliability", "read_bins", "reliability_of_runs"]
+
+
+@dataclass(frozen=True)
+class Curve:
+    """Bins of a reliability diagram: edges, voxels, mean confidence, accuracy and its interval over subjects."""
+
+    edges: NDArray[np.float64]
+    count: NDArray[np.float64]
+    confidence: NDArray[np.float64]
+    accuracy: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+
+
+def read_bins(run: Run, region: str, num_bins: int, class_index: int | None) -> NDArray[np.float64] | None:
+    """Voxels, hits and summed confidence ``(cases, 3, num_bins)`` of a run in a region; None if it has none there.
+
+    ``class_index=None`` is the top label, which a multi-label run does not have.
+
+    Raises: :class:`~monai_calib.report.runs.RunError` if a histogram cannot be read.
+    """
+    if region not in run.histograms:
+        return None
+    rows = []
+    for case, saved in zip(run.cases, run.histograms[region], strict=True):
+        try:
+            hist = CalibrationHistogram.from_json(dict(saved))
+            if class_index is None and hist.activation == "sigmoid":
+                return None
+            bins = hist.bins(num_bins, class_index)
+        except (KeyError, TypeError, ValueError) as error:
+            path = run.folder / "eval" / "calibration.json"
+            raise RunError(f"{path}: histogram of case {case}, region {region}, cannot be read: {error}") from error
+        rows.append(np.stack([bins.count.double().numpy(), bins.hits.double().numpy(), bins.confidence.numpy()]))
+    return np.stack(rows)
+
+
+def curve(bins: NDArray[np.float64], subjects: Sequence[str]) -> Curve:
+    """The diagram of ``(cases, 3, bins)``; the interval of each accuracy comes from resampling subjects.
+
+    A binomial interval over voxels would be far too narrow: neighbouring voxels share their fate.
+    """
+    count, hits, confidence = bins[:, 0], bins[:, 1], bins[:, 2]
+    accuracy, low, high = bootstrap_ratio(hits, count, subjects)
+    with np.errstate(invalid="ignore"):
+        mean_confidence = confidence.sum(axis=0) / count.sum(axis=0)
+    edges = np.linspace(0.0, 1.0, bins.shape[2] + 1)
+    return Curve(edges, count.sum(axis=0), mean_confidence, accuracy, low, high)
+
+
+def overlaid_reliability(
+    comparison: Comparison, protocol: Protocol, region: str, class_index: int | None = None
+) -> Figure | None:
+    """One diagram for all methods, each with the voxels of its seeds together; None without histograms."""
+    num_bins = protocol.num_bins or 15
+    named = []
+    for index, method in enumerate(comparison.methods):
+        read = [read_bins(run, region, num_bins, class_index) for run in method.runs]
+        bins = [item for item in read if item is not None]
+        if bins:
+            subjects = [
+                subject
+                for run, item in zip(method.runs, read, strict=True)
+                if item is not None
+                for subject in run.subjects
+            ]
+            named.append((method.label, index, curve(np.concatenate(bins), subjects)))
+    if not named:
+        return None
+    whose = "" if class_index is None else f" of {comparison.class_names[class_index]}"
+    key = f"reliability-{protocol.name}-{region}" + ("" if class_index is None else f"-class{class_index}")
+    return _diagram(key, f"Reliability{whose}, {region}", named, banded=len(named) <= 4)
+
+
+def reliability_of_runs(comparison: Comparison, protocol: Protocol, region: str) -> list[Figure]:
+    """One diagram a method with each of its runs, those that did not converge included."""
+    num_bins = protocol.num_bins or 15
+    figures = []
+    for number, method in enumerate((*comparison.methods, *comparison.failed)):
+        named = []
+        for index, run in enumerate((*method.runs, *method.failed)):
+            bins = read_bins(run, region, num_bins, None)
+            if bins is not None:
+                note = ", did not converge" if run in method.failed else ""
+                named.append((f"seed {run.seed}{note}", index, curve(bins, run.subjects)))
+        if named:
+            key = f"reliability-{protocol.name}-{region}-method{number}"
+            figures.append(_diagram(key, f"{method.label}: reliability of each run, {region}", named, banded=True))
+    return figures
+
+
+def _diagram(key: str, title: str, named: Sequence[tuple[str, int, Curve]], banded: bool) -> Figure:
+    import plotly.graph_objects as go
+
+    plot = new_plot(520)
+    plot.update_layout(
+        xaxis={"range": [0, 1], "anchor": "y2", "title": "confidence"},
+        yaxis={"domain": [0.32, 1], "range": [0, 1], "title": "accuracy"},
+        yaxis2={"domain": [0, 0.24], "type": "log", "title": "voxels", "nticks": 4, "exponentformat": "power"},
+    )
+    plot.add_trace(
+        go.Scatter(x=[0, 1], y=[0, 1], mode="lines", line={"color": NEUTRAL, "width": 1, "dash": "dash"},
+                   name="perfect", hoverinfo="skip", showlegend=False)
+    )  # fmt: skip
+    rows: list[list[Any]] = []
+    told = []
+    for label, index, bins in named:
+        filled = bins.count > 0
+        x, y, low, high = (part[filled] for part in (bins.confidence, bins.accuracy, bins.low, bins.high))
+        group = {"name": plain(label), "legendgroup": plain(label)}
+        known = np.isfinite(low) & np.isfinite(high)
+        if banded and known.any():
+            plot.add_trace(
+                go.Scatter(
+                    x=[*x[known], *x[known][::-1]],
+                    y=[*low[known], *high[known][::-1]],
+                    mode="lines",
+                    fill="toself",
+                    fillcolor=transparent(index, 0.14),
+                    line={"width": 0},
+                    hoverinfo="skip",
+                    showlegend=False,
+                    **group,
+                )
+            )
+        look = style(index)
+        bars = {} if banded else _bars(y, low, high, look["line"]["color"])
+        counts = bins.count[filled]
+        plot.add_trace(
+            go.Scatter(
+                x=x.tolist(),
+                y=y.tolist(),
+                mode="lines+markers",
+                customdata=counts.tolist(),
+                hovertemplate="confidence %{x:.3f}, accuracy %{y:.3f}, %{customdata:,} voxels",
+                **look,
+                **bars,
+                **group,
+            )
+        )
+        centres = (bins.edges[:-1] + bins.edges[1:]) / 2
+        plot.add_trace(
+            go.Scatter(
+                x=centres[filled].tolist(),
+                y=counts.tolist(),
+                mode="lines",
+                line=look["line"] | {"shape": "hvh", "width": 1.5},
+                yaxis="y2",
+                hovertemplate="%{y:,} voxels",
+                showlegend=False,
+                **group,
+            )
+        )
+        rows.extend(
+            [label, *numbers]
+            for numbers in zip(
+                bins.edges[:-1], bins.edges[1:], bins.count.astype(int), bins.confidence, bins.accuracy, bins.low,
+                bins.high, strict=True,
+            )
+        )  # fmt: skip
+        told.append(f"{label}: {_in_words(bins)}")
+    columns = ["series", "bin low", "bin high", "voxels", "confidence", "accuracy", "accuracy low", "accuracy high"]
+    return Figure(
+        key,
+        title,
+        "On the dashed line confidence equals accuracy; below it the network is over-confident. Intervals: 95 % "
+        "bootstrap over subjects. Below: voxels in each bin.",
+        f"Reliability diagram. {'; '.join(told)}.",
+        plot,
+        csv_text(columns, rows),
+    )
+
+
+def _bars(y: NDArray[np.float64], low: NDArray[np.float64], high: NDArray[np.float64], colour: str) -> dict[str, Any]:
+    up, down = np.nan_to_num(high - y), np.nan_to_num(y - low)
+    bar = {"type": "data", "array": up.tolist(), "arrayminus": down.tolist(), "symmetric": False}
+    return {"error_y": bar | {"color": colour, "thickness": 1, "width": 2}}
+
+
+def _in_words(bins: Curve) -> str:
+    total = bins.count.sum()
+    if total == 0:
+        return "no voxel"
+    filled = bins.count > 0
+    confidence = float((bins.confidence[filled] * bins.count[filled]).sum() / total)
+    accuracy = float((bins.accuracy[filled] * bins.count[filled]).sum() / total)
+    return f"mean confidence {confidence:.3f} at accuracy {accuracy:.3f} over {int(total)} voxels"

@@ -1,0 +1,199 @@
+"""The tables of the report as CSV and LaTeX."""
+
+from __future__ import annotations
+
+import csv
+import io
+import math
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .comparison import Comparison, Estimate, Measure
+from .runs import Protocol
+
+__all__ = ["ResultRow", "ResultTable", "csv_text", "latex_text", "result_table"]
+
+_FORMULA_START = ("=", "+", "-", "@", "\t", "\r")
+_LATEX = {
+    "\\": r"\textbackslash{}",
+    "&": r"\&",
+    "%": r"\%",
+    "$": r"\$",
+    "#": r"\#",
+    "_": r"\_",
+    "{": r"\{",
+    "}": r"\}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+}
+
+
+@dataclass(frozen=True)
+class ResultRow:
+    """A line of a result table: a method (mean over its seeds), one of its runs, or a run that did not converge."""
+
+    label: str
+    kind: str
+    method: str
+    num_runs: int
+    note: str
+    cells: tuple[Estimate, ...]
+
+
+@dataclass(frozen=True)
+class ResultTable:
+    """DSC, HD95 and one protocol's figures in one region, for every method and run."""
+
+    protocol: Protocol
+    region: str
+    reduction: str
+    measures: tuple[Measure, ...]
+    rows: tuple[ResultRow, ...]
+
+    @property
+    def heading(self) -> str:
+        """Protocol, region, bins and reduction: what any of its figures is nothing without."""
+        bins = "" if self.protocol.num_bins is None else f", {self.protocol.num_bins} bins"
+        return f"Protocol {self.protocol.name}: region {self.region}{bins}, {self.reduction} average"
+
+
+def result_table(comparison: Comparison, protocol: Protocol, region: str, reduction: str) -> ResultTable:
+    """Collects the rows: methods first, each followed by its runs if it has several, and failed runs marked as such."""
+    measures = (*comparison.overlap_measures(), *comparison.calibration_measures(protocol, region, reduction))
+    rows = []
+    for method in (*comparison.methods, *comparison.failed):
+        if method.runs:
+            cells = tuple(comparison.estimate(method.runs, measure) for measure in measures)
+            rows.append(ResultRow(method.label, "method", method.label, len(method.runs), "", cells))
+        for run in (*method.runs, *method.failed):
+            missed = run.missed_classes()
+            if len(method.runs) < 2 and not missed:
+                continue
+            cells = tuple(comparison.estimate([run], measure) for measure in measures)
+            note = f"did not converge: {', '.join(missed)} never found" if missed else ""
+            kind = "failed" if missed else "run"
+            rows.append(ResultRow(f"{method.label}, seed {run.seed}", kind, method.label, 1, note, cells))
+    return ResultTable(protocol, region, reduction, measures, tuple(rows))
+
+
+def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
+    """Comma-separated text. Numbers keep their precision, NaN is left empty, and text that a spreadsheet would take
+    for a formula is quoted with an apostrophe.
+
+    Example:
+        >>> print(csv_text(["case", "ECE"], [["=a", 0.5], ["b", float("nan")]]), end="")
+        case,ECE
+        '=a,0.5
+        b,
+    """
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow([_csv_cell(column) for column in columns])
+    writer.writerows([_csv_cell(value) for value in row] for row in rows)
+    return buffer.getvalue()
+
+
+def _csv_cell(value: Any) -> Any:
+    if isinstance(value, str):
+        return f"'{value}" if value.startswith(_FORMULA_START) else value
+    if isinstance(value, float):
+        return "" if math.isnan(value) else repr(float(value))
+    return value
+
+
+def result_csv(tables: Iterable[ResultTable]) -> str:
+    """Every figure of the tables, one a line: with its protocol, region, interval and spread over seeds."""
+    columns = ["protocol", "region", "bins", "reduction", "measure", "unit", "row", "kind", "runs", "note"]
+    rows = [
+        [
+            *(table.protocol.name, table.region, table.protocol.num_bins, table.reduction),
+            *(measure.label, measure.unit, row.label, row.kind, row.num_runs, row.note),
+            *(*cell.interval, cell.spread, cell.undefined),
+        ]
+        for table in tables
+        for row in table.rows
+        for measure, cell in zip(table.measures, row.cells, strict=True)
+    ]
+    return csv_text([*columns, "value", "low", "high", "seed_sd", "undefined_cases"], rows)
+
+
+def latex_text(table: ResultTable) -> str:
+    """A ``booktabs`` table of the methods; the best mean of each column is bold, intervals stand below.
+
+    The document needs ``\\usepackage{booktabs}``.
+    """
+    methods = [row for row in table.rows if row.kind == "method"]
+    best = [_best(measure, [row.cells[index] for row in methods]) for index, measure in enumerate(table.measures)]
+    header = " & ".join(["Loss", *(f"{latex_escape(_head(measure))} ${arrow(measure)}$" for measure in table.measures)])
+    lines = [
+        r"\begin{table}",
+        r"  \centering",
+        rf"  \caption{{{latex_escape(table.heading)}. Mean and 95\,\% bootstrap interval over subjects.}}",
+        rf"  \begin{{tabular}}{{l{'r' * len(table.measures)}}}",
+        r"    \toprule",
+        rf"    {header} \\",
+        r"    \midrule",
+    ]
+    for row in methods:
+        values = [_latex_value(cell, cell.interval.value == top) for cell, top in zip(row.cells, best, strict=True)]
+        bounds = [_latex_bounds(cell) for cell in row.cells]
+        lines.append(rf"    {' & '.join([latex_escape(row.label), *values])} \\")
+        if any(bounds):
+            lines.append(rf"    {' & '.join(['', *bounds])} \\")
+    lines += [r"    \bottomrule", r"  \end{tabular}", r"\end{table}", ""]
+    return "\n".join(lines)
+
+
+def _head(measure: Measure) -> str:
+    return f"{measure.label} [{measure.unit}]" if measure.unit else measure.label
+
+
+def arrow(measure: Measure) -> str:
+    if not measure.ranks:
+        return ""
+    return r"\downarrow" if measure.lower_is_better else r"\uparrow"
+
+
+def _best(measure: Measure, cells: Sequence[Estimate]) -> float:
+    values = [cell.interval.value for cell in cells if math.isfinite(cell.interval.value)]
+    if not values or not measure.ranks:
+        return float("nan")
+    return min(values) if measure.lower_is_better else max(values)
+
+
+def _latex_value(cell: Estimate, best: bool) -> str:
+    text = figure_text(cell.interval.value)
+    if not math.isfinite(cell.interval.value):
+        return "--"
+    return rf"\textbf{{{text}}}" if best else text
+
+
+def _latex_bounds(cell: Estimate) -> str:
+    low, high = cell.interval.low, cell.interval.high
+    return rf"{{\scriptsize {figure_text(low)}--{figure_text(high)}}}" if math.isfinite(low) else ""
+
+
+def figure_text(value: float) -> str:
+    """A figure with three significant digits' worth of decimals, as the tables print it.
+
+    Example:
+        >>> figure_text(0.8263), figure_text(0.00412), figure_text(12.34), figure_text(float("nan"))
+        ('0.826', '0.0041', '12.3', '–')
+    """
+    if not math.isfinite(value):
+        return "–"
+    if abs(value) >= 10:
+        return f"{value:.1f}"
+    return f"{value:.4f}" if abs(value) < 0.01 and value != 0 else f"{value:.3f}"
+
+
+def latex_escape(text: str) -> str:
+    r"""Text from files as LaTeX.
+
+    Example:
+        >>> print(latex_escape("dice_ce 100%"))
+        dice\_ce 100\%
+    """
+    return re.sub(r"[\\&%$#_{}~^]", lambda match: _LATEX[match.group()], text)
