@@ -10,13 +10,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from itertools import pairwise
 from typing import Any
 
 import numba
 import numpy as np
 import torch
 
-__all__ = ["BLOCK", "exp_in_place", "jit", "on_threads"]
+__all__ = ["BLOCK", "exp_in_place", "jit", "log_in_place", "on_threads"]
 
 BLOCK = 1024
 
@@ -68,6 +69,51 @@ def exp_in_place(x, bits):  # type: ignore[no-untyped-def]  # compiled
         x[i] *= scale[i]
 
 
+_LN2 = np.float32(0.6931471805599453)
+_SQRT_HALF = np.float32(0.70710678118654752)
+# Minimax polynomial of (log(1 + r) - r + r^2 / 2) / r^3 on [sqrt(1/2) - 1, sqrt(2) - 1] (Cephes' logf).
+_L0 = np.float32(7.0376836292e-2)
+_L1 = np.float32(-1.1514610310e-1)
+_L2 = np.float32(1.1676998740e-1)
+_L3 = np.float32(-1.2420140846e-1)
+_L4 = np.float32(1.4249322787e-1)
+_L5 = np.float32(-1.6668057665e-1)
+_L6 = np.float32(2.0000714765e-1)
+_L7 = np.float32(-2.4999993993e-1)
+_L8 = np.float32(3.3333331174e-1)
+
+
+@jit
+def log_in_place(x, bits):  # type: ignore[no-untyped-def]  # compiled
+    """``x = log(x)`` for normal float32 ``x > 0``, to 2 ulp; NaN and infinity become NaN.
+
+    ``bits`` is int32 scratch of at least the length of ``x``.
+    """
+    n = x.size
+    words = x.view(np.int32)
+    mantissa = bits.view(np.float32)
+    for i in range(n):
+        bits[i] = (words[i] & np.int32(0x007FFFFF)) | np.int32(0x3F000000)
+    for i in range(n):
+        exponent = np.float32((words[i] >> np.int32(23)) - np.int32(126))
+        # nothing for a finite number, NaN otherwise
+        broken = x[i] * np.float32(0.0)
+        m = mantissa[i]
+        low = m < _SQRT_HALF
+        exponent = exponent - _ONE if low else exponent
+        r = m + m - _ONE if low else m - _ONE
+        p = _L0
+        p = p * r + _L1
+        p = p * r + _L2
+        p = p * r + _L3
+        p = p * r + _L4
+        p = p * r + _L5
+        p = p * r + _L6
+        p = p * r + _L7
+        p = p * r + _L8
+        x[i] = r * r * r * p - _HALF * r * r + r + exponent * _LN2 + broken
+
+
 _pool: ThreadPoolExecutor | None = None
 
 
@@ -81,10 +127,12 @@ if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
     os.register_at_fork(after_in_child=_forget_pool)
 
 
-def on_threads(kernel: Callable[[int, int], Any], size: int, smallest: int = 16 * BLOCK) -> list[Any]:
+def on_threads(
+    kernel: Callable[[int, int], Any], size: int, smallest: int = 16 * BLOCK, step: int = BLOCK
+) -> list[Any]:
     """Call ``kernel(start, stop)`` on contiguous parts of ``range(size)``, one a thread, and return what they return.
 
-    Parts start at multiples of :data:`BLOCK` and hold at least ``smallest`` items; there are at most
+    Parts start at multiples of ``step`` and hold at least ``smallest`` items; there are at most
     ``torch.get_num_threads()`` of them, so the figures a kernel sums depend on the number of threads only in the
     order of additions.
 
@@ -96,10 +144,10 @@ def on_threads(kernel: Callable[[int, int], Any], size: int, smallest: int = 16 
     threads = max(1, min(torch.get_num_threads(), size // smallest))
     if threads == 1:
         return [kernel(0, size)]
-    blocks = -(-size // BLOCK)
-    edges = [min(size, BLOCK * (blocks * i // threads)) for i in range(threads + 1)]
+    blocks = -(-size // step)
+    edges = [min(size, step * (blocks * i // threads)) for i in range(threads + 1)]
     if _pool is None:
         _pool = ThreadPoolExecutor(max_workers=os.cpu_count() or 1, thread_name_prefix="monai_calib")
-    futures = [_pool.submit(kernel, a, b) for a, b in zip(edges[1:-1], edges[2:], strict=True)]
+    futures = [_pool.submit(kernel, a, b) for a, b in pairwise(edges[1:])]
     first = kernel(edges[0], edges[1])
     return [first, *(future.result() for future in futures)]

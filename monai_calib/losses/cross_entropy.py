@@ -15,6 +15,9 @@ __all__ = ["CrossEntropy", "CrossEntropyLoss"]
 class CrossEntropy(nn.Module):
     """``-sum_k t_k log softmax(l)_k`` at every voxel."""
 
+    compiled = True
+    """Part of the compiled sweep of :mod:`.fused`."""
+
     def forward(self, logits: Tensor, target: Target) -> Tensor:
         truth = target.index.long() if target.soft is None else target.soft
         return F.cross_entropy(logits, truth, reduction="none")

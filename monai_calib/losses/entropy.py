@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
+from . import fused, kernels
 from .base import ConstrainedLoss, Options
 from .cross_entropy import CrossEntropy
 from .target import Target
@@ -20,6 +21,10 @@ class EntropyPenalty(nn.Module):
     def forward(self, logits: Tensor, target: Target | None) -> Tensor:
         log_prob = logits.log_softmax(1)
         return log_prob.exp() * log_prob
+
+    def compiled(self, logits: Tensor, target: Target) -> fused.Term:
+        """This penalty for the compiled sweep."""
+        return fused.Term(kernels.ENTROPY)
 
 
 class ECPLoss(ConstrainedLoss):

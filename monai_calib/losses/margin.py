@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
+from . import fused, kernels
 from .base import ConstrainedLoss, Options
 from .cross_entropy import CrossEntropy
 from .target import Target
@@ -36,8 +37,12 @@ class MarginPenalty(nn.Module):
         self.distance_type = distance_type
 
     def forward(self, logits: Tensor, target: Target | None) -> Tensor:
-        excess = torch.relu(logits.amax(1, keepdim=True) - logits - self.margin)
+        excess = torch.relu(logits.max(1, keepdim=True).values - logits - self.margin)
         return excess if self.distance_type == "l1" else excess * excess
+
+    def compiled(self, logits: Tensor, target: Target) -> fused.Term:
+        """This penalty for the compiled sweep."""
+        return fused.Term(kernels.MARGIN_L1 if self.distance_type == "l1" else kernels.MARGIN_L2, self.margin)
 
 
 class MbLSLoss(ConstrainedLoss):

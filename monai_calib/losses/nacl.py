@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
+from . import fused, kernels
 from .base import ConstrainedLoss, Options
 from .cross_entropy import CrossEntropy
 from .margin import DISTANCES
-from .neighborhood import KERNEL_OPS, PADDINGS, label_proportions
+from .neighborhood import KERNEL_OPS, PADDINGS, label_proportions, window
 from .target import Target
 
 __all__ = ["NACLLoss", "NeighborhoodPenalty"]
@@ -64,6 +65,15 @@ class NeighborhoodPenalty(nn.Module):
         matched = logits if self.matching == "logits" else logits.softmax(1)
         distance = self.proportions(logits, target) - matched
         return distance.abs() if self.distance_type == "l1" else distance * distance
+
+    def compiled(self, logits: Tensor, target: Target) -> fused.Term | None:
+        """This penalty for the compiled sweep, which counts neighbours itself where every window is complete."""
+        if self.matching == "softmax":
+            return None
+        kind = kernels.PRIOR_L1 if self.distance_type == "l1" else kernels.PRIOR_L2
+        if self.kernel_ops == "mean" and self.padding != "valid" and target.valid is None:
+            return fused.Term(kind, counted=(window(self.kernel_size, logits.ndim - 2), self.padding))
+        return fused.Term(kind, prior=self.proportions(logits, target))
 
 
 class NACLLoss(ConstrainedLoss):

@@ -162,7 +162,7 @@ def _centre_half(mass: Tensor, centre: Tensor, weights: list[list[float]], every
     for axis, row in enumerate(weights, start=mass.ndim - len(weights)):
         if len(row) > 1:
             mass = _along(mass, axis, row)
-    own = math.prod(row[len(row) // 2] for row in weights)
+    own = math.prod([row[len(row) // 2] for row in weights])
     neighbors = mass - own * centre
     if everywhere:
         return 0.5 * centre + neighbors / (2.0 * (1.0 - own))

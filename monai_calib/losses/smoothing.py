@@ -8,6 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
+from . import fused, kernels
 from .base import ConstrainedLoss, Options
 from .cross_entropy import CrossEntropy
 from .neighborhood import PADDINGS, label_proportions
@@ -25,6 +26,10 @@ class SmoothingPenalty(nn.Module):
 
     def forward(self, logits: Tensor, target: Target) -> Tensor:
         return target.at_label(logits).unsqueeze(1) - logits
+
+    def compiled(self, logits: Tensor, target: Target) -> fused.Term:
+        """This penalty for the compiled sweep."""
+        return fused.Term(kernels.SMOOTHING)
 
 
 class LabelSmoothingLoss(ConstrainedLoss):

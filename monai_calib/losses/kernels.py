@@ -1,0 +1,328 @@
+"""The compiled sweep behind :mod:`.fused`: neighbour counts by running sums, and loss with gradient block by block."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from monai_calib.compiled import BLOCK, exp_in_place, jit, log_in_place
+
+__all__ = ["ENTROPY", "MARGIN_L1", "MARGIN_L2", "NOTHING", "PRIOR_L1", "PRIOR_L2", "SMOOTHING", "sweep_planes"]
+
+NOTHING, MARGIN_L1, MARGIN_L2, PRIOR_L1, PRIOR_L2, SMOOTHING, ENTROPY = range(7)
+REPLICATE, BACKGROUND, ZEROS = range(3)
+
+_ZERO = np.float32(0.0)
+_ONE = np.float32(1.0)
+_TWO = np.float32(2.0)
+
+
+@jit
+def _walk(column, labels, d, depth, size, window, outside, fresh):  # type: ignore[no-untyped-def]  # compiled
+    """``column[k, i]``: labels k in the window along the first axis, from the sums one plane before, or afresh."""
+    reach = window // 2
+    if fresh:
+        column[:] = 0
+        for step in range(-reach, reach + 1):
+            p = d + step
+            if outside != REPLICATE and (p < 0 or p >= depth):
+                if outside == BACKGROUND:
+                    for i in range(size):
+                        column[0, i] += 1
+                continue
+            p = min(max(p, 0), depth - 1)
+            plane = labels[p * size : (p + 1) * size]
+            for k in range(column.shape[0]):
+                sums = column[k]
+                for i in range(size):
+                    sums[i] += plane[i] == k
+        return
+    if window == 1 and d > 0:
+        plane = labels[d * size : (d + 1) * size]
+        for k in range(column.shape[0]):
+            sums = column[k]
+            for i in range(size):
+                sums[i] = plane[i] == k
+        return
+    entering, leaving = d + reach, d - reach - 1
+    inside_in = outside == REPLICATE or entering < depth
+    inside_out = outside == REPLICATE or leaving >= 0
+    entering, leaving = min(entering, depth - 1), max(leaving, 0)
+    new = labels[entering * size : (entering + 1) * size]
+    old = labels[leaving * size : (leaving + 1) * size]
+    for k in range(column.shape[0]):
+        sums = column[k]
+        background = outside == BACKGROUND and k == 0
+        if inside_in and inside_out:
+            for i in range(size):
+                sums[i] += np.uint8(new[i] == k) - np.uint8(old[i] == k)
+        else:
+            for i in range(size):
+                come = np.uint8(new[i] == k) if inside_in else np.uint8(background)
+                go = np.uint8(old[i] == k) if inside_out else np.uint8(background)
+                sums[i] += come - go
+
+
+@jit
+def _spread(counts, column, row, padded, height, width, window, outside):  # type: ignore[no-untyped-def]  # compiled
+    """``counts[k, i]``: the columns summed over the window along the other two axes."""
+    reach_y, reach_x = window[1] // 2, window[2] // 2
+    for k in range(counts.shape[0]):
+        background = outside == BACKGROUND and k == 0
+        beyond = window[0] if background else 0
+        row[:] = 0
+        if window[1] > 1:
+            for step in range(-reach_y, reach_y):
+                p = step
+                if outside != REPLICATE and (p < 0 or p >= height):
+                    for x in range(width):
+                        row[x] += beyond
+                else:
+                    at = min(max(p, 0), height - 1) * width
+                    for x in range(width):
+                        row[x] += column[k, at + x]
+        for y in range(height):
+            if window[1] > 1:
+                entering, leaving = y + reach_y, y - reach_y - 1
+                if outside != REPLICATE and entering >= height:
+                    for x in range(width):
+                        row[x] += beyond
+                else:
+                    at = min(entering, height - 1) * width
+                    for x in range(width):
+                        row[x] += column[k, at + x]
+                if y > 0:
+                    if outside != REPLICATE and leaving < 0:
+                        for x in range(width):
+                            row[x] -= beyond
+                    else:
+                        at = max(leaving, 0) * width
+                        for x in range(width):
+                            row[x] -= column[k, at + x]
+            else:
+                row[:] = column[k, y * width : (y + 1) * width]
+            padded[reach_x : reach_x + width] = row
+            left, right = row[0], row[width - 1]
+            if outside != REPLICATE:
+                left = right = padded.dtype.type(beyond * window[1])
+            for x in range(reach_x):
+                padded[x] = left
+                padded[reach_x + width + x] = right
+            line = counts[k, y * width : (y + 1) * width]
+            for x in range(width):
+                line[x] = padded[x]
+            for step in range(1, window[2]):
+                for x in range(width):
+                    line[x] += padded[x + step]
+
+
+@jit
+def _block(  # type: ignore[no-untyped-def]  # compiled
+    logits, gradient, label, mass_ce, mass_penalty, prior, share, full,
+    kind, margin, scale_ce, scale_penalty, first_class, outer_only, rows, bits,
+):  # fmt: skip
+    """One block of voxels: the sums of cross-entropy and penalty, and the gradient of both where it is wanted."""
+    classes, n = logits.shape
+    write = gradient.shape[1] > 0
+    top, inverse, log_sum, sums = rows[0, :n], rows[1, :n], rows[2, :n], rows[3, :n]
+    mass, weigh = rows[4, :n], rows[5, :n]
+    power = rows[6:, :n]
+
+    top[:] = logits[0]
+    for k in range(1, classes):
+        line = logits[k]
+        for i in range(n):
+            top[i] = line[i] if line[i] > top[i] else top[i]
+    log_sum[:] = _ZERO
+    for k in range(classes):
+        line, e = logits[k], power[k]
+        for i in range(n):
+            e[i] = line[i] - top[i]
+        exp_in_place(e, bits[:n])
+        for i in range(n):
+            log_sum[i] += e[i]
+    for i in range(n):
+        inverse[i] = _ONE / log_sum[i]
+    log_in_place(log_sum, bits[:n])
+    total = 0.0
+    if mass_ce.size:
+        mass[:] = mass_ce
+        for i in range(n):
+            log_sum[i] += top[i]
+            total += mass[i] * (log_sum[i] - logits[label[i], i])
+    else:
+        mass[:] = _ONE
+        for i in range(n):
+            log_sum[i] += top[i]
+            total += log_sum[i] - logits[label[i], i]
+
+    if write:
+        for k in range(classes):
+            e, g = power[k], gradient[k]
+            for i in range(n):
+                g[i] = e[i] * inverse[i] * mass[i] * scale_ce
+        for i in range(n):
+            gradient[label[i], i] -= mass[i] * scale_ce
+    if kind == NOTHING:
+        return total, 0.0
+
+    if mass_penalty.size:
+        weigh[:] = mass_penalty
+    else:
+        weigh[:] = _ONE
+    if outer_only:
+        for i in range(n):
+            if prior[label[i], i] == full:
+                weigh[i] = _ZERO
+    sums[:] = _ZERO
+    if kind == PRIOR_L1:
+        for k in range(first_class, classes):
+            line, near = logits[k], prior[k]
+            if write:
+                g = gradient[k]
+                for i in range(n):
+                    far = line[i] - share * near[i]
+                    sums[i] += abs(far)
+                    g[i] += scale_penalty * weigh[i] * (np.float32(far > 0) - np.float32(far < 0))
+            else:
+                for i in range(n):
+                    sums[i] += abs(line[i] - share * near[i])
+    elif kind == PRIOR_L2:
+        for k in range(first_class, classes):
+            line, near = logits[k], prior[k]
+            for i in range(n):
+                far = line[i] - share * near[i]
+                sums[i] += far * far
+            if write:
+                g = gradient[k]
+                for i in range(n):
+                    g[i] += _TWO * scale_penalty * weigh[i] * (line[i] - share * near[i])
+    elif kind in (MARGIN_L1, MARGIN_L2):
+        # what pulls the losing logits up pushes the winner down
+        push = inverse
+        push[:] = _ZERO
+        for k in range(first_class, classes):
+            line = logits[k]
+            if kind == MARGIN_L1:
+                for i in range(n):
+                    over = top[i] - line[i] - margin
+                    sums[i] += _ZERO if over < 0 else over
+                if write:
+                    g = gradient[k]
+                    for i in range(n):
+                        force = np.float32(top[i] - line[i] > margin) * weigh[i] * scale_penalty
+                        push[i] += force
+                        g[i] -= force
+            else:
+                for i in range(n):
+                    over = top[i] - line[i] - margin
+                    over = _ZERO if over < 0 else over
+                    sums[i] += over * over
+                if write:
+                    g = gradient[k]
+                    for i in range(n):
+                        over = top[i] - line[i] - margin
+                        force = (_ZERO if over < 0 else _TWO * over) * weigh[i] * scale_penalty
+                        push[i] += force
+                        g[i] -= force
+        if write:
+            winner = bits[:n]
+            winner[:] = 0
+            for k in range(1, classes):
+                line = logits[k]
+                for i in range(n):
+                    winner[i] = np.int32(k) if line[i] == top[i] else winner[i]
+            for i in range(n):
+                gradient[winner[i], i] += push[i]
+    elif kind == SMOOTHING:
+        held = np.float32(classes - first_class)
+        for k in range(first_class, classes):
+            line = logits[k]
+            for i in range(n):
+                sums[i] -= line[i]
+            if write:
+                g = gradient[k]
+                for i in range(n):
+                    g[i] -= scale_penalty * weigh[i]
+        for i in range(n):
+            sums[i] += held * logits[label[i], i]
+        if write:
+            for i in range(n):
+                gradient[label[i], i] += held * scale_penalty * weigh[i]
+    elif kind == ENTROPY:
+        for k in range(classes):
+            line, e = logits[k], power[k]
+            for i in range(n):
+                sums[i] += e[i] * inverse[i] * (line[i] - log_sum[i])
+        if write:
+            # d/dl_k of sum_j s_j log s_j is s_k (log s_k - sum_j s_j log s_j)
+            for k in range(classes):
+                line, e, g = logits[k], power[k], gradient[k]
+                for i in range(n):
+                    slope = e[i] * inverse[i] * (line[i] - log_sum[i] - sums[i])
+                    g[i] += slope * scale_penalty * weigh[i]
+
+    penalty = 0.0
+    for i in range(n):
+        penalty += sums[i] * weigh[i]
+    return total, penalty
+
+
+@jit
+def sweep_planes(  # type: ignore[no-untyped-def]  # compiled
+    start, stop, logits, gradient, index, mass_ce, mass_penalty, prior,
+    kind, margin, scale_ce, scale_penalty, first_class, outer_only,
+    shape, window, outside, counted, number,
+):  # fmt: skip
+    """Planes ``start`` to ``stop`` of the ``B * D`` planes of a batch: the unscaled sums of both terms.
+
+    ``logits``, ``gradient`` and ``prior`` are ``(B, K, N)``, the others ``(B, N)``; an empty one is absent.
+    ``counted`` fills the prior with neighbour counts of the type of ``number`` on the way.
+    """
+    classes = logits.shape[1]
+    depth, height, width = shape
+    size = height * width
+    full = window[0] * window[1] * window[2]
+    share = _ONE / np.float32(full) if counted else _ONE
+    # so many planes that the rows of a 2D image fill a block
+    group = max(1, BLOCK // size)
+    counts = np.zeros((classes, group * size if counted else 0), number.dtype)
+    column = np.zeros((classes, size if counted else 0), number.dtype)
+    row = np.zeros(width, number.dtype)
+    padded = np.zeros(width + window[2] - 1, number.dtype)
+    rows = np.empty((classes + 6, BLOCK), np.float32)
+    bits = np.empty(BLOCK, np.int32)
+    nothing = np.empty(0, np.float32)
+    no_rows = np.empty((classes, 0), np.float32)
+    margin, scale_ce, scale_penalty = np.float32(margin), np.float32(scale_ce), np.float32(scale_penalty)
+    total, penalty = 0.0, 0.0
+    z = start
+    while z < stop:
+        b, d = z // depth, z % depth
+        planes = min(group, stop - z, depth - d)
+        for p in range(planes if counted else 0):
+            fresh = d + p == 0 or z + p == start
+            _walk(column, index[b], d + p, depth, size, window[0], outside, fresh)
+            _spread(counts[:, p * size : (p + 1) * size], column, row, padded, height, width, window, outside)
+        for first in range(d * size, (d + planes) * size, BLOCK):
+            last = min(first + BLOCK, (d + planes) * size)
+            block = logits[b][:, first:last]
+            label = index[b, first:last]
+            slope = gradient[b][:, first:last] if gradient.size else no_rows[:, :0]
+            ce = mass_ce[b, first:last] if mass_ce.size else nothing
+            weigh = mass_penalty[b, first:last] if mass_penalty.size else nothing
+            if counted:
+                near = counts[:, first - d * size : last - d * size]
+                part = _block(
+                    block, slope, label, ce, weigh, near, share, full,
+                    kind, margin, scale_ce, scale_penalty, first_class, outer_only, rows, bits,
+                )  # fmt: skip
+            else:
+                held = prior[b][:, first:last] if prior.size else no_rows[:, :0]
+                part = _block(
+                    block, slope, label, ce, weigh, held, share, full,
+                    kind, margin, scale_ce, scale_penalty, first_class, outer_only, rows, bits,
+                )  # fmt: skip
+            total += part[0]
+            penalty += part[1]
+        z += planes
+    return total, penalty
