@@ -1,0 +1,5 @@
+"""MONAI transforms for calibrated segmentation."""
+
+from .loading import LoadCased
+
+__all__ = ["LoadCased"]
