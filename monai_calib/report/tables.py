@@ -58,6 +58,15 @@ class ResultTable:
         bins = "" if self.protocol.num_bins is None else f", {self.protocol.num_bins} bins"
         return f"Protocol {self.protocol.name}: region {self.region}{bins}, {self.reduction} average"
 
+    def best(self, index: int) -> float:
+        """The best mean of a column over methods, NaN if there are fewer than two or nothing is better than another."""
+        measure = self.measures[index]
+        values = [row.cells[index].interval.value for row in self.rows if row.kind == "method"]
+        finite = [value for value in values if math.isfinite(value)]
+        if len(finite) < 2 or not measure.ranks:
+            return float("nan")
+        return min(finite) if measure.lower_is_better else max(finite)
+
 
 def result_table(comparison: Comparison, protocol: Protocol, region: str, reduction: str) -> ResultTable:
     """Collects the rows: methods first, each followed by its runs if it has several, and failed runs marked as such."""
@@ -125,7 +134,7 @@ def latex_text(table: ResultTable) -> str:
     The document needs ``\\usepackage{booktabs}``.
     """
     methods = [row for row in table.rows if row.kind == "method"]
-    best = [_best(measure, [row.cells[index] for row in methods]) for index, measure in enumerate(table.measures)]
+    best = [table.best(index) for index in range(len(table.measures))]
     header = " & ".join(["Loss", *(f"{latex_escape(_head(measure))} ${arrow(measure)}$" for measure in table.measures)])
     lines = [
         r"\begin{table}",
@@ -154,13 +163,6 @@ def arrow(measure: Measure) -> str:
     if not measure.ranks:
         return ""
     return r"\downarrow" if measure.lower_is_better else r"\uparrow"
-
-
-def _best(measure: Measure, cells: Sequence[Estimate]) -> float:
-    values = [cell.interval.value for cell in cells if math.isfinite(cell.interval.value)]
-    if not values or not measure.ranks:
-        return float("nan")
-    return min(values) if measure.lower_is_better else max(values)
 
 
 def _latex_value(cell: Estimate, best: bool) -> str:

@@ -1,0 +1,196 @@
+"""Slices of the best and worst cases: truth, prediction, confidence, and where confidence and truth part."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from .comparison import Comparison, Measure
+from .figures import COLOURS
+from .runs import Run
+
+__all__ = ["CaseView", "Picture", "case_views"]
+
+_MARGIN = 6
+_OVERLAY = 0.55
+
+
+@dataclass(frozen=True)
+class Picture:
+    """A PNG as data address, its description, and its width over height in mm."""
+
+    source: str
+    alt: str
+    aspect: float
+
+
+@dataclass(frozen=True)
+class CaseView:
+    """One case: why it is shown, the image with the truth, and prediction, confidence and gap of each method."""
+
+    case: str
+    why: str
+    image: Picture
+    truth: Picture
+    rows: tuple[tuple[str, str, tuple[Picture, Picture, Picture]], ...]
+
+
+def case_views(comparison: Comparison) -> list[CaseView]:
+    """Best and worst case by DSC and the worst by the first calibration figure, as far as previews were kept."""
+    views = []
+    for case, why in _chosen_cases(comparison).items():
+        view = _view(comparison, case, why)
+        if view is not None:
+            views.append(view)
+    return views
+
+
+def _chosen_cases(comparison: Comparison) -> dict[str, str]:
+    chosen: dict[str, list[str]] = {}
+    measures = [(measure, True) for measure in comparison.overlap_measures()[:1]]
+    for protocol in comparison.protocols[:1]:
+        measures += [
+            (measure, False)
+            for measure in comparison.calibration_measures(protocol, protocol.regions[0], protocol.reductions[0])[:1]
+        ]
+    for measure, both_ends in measures:
+        values = np.mean([comparison.case_values(method.runs, measure) for method in comparison.methods], axis=0)
+        if not np.isfinite(values).any():
+            continue
+        # "Good" grows with quality, so that its ends are best and worst whichever way the measure points.
+        good = np.where(np.isfinite(values), -values if measure.lower_is_better else values, np.nan)
+        ends = {"worst": int(np.nanargmin(good))} | ({"best": int(np.nanargmax(good))} if both_ends else {})
+        for end, position in ends.items():
+            reason = f"{end} {_where(measure)} ({values[position]:.3f}, mean over all methods)"
+            chosen.setdefault(comparison.cases[position], []).append(reason)
+    return {case: "; ".join(reasons) for case, reasons in chosen.items()}
+
+
+def _where(measure: Measure) -> str:
+    return measure.label if measure.region is None else f"{measure.label} in the {measure.region} region"
+
+
+def _view(comparison: Comparison, case: str, why: str) -> CaseView | None:
+    shown: list[tuple[str, Run, dict[str, NDArray[Any]]]] = []
+    for method in comparison.methods:
+        for run in method.runs:
+            arrays = run.preview(case)
+            if arrays is not None:
+                shown.append((method.label, run, arrays))
+                break
+    shown = [item for item in shown if item[2]["label"].shape == shown[0][2]["label"].shape]
+    if not shown:
+        return None
+    first = shown[0][2]
+    box = _box([np.maximum(arrays["label"], arrays["prediction"]) for _, _, arrays in shown])
+    turn = np.rot90 if len(first["spacing"]) == 3 else np.transpose
+    cut = {label: {k: turn(v[box]) for k, v in arrays.items() if k != "spacing"} for label, _, arrays in shown}
+    height, width = next(iter(cut.values()))["label"].shape
+    aspect = float(width * first["spacing"][0] / (height * first["spacing"][1]))
+    grey = _grey(next(iter(cut.values()))["image"])
+    truth = next(iter(cut.values()))["label"]
+    rows = []
+    for label, run, _ in shown:
+        part = cut[label]
+        names = f"of {label} on {case}"
+        decision, confidence = part["prediction"], part["confidence"] / 100.0
+        pictures = (
+            Picture(_png(_overlay(grey, decision)), f"Prediction {names}: {_dice_in_words(truth, decision)}.", aspect),
+            Picture(_png(_confidence_colours(confidence, len(comparison.class_names))),
+                    f"Confidence {names}: mean {confidence.mean():.2f} in this slice.", aspect),
+            Picture(_png(_gap_colours(confidence, decision == truth)),
+                    f"Confidence minus correctness {names}: {_gap_in_words(confidence, decision == truth)}.", aspect),
+        )  # fmt: skip
+        rows.append((label, f"seed {run.seed}", pictures))
+    outlines = _overlay(grey, truth)
+    return CaseView(
+        case,
+        why,
+        Picture(_png(grey), f"Image slice of {case}.", aspect),
+        Picture(_png(outlines), f"True labels of {case}: {_areas(truth, comparison.class_names)}.", aspect),
+        tuple(rows),
+    )
+
+
+def _box(labels: Sequence[NDArray[Any]]) -> tuple[slice, slice]:
+    """The part of the slice that holds any label, with a margin; the whole slice if there is none."""
+    anything = np.any([label > 0 for label in labels], axis=0)
+    if not anything.any():
+        return slice(None), slice(None)
+    bounds = []
+    for axis in (0, 1):
+        where = np.flatnonzero(anything.any(axis=1 - axis))
+        margin = max(_MARGIN, int(0.2 * (where[-1] - where[0])))
+        bounds.append(slice(max(int(where[0]) - margin, 0), int(where[-1]) + margin + 1))
+    return bounds[0], bounds[1]
+
+
+def _grey(image: NDArray[Any]) -> NDArray[np.float64]:
+    return np.repeat(image[..., None] / 255.0, 3, axis=-1)
+
+
+def _rgb(colour: str) -> NDArray[np.float64]:
+    return np.array([int(colour[start : start + 2], 16) / 255.0 for start in (1, 3, 5)])
+
+
+def class_colour(index: int) -> str:
+    """The colour of a class in the overlays; the background has none."""
+    return COLOURS[(index - 1) % len(COLOURS)]
+
+
+def _overlay(grey: NDArray[np.float64], labels: NDArray[Any]) -> NDArray[np.float64]:
+    picture = grey.copy()
+    for index in np.unique(labels[labels > 0]):
+        inside = labels == index
+        picture[inside] = (1 - _OVERLAY) * picture[inside] + _OVERLAY * _rgb(class_colour(int(index)))
+    return picture
+
+
+def _confidence_colours(confidence: NDArray[np.float64], num_classes: int) -> NDArray[np.float64]:
+    """Cividis from chance to certainty."""
+    from plotly.colors import sequential
+
+    stops = np.array([_rgb(colour) for colour in sequential.Cividis])
+    chance = 1.0 / num_classes
+    place = ((confidence - chance) / (1 - chance)).clip(0, 1) * (len(stops) - 1)
+    return np.stack([np.interp(place, np.arange(len(stops)), stops[:, c]) for c in range(3)], axis=-1)
+
+
+def _gap_colours(confidence: NDArray[np.float64], correct: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """White where confidence meets truth, orange where it is sure and wrong, blue where it is right and unsure."""
+    gap = confidence - correct
+    ends = np.where((gap > 0)[..., None], _rgb(COLOURS[1]), _rgb(COLOURS[0]))
+    share = np.abs(gap)[..., None]
+    return (1 - share) + share * ends
+
+
+def _png(picture: NDArray[np.float64]) -> str:
+    from PIL import Image
+
+    buffer = io.BytesIO()
+    Image.fromarray(np.rint(255 * picture).astype(np.uint8)).save(buffer, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+
+
+def _areas(labels: NDArray[Any], names: Sequence[str]) -> str:
+    areas = [f"{name} {int((labels == index).sum())} pixels" for index, name in enumerate(names) if index > 0]
+    return ", ".join(areas)
+
+
+def _dice_in_words(truth: NDArray[Any], decision: NDArray[Any]) -> str:
+    size = int((truth > 0).sum() + (decision > 0).sum())
+    if size == 0:
+        return "no foreground in truth or prediction"
+    overlap = 2 * int(((truth > 0) & (truth == decision)).sum()) / size
+    return f"Dice of the foreground in this slice {overlap:.2f}"
+
+
+def _gap_in_words(confidence: NDArray[np.float64], correct: NDArray[np.bool_]) -> str:
+    sure_and_wrong = int(((confidence > 0.8) & ~correct).sum())
+    return f"{sure_and_wrong} pixels wrong at a confidence above 0.8, {int((~correct).sum())} wrong in all"
