@@ -1,9 +1,16 @@
 """Calibration losses: a primary objective plus a weighted penalty on the logits."""
 
+from .acls import ACLSLoss
+from .adaptive import CALSLoss, CRaCLoss
 from .base import ConstrainedLoss
+from .binned import HardL1ACELoss, SoftL1ACELoss
 from .cross_entropy import CrossEntropyLoss
+from .dice import DSCPlusPlusLoss
 from .entropy import ECPLoss
-from .focal import FocalLoss
+from .erroneous import MEEPLoss
+from .focal import FLSDLoss, FocalLoss
+from .frequency import MDCALoss
+from .logit_norm import LogitNormLoss
 from .margin import MbLSLoss
 from .nacl import NACLLoss
 from .neighborhood import label_proportions, outer_voxels
@@ -12,14 +19,24 @@ from .smoothing import LabelSmoothingLoss, SVLSLoss
 
 __all__ = [
     "PRESETS",
+    "ACLSLoss",
+    "CALSLoss",
+    "CRaCLoss",
     "ConstrainedLoss",
     "CrossEntropyLoss",
+    "DSCPlusPlusLoss",
     "ECPLoss",
+    "FLSDLoss",
     "FocalLoss",
+    "HardL1ACELoss",
     "LabelSmoothingLoss",
+    "LogitNormLoss",
+    "MDCALoss",
+    "MEEPLoss",
     "MbLSLoss",
     "NACLLoss",
     "SVLSLoss",
+    "SoftL1ACELoss",
     "build_loss",
     "label_proportions",
     "outer_voxels",

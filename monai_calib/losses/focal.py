@@ -1,4 +1,4 @@
-"""Focal loss: what is already right counts less."""
+"""Focal loss and its sample-dependent form: what is already right counts less."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .base import ConstrainedLoss, Options
 from .cross_entropy import CrossEntropy
 from .target import Target
 
-__all__ = ["FocalCrossEntropy", "FocalLoss"]
+__all__ = ["FLSDLoss", "FocalCrossEntropy", "FocalLoss", "SampleFocalCrossEntropy"]
 
 
 class FocalCrossEntropy(nn.Module):
@@ -57,3 +57,52 @@ class FocalLoss(ConstrainedLoss):
 
     def __init__(self, gamma: float = 3.0, **options: Unpack[Options]) -> None:
         super().__init__(FocalCrossEntropy(gamma), **options)
+
+
+class SampleFocalCrossEntropy(nn.Module):
+    """Focal cross-entropy whose gamma depends on the probability of the label at the voxel."""
+
+    def __init__(self, gamma: float = 3.0, gamma_unsure: float = 5.0, threshold: float = 0.2) -> None:
+        super().__init__()
+        if not 0 <= threshold <= 1:
+            raise ValueError(f"threshold is a probability and must be within 0 to 1, got {threshold}.")
+        self.sure = FocalCrossEntropy(gamma)
+        self.unsure = FocalCrossEntropy(gamma_unsure)
+        self.threshold = threshold
+
+    def forward(self, logits: Tensor, target: Target) -> Tensor:
+        prob = target.at_label(logits.detach().softmax(1))
+        return torch.where(prob < self.threshold, self.unsure(logits, target), self.sure(logits, target))
+
+
+class FLSDLoss(ConstrainedLoss):
+    """Focal loss with a larger gamma where the label is thought unlikely (sample-dependent focal loss, FLSD-53).
+
+    ``mean(-(1 - s_y)^g log s_y)`` over voxels, s = softmax(l), g = ``gamma_unsure`` where ``s_y < threshold``, else
+    ``gamma``. Under a soft label s_y is its mean probability.
+
+    Args:
+        gamma: exponent at likely labels.
+        gamma_unsure: exponent at unlikely labels.
+        threshold: probability of the label that tells them apart.
+        options: the arguments of :class:`ConstrainedLoss`.
+
+    Shape: logits ``(B, K, *spatial)``, label ``(B, 1, *spatial)``; returns a scalar, or ``(B, *spatial)`` with
+    ``reduction="none"``.
+    Raises: ``ValueError`` for a negative gamma, a threshold that is not a probability.
+    Source: Mukhoti et al., NeurIPS 2020; https://arxiv.org/abs/2002.09437
+
+    Example:
+        >>> loss = FLSDLoss()
+        >>> loss(torch.zeros(1, 10, 4), torch.zeros(1, 1, 4)).item()  # 0.1 < 0.2: 0.9^5 log 10
+        1.3596...
+    """
+
+    def __init__(
+        self,
+        gamma: float = 3.0,
+        gamma_unsure: float = 5.0,
+        threshold: float = 0.2,
+        **options: Unpack[Options],
+    ) -> None:
+        super().__init__(SampleFocalCrossEntropy(gamma, gamma_unsure, threshold), **options)

@@ -6,10 +6,17 @@ import inspect
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from .acls import ACLSLoss
+from .adaptive import CALSLoss, CRaCLoss
 from .base import ConstrainedLoss, Options
+from .binned import HardL1ACELoss, SoftL1ACELoss
 from .cross_entropy import CrossEntropyLoss
+from .dice import DSCPlusPlusLoss
 from .entropy import ECPLoss
-from .focal import FocalLoss
+from .erroneous import MEEPLoss
+from .focal import FLSDLoss, FocalLoss
+from .frequency import MDCALoss
+from .logit_norm import LogitNormLoss
 from .margin import MbLSLoss
 from .nacl import NACLLoss
 from .smoothing import LabelSmoothingLoss, SVLSLoss
@@ -27,6 +34,16 @@ PRESETS: dict[str, tuple[Callable[..., ConstrainedLoss], dict[str, Any]]] = {
     "mbls": (MbLSLoss, {"margin": 10.0, "alpha": 0.1}),
     "nacl": (NACLLoss, {"kernel_ops": "mean", "kernel_size": 3, "alpha": 0.1}),
     "nacl_outer": (NACLLoss, {"kernel_ops": "mean", "kernel_size": 3, "alpha": 0.1, "penalty_region": "outer"}),
+    "flsd": (FLSDLoss, {"gamma": 3.0, "gamma_unsure": 5.0}),
+    "logitnorm": (LogitNormLoss, {"temperature": 0.04}),
+    "dscpp": (DSCPlusPlusLoss, {"gamma": 2.0}),
+    "crac": (CRaCLoss, {"margin": 5.0, "penalty_function": "phr", "multiplier": 1e-6, "rho": 0.1}),
+    "cals": (CALSLoss, {"margin": 10.0, "penalty_function": "phr", "multiplier": 1e-6, "rho": 1.0}),
+    "acls": (ACLSLoss, {"pos_lambda": 1.0, "neg_lambda": 0.1, "margin": 10.0, "alpha": 0.1}),
+    "hard_l1ace": (HardL1ACELoss, {"num_bins": 20, "alpha": 1.0}),
+    "soft_l1ace": (SoftL1ACELoss, {"num_bins": 20, "empty_weight": 0.01, "alpha": 1.0}),
+    "meep": (MEEPLoss, {"alpha": 0.3}),
+    "mdca": (MDCALoss, {"alpha": 1.0}),
 }
 """Name: the class and the arguments its paper uses. ``nacl_outer`` is this package's own variant."""
 

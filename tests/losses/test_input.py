@@ -10,7 +10,9 @@ from monai.data import MetaTensor
 from monai_calib.losses import PRESETS, MbLSLoss, NACLLoss, SVLSLoss, build_loss
 from monai_calib.losses.target import prepare
 
-NAMES = [*PRESETS, "dice_ce+mbls", "dice_ce+nacl_outer"]
+NAMES = [*PRESETS, "dice_ce+mbls", "dice_ce+nacl_outer", "dice_ce+mdca", "dice_ce+hard_l1ace"]
+STATISTICS = ("dscpp", "hard_l1ace", "soft_l1ace", "meep", "mdca")
+"""One figure a batch, not one a voxel."""
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -28,7 +30,7 @@ def test_label_types_and_shapes_agree(name: str, dtype: torch.dtype) -> None:
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 def test_ignored_voxels_do_not_matter(name: str, reduction: str) -> None:
-    padding = {"padding": "valid"} if "nacl" in name or name == "svls" else {}
+    padding = {"padding": "valid"} if "nacl" in name or name in ("svls", "crac") else {}
     loss = build_loss(name, ignore_index=255, reduction=reduction, **padding)
     torch.manual_seed(1)
     logits, label = torch.randn(2, 3, 6, 6), torch.randint(0, 3, (2, 1, 6, 6))
@@ -60,7 +62,7 @@ def test_nothing_known_and_nothing_at_all_cost_nothing(name: str) -> None:
         assert not logits.grad.any()
 
 
-@pytest.mark.parametrize("name", [n for n in NAMES if "dice" not in n])
+@pytest.mark.parametrize("name", [n for n in NAMES if "dice" not in n and n not in STATISTICS])
 def test_reductions_agree(name: str) -> None:
     logits, label = torch.randn(2, 3, 6, 5), torch.randint(0, 3, (2, 1, 6, 5))
     voxels = build_loss(name, reduction="none")(logits, label)
@@ -131,10 +133,24 @@ def test_wrong_arguments_are_named() -> None:
         (lambda: build_loss("mbls+dice_ce"), "dice_ce has no penalty to add"),
         (lambda: build_loss("focal", gamma=-1), "gamma must not be negative"),
         (lambda: build_loss("ls", alpha=1.5), "within 0 to 1"),
+        (lambda: build_loss("crac", penalty_function="p4"), "penalty_function must be one of phr, p2, p3"),
+        (lambda: build_loss("cals", margin=0.0), "margin must be positive"),
+        (lambda: build_loss("acls", neg_lambda=-1.0), "neg_lambda must not be negative"),
+        (lambda: build_loss("hard_l1ace", num_bins=0), "num_bins must be at least 1"),
+        (lambda: build_loss("soft_l1ace", empty_weight=-0.1), "empty_weight must not be negative"),
+        (lambda: build_loss("dscpp", gamma=0.5), "gamma must be at least 1"),
+        (lambda: build_loss("flsd", threshold=2.0), "threshold is a probability"),
+        (lambda: build_loss("logitnorm", temperature=0.0), "temperature must be positive"),
+        (lambda: build_loss("mdca+flsd"), "flsd has no penalty to add"),
     ):
         with pytest.raises(ValueError, match=message):
             build()
     label = torch.zeros(1, 1, 4, 4)
+    for name in STATISTICS:
+        with pytest.raises(ValueError, match="one figure a batch"):
+            build_loss(name, reduction="none")(torch.zeros(1, 2, 4, 4), label)
+    with pytest.raises(ValueError, match="The multipliers are for 3 classes, the logits have 2 channels"):
+        build_loss("crac", num_classes=3)(torch.zeros(1, 2, 4, 4), label)
     with pytest.raises(ValueError, match="call the loss with image="):
         NACLLoss(kernel_ops="image_proportions_l1")(torch.zeros(1, 2, 4, 4), label)
     with pytest.raises(ValueError, match="one per axis: expected 2"):

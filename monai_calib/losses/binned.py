@@ -1,0 +1,185 @@
+"""mL1-ACE: the gap between confidence and frequency, bin by bin, as a training objective."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import Unpack
+
+from .base import Options
+from .cross_entropy import CrossEntropy
+from .statistic import StatisticLoss, known
+from .target import Target
+
+__all__ = ["HardBinnedError", "HardL1ACELoss", "SoftBinnedError", "SoftL1ACELoss"]
+
+
+class BinnedError(nn.Module):
+    """Mean over images and classes of the mean gap ``|mean s - mean y|`` of the occupied bins."""
+
+    def __init__(self, num_bins: int, ignore_empty_classes: bool, include_background: bool) -> None:
+        super().__init__()
+        if num_bins < 1:
+            raise ValueError(f"num_bins must be at least 1, got {num_bins}.")
+        self.num_bins = num_bins
+        self.ignore_empty_classes = ignore_empty_classes
+        self.include_background = include_background
+
+    def forward(self, logits: Tensor, target: Target) -> Tensor:
+        first = 0 if self.include_background else 1
+        prob = logits.softmax(1)[:, first:].flatten(2)
+        truth = target.one_hot(prob.dtype)[:, first:].flatten(2)
+        weight = known(target, prob).flatten(1).unsqueeze(1).expand_as(prob)
+        rows = self.binned(prob, truth, weight)
+        if self.ignore_empty_classes:
+            rows = rows * ((truth * weight).sum(2) > 0)
+        return rows.sum() / max(rows.numel(), 1)
+
+    def binned(self, prob: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
+        """Mean gap of the occupied bins ``(B, K)``, from three tensors ``(B, K, N)``."""
+        raise NotImplementedError
+
+    def edges(self, prob: Tensor) -> Tensor:
+        """Borders of the bins; like MONAI's, a rounding error beyond 1 so that a probability of 1 is inside."""
+        last = 1.0 + torch.finfo(torch.float32).eps
+        return torch.linspace(0.0, last, self.num_bins + 1, dtype=prob.dtype, device=prob.device)
+
+
+class HardBinnedError(BinnedError):
+    """Every probability counts in its own bin; bins are constant, their means differentiable."""
+
+    def __init__(
+        self,
+        num_bins: int = 20,
+        right: bool = False,
+        ignore_empty_classes: bool = True,
+        include_background: bool = True,
+    ) -> None:
+        super().__init__(num_bins, ignore_empty_classes, include_background)
+        self.right = right
+
+    def binned(self, prob: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
+        with torch.no_grad():
+            index = torch.bucketize(prob.detach().contiguous(), self.edges(prob)[1:], right=self.right)
+            index = index.clamp_(max=self.num_bins - 1)
+            empty = prob.new_zeros(*prob.shape[:2], self.num_bins)
+            count = empty.scatter_add(2, index, weight)
+            gap = empty.scatter_add(2, index, weight * (prob - truth))
+            occupied = (count > 0).sum(2, keepdim=True).clamp(min=1)
+            # |gap| is linear in the probabilities of a bin, with the same slope at all of them
+            slope = (gap.sign() / (count.clamp(min=1e-12) * occupied)).gather(2, index) * weight
+        return (slope * (prob - truth)).sum(2)
+
+
+class SoftBinnedError(BinnedError):
+    """Every probability is shared between the two neighbouring bin centres, in proportion to its nearness."""
+
+    def __init__(
+        self,
+        num_bins: int = 20,
+        empty_weight: float = 0.01,
+        ignore_empty_classes: bool = True,
+        include_background: bool = True,
+    ) -> None:
+        super().__init__(num_bins, ignore_empty_classes, include_background)
+        if not empty_weight >= 0:
+            raise ValueError(f"empty_weight must not be negative, got {empty_weight}.")
+        self.empty_weight = empty_weight
+
+    def binned(self, prob: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
+        edges = self.edges(prob)
+        width = edges[1]
+        # the share of the upper centre grows from 0 at the lower centre to 1; beyond the outermost centres it is 0 or 1
+        with torch.no_grad():
+            lower = ((prob / width - 0.5).floor().clamp_(0, max(self.num_bins - 2, 0))).nan_to_num_(0.0)
+            index = lower.long()
+            upper = (index + 1).clamp_(max=self.num_bins - 1)
+        share = (prob / width - 0.5 - lower).clamp(0, 1)
+        gap = weight * (prob - truth)
+        empty = prob.new_zeros(*prob.shape[:2], self.num_bins)
+        count = empty.scatter_add(2, index, weight * (1 - share)).scatter_add(2, upper, weight * share)
+        total = empty.scatter_add(2, index, gap * (1 - share)).scatter_add(2, upper, gap * share)
+        occupied = (count > 0) & (count >= self.empty_weight)
+        gaps = torch.where(occupied, total.abs() / torch.where(occupied, count, 1.0), 0.0)
+        return gaps.sum(2) / occupied.sum(2).clamp(min=1)
+
+
+class HardL1ACELoss(StatisticLoss):
+    """Cross-entropy plus the marginal L1 average calibration error of each image, with hard bins (mL1-ACE).
+
+    ``CE + alpha * mean_{B,K} mean_{occupied bins} |mean s - mean y|``: within a bin the means of probability and of
+    label should agree, and every occupied bin counts the same, however few voxels it has. With ``lambda_ce=0,
+    alpha=1`` it is the ``HardL1ACELoss(softmax=True, to_onehot_y=True)`` of MONAI's development version, whose names
+    of arguments it shares; there ``weight`` weighs the classes of the error, here those of cross-entropy.
+
+    Args:
+        num_bins: bins of equal width in [0, 1].
+        alpha: weight of the error; the paper's 1, next to cross-entropy and Dice (``lambda_dice=1``).
+        right: whether a probability on the border of two bins counts in the upper one; MONAI's argument, which is
+            that of ``torch.bucketize``.
+        ignore_empty_classes: a class that an image's label does not hold contributes 0 to the mean.
+        kernel_size: window that tells outer voxels, read with ``penalty_region="outer"`` only.
+        options: the arguments of :class:`ConstrainedLoss`; ``include_background=False`` leaves class 0 out of the mean.
+
+    Shape: logits ``(B, K, *spatial)``, label ``(B, 1, *spatial)``; returns a scalar.
+    Raises: ``ValueError`` if ``num_bins`` is below 1, and for ``reduction="none"``.
+    Source: Barfoot et al., MICCAI 2024 (https://arxiv.org/abs/2403.06759) and https://arxiv.org/abs/2506.03942
+
+    Example:
+        >>> loss = HardL1ACELoss(lambda_ce=0.0)
+        >>> loss(torch.zeros(1, 2, 4), torch.zeros(1, 1, 4)).item()  # class 0: |0.5 - 1|, class 1 absent: 0
+        0.25
+    """
+
+    def __init__(
+        self,
+        num_bins: int = 20,
+        alpha: float = 1.0,
+        right: bool = False,
+        ignore_empty_classes: bool = True,
+        kernel_size: int | Sequence[int] = 3,
+        **options: Unpack[Options],
+    ) -> None:
+        penalty = HardBinnedError(num_bins, right, ignore_empty_classes, options.get("include_background", True))
+        super().__init__(CrossEntropy(), penalty, alpha, kernel_size=kernel_size, **options)
+
+
+class SoftL1ACELoss(StatisticLoss):
+    """Cross-entropy plus the marginal L1 average calibration error of each image, with soft bins (mL1-ACE).
+
+    As :class:`HardL1ACELoss`, with every probability shared between the two nearest bin centres by linear
+    interpolation, so that the gradient also moves probabilities from bin to bin. With ``lambda_ce=0`` it is the
+    ``SoftL1ACELoss`` of MONAI's development version.
+
+    Args:
+        num_bins: bin centres at ``(j + 1/2) / num_bins``.
+        alpha: weight of the error; the paper's 1, next to cross-entropy and Dice (``lambda_dice=1``).
+        empty_weight: bins with less than this weight, in voxels, are ignored.
+        ignore_empty_classes: a class that an image's label does not hold contributes 0 to the mean.
+        kernel_size: window that tells outer voxels, read with ``penalty_region="outer"`` only.
+        options: the arguments of :class:`ConstrainedLoss`; ``include_background=False`` leaves class 0 out of the mean.
+
+    Shape: logits ``(B, K, *spatial)``, label ``(B, 1, *spatial)``; returns a scalar.
+    Raises: ``ValueError`` if ``num_bins`` is below 1 or ``empty_weight`` negative, and for ``reduction="none"``.
+    Source: Barfoot et al., https://arxiv.org/abs/2506.03942
+
+    Example:
+        >>> loss = SoftL1ACELoss(lambda_ce=0.0)
+        >>> loss(torch.zeros(1, 2, 4), torch.zeros(1, 1, 4)).item()  # one half in two bins: |0.5 - 1| in both
+        0.25
+    """
+
+    def __init__(
+        self,
+        num_bins: int = 20,
+        alpha: float = 1.0,
+        empty_weight: float = 0.01,
+        ignore_empty_classes: bool = True,
+        kernel_size: int | Sequence[int] = 3,
+        **options: Unpack[Options],
+    ) -> None:
+        background = options.get("include_background", True)
+        penalty = SoftBinnedError(num_bins, empty_weight, ignore_empty_classes, background)
+        super().__init__(CrossEntropy(), penalty, alpha, kernel_size=kernel_size, **options)
