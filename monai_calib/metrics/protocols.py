@@ -14,9 +14,21 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from monai_calib.metrics.bins import THRESHOLD, coarse_of_fine
-from monai_calib.metrics.errors import classwise_ece_per_class, ece
+from monai_calib.metrics.classwise import classwise_ece_per_class
+from monai_calib.metrics.errors import (
+    ace,
+    adaptive_ece,
+    debiased_ece,
+    ece,
+    ks_error,
+    mce,
+    over_confidence,
+    rmsce,
+    under_confidence,
+)
 from monai_calib.metrics.histogram import CalibrationHistogram
 from monai_calib.metrics.regions import Region
+from monai_calib.metrics.scores import brier, nll, sharpness
 
 __all__ = ["METRICS", "PROTOCOLS", "REDUCTIONS", "Figure", "MetricRow", "Protocol", "resolve_protocols"]
 
@@ -53,13 +65,24 @@ def _classwise(threshold: float = 0.0, up_to_highest: bool = False) -> MetricRow
 
 METRICS: dict[str, MetricRow] = {
     "ece": _single(ece),
+    "ace": _single(ace),
+    "mce": _single(mce),
+    "rmsce": _single(rmsce),
+    "adaptive_ece": _single(adaptive_ece),
+    "debiased_ece": _single(debiased_ece),
+    "over_confidence": _single(over_confidence),
+    "under_confidence": _single(under_confidence),
+    "ks_error": _single(ks_error, binned=False),
+    "sharpness": _single(sharpness, binned=False, needs_top_label=False),
+    "nll": _single(nll, binned=False, needs_top_label=False),
+    "brier": _single(brier, binned=False, needs_top_label=False),
     "classwise_ece": _classwise(),
     "classwise_ece_paper": _classwise(up_to_highest=True),
     "classwise_ece_above1e-3": _classwise(threshold=THRESHOLD),
 }
-"""What a protocol can ask for. ``classwise_ece`` leaves out classes that no label of the region bears;
-``classwise_ece_paper`` takes classes 0 ... highest label present, as the papers do; ``classwise_ece_above1e-3`` looks
-at probabilities above 1e-3 only."""
+"""What a protocol can ask for: the functions of :mod:`monai_calib.metrics` by name, and three forms of the class-wise
+error. ``classwise_ece`` leaves out classes that no label of the region bears; ``classwise_ece_paper`` takes classes
+0 ... highest label present, as the papers do; ``classwise_ece_above1e-3`` looks at probabilities above 1e-3 only."""
 
 
 class Figure(NamedTuple):
@@ -167,7 +190,7 @@ PROTOCOLS: dict[str, Protocol] = {
         Protocol(
             "paper",
             regions=["foreground"],
-            metrics=["ece", "classwise_ece_paper"],
+            metrics=["ece", "classwise_ece_paper", "adaptive_ece"],
             description="The papers' protocol: voxels whose true label is not 0, 15 bins (lower, upper], class-wise "
             "error over classes 0 to the highest label in the volume without threshold, mean over volumes. "
             "Conditioning on the truth rewards over-segmentation: read it beside the recommended figures.",
@@ -175,7 +198,7 @@ PROTOCOLS: dict[str, Protocol] = {
         Protocol(
             "recommended",
             regions=["all", "union", "dilated:2mm", "boundary:2mm", "bbox"],
-            metrics=["ece", "classwise_ece"],
+            metrics=["ece", "classwise_ece", "nll", "brier"],
             reductions=REDUCTIONS,
             description="Regions that do not depend on the truth alone: the whole volume, the union of truth and "
             "prediction, that union dilated, a band of 2 mm around either boundary, the bounding box. Proper scores, "
