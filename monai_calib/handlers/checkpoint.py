@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import os
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +13,7 @@ import torch
 from ignite.engine import Engine, Events
 from monai.engines import Evaluator
 
-__all__ = ["TrainingCheckpoint"]
+__all__ = ["TrainingCheckpoint", "training_settings"]
 
 
 class TrainingCheckpoint:
@@ -19,17 +21,19 @@ class TrainingCheckpoint:
 
     At the end of every epoch ``last.pt`` gets everything that is needed to go on (network, optimizer, learning-rate
     scheduler, epoch, best value so far); when the validation that just ran is the best yet, ``model.pt`` gets the
-    network. Both are written to a temporary file first, so a killed run leaves whole files. List the handler after the
-    one that validates. In a process group every rank follows the validation, and rank 0 writes.
+    network's state dict. ``training.json`` says how far the run is and what it was started with. Each is written to a
+    temporary file first, so a killed run leaves whole files. List the handler after the one that validates. In a
+    process group every rank follows the validation, and rank 0 writes.
 
     Args:
-        directory: folder of ``model.pt`` and ``last.pt``; made when missing.
+        directory: folder of the three files; made when missing.
         network, optimizer, lr_scheduler: the objects to save and restore.
         validator: the evaluator whose ``state.metrics[metric]`` is compared.
         metric: name of the metric that decides which model is best.
         greater_is_better: ``False`` for errors and losses.
         patience: stop when the best epoch lies this many epochs back; ``0`` never stops.
         resume: start from ``last.pt``; without such a file the run starts from the beginning.
+        settings: what ``training.json`` should say about the run, as plain values: loss, network, seed ...
 
     Example:
         >>> import tempfile
@@ -45,7 +49,7 @@ class TrainingCheckpoint:
         ...     keeper.attach(trainer)
         ...     _ = trainer.run([0], max_epochs=2)
         ...     sorted(path.name for path in Path(folder).iterdir()), keeper.best_epoch
-        (['last.pt', 'model.pt'], 1)
+        (['last.pt', 'model.pt', 'training.json'], 1)
     """
 
     def __init__(
@@ -59,6 +63,7 @@ class TrainingCheckpoint:
         greater_is_better: bool = True,
         patience: int = 0,
         resume: bool = False,
+        settings: Mapping[str, Any] | None = None,
     ) -> None:
         self.directory = Path(directory)
         self.network = network
@@ -69,6 +74,7 @@ class TrainingCheckpoint:
         self.greater_is_better = greater_is_better
         self.patience = patience
         self.resume = resume
+        self.settings = dict(settings or {})
         self.best_value: float | None = None
         self.best_epoch = 0
 
@@ -98,23 +104,11 @@ class TrainingCheckpoint:
         """Compares, saves, and ends the run when patience is over."""
         epoch = engine.state.epoch
         value = self.validator.state.metrics.get(self.metric)
-        module = getattr(self.network, "module", self.network)
-        write = idist.get_rank() == 0
-        if value is not None and self._is_better(float(value)):
+        better = value is not None and self._is_better(float(value))
+        if better:
             self.best_value, self.best_epoch = float(value), epoch
-            if write:
-                _save({"model": module.state_dict()}, self.directory / "model.pt")
-        if write:
-            state = {
-                "model": module.state_dict(),
-                "optimizer": self.optimizer.state_dict(),
-                "lr_scheduler": self.lr_scheduler.state_dict(),
-                "epoch": epoch,
-                "iteration": engine.state.iteration,
-                "best_value": self.best_value,
-                "best_epoch": self.best_epoch,
-            }
-            _save(state, self.directory / "last.pt")
+        if idist.get_rank() == 0:
+            self._write(engine, better)
         if self.patience and epoch - self.best_epoch >= self.patience:
             engine.terminate()
 
@@ -125,9 +119,36 @@ class TrainingCheckpoint:
             return True
         return value > self.best_value if self.greater_is_better else value < self.best_value
 
+    def _write(self, engine: Engine, better: bool) -> None:
+        self.directory.mkdir(parents=True, exist_ok=True)
+        network = getattr(self.network, "module", self.network).state_dict()
+        reached = {"epoch": engine.state.epoch, "best_value": self.best_value, "best_epoch": self.best_epoch}
+        state = {
+            "model": network,
+            "optimizer": self.optimizer.state_dict(),
+            "lr_scheduler": self.lr_scheduler.state_dict(),
+            "iteration": engine.state.iteration,
+            **reached,
+        }
+        if better:
+            _replace(self.directory / "model.pt", lambda path: torch.save(network, path))
+        _replace(self.directory / "last.pt", lambda path: torch.save(state, path))
+        text = json.dumps({"settings": self.settings, "metric": self.metric, **reached}, indent=2) + "\n"
+        _replace(self.directory / "training.json", lambda path: path.write_text(text, encoding="utf-8"))
 
-def _save(state: dict[str, Any], path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+
+def training_settings(directory: str | Path) -> dict[str, Any]:
+    """What the run in ``directory`` was started with, by its ``training.json``; empty for a model without one.
+
+    Example:
+        >>> training_settings("a folder with nothing but a model")
+        {}
+    """
+    path = Path(directory) / "training.json"
+    return dict(json.loads(path.read_text(encoding="utf-8"))["settings"]) if path.is_file() else {}
+
+
+def _replace(path: Path, write: Callable[[Path], object]) -> None:
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    torch.save(state, temporary)
+    write(temporary)
     os.replace(temporary, path)

@@ -68,6 +68,6 @@ class LoadCased(MapTransform):
         wrong = values[(values < 0) | (values >= self.num_classes) | (values != values.round())]
         if wrong.numel():
             raise ValueError(
-                f"label {path!r} holds the values {wrong.tolist()}; expected integers from 0 to {self.num_classes - 1}. "
+                f"label {path!r} holds {wrong.tolist()}; expected integers from 0 to {self.num_classes - 1}. "
                 "Convert the data set again with its data script, which maps the labels"
             )
