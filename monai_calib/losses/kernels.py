@@ -63,43 +63,43 @@ def _walk(column, labels, d, depth, size, window, outside, fresh):  # type: igno
 
 
 @jit
-def _spread(counts, column, row, padded, height, width, window, outside):  # type: ignore[no-untyped-def]  # compiled
+def _spread(counts, at, column, row, padded, height, width, window, outside):  # type: ignore[no-untyped-def]  # compiled
     """``counts[k, i]``: the columns summed over the window along the other two axes."""
     reach_y, reach_x = window[1] // 2, window[2] // 2
     for k in range(counts.shape[0]):
         background = outside == BACKGROUND and k == 0
-        beyond = window[0] if background else 0
+        beyond = padded.dtype.type(window[0] if background else 0)
+        sums = column[k]
         row[:] = 0
-        if window[1] > 1:
-            for step in range(-reach_y, reach_y):
-                p = step
-                if outside != REPLICATE and (p < 0 or p >= height):
-                    for x in range(width):
-                        row[x] += beyond
-                else:
-                    at = min(max(p, 0), height - 1) * width
-                    for x in range(width):
-                        row[x] += column[k, at + x]
-        for y in range(height):
-            if window[1] > 1:
-                entering, leaving = y + reach_y, y - reach_y - 1
-                if outside != REPLICATE and entering >= height:
-                    for x in range(width):
-                        row[x] += beyond
-                else:
-                    at = min(entering, height - 1) * width
-                    for x in range(width):
-                        row[x] += column[k, at + x]
-                if y > 0:
-                    if outside != REPLICATE and leaving < 0:
-                        for x in range(width):
-                            row[x] -= beyond
-                    else:
-                        at = max(leaving, 0) * width
-                        for x in range(width):
-                            row[x] -= column[k, at + x]
+        # the first row's window, less the line that enters with it
+        for p in range(-reach_y, reach_y):
+            if outside != REPLICATE and (p < 0 or p >= height):
+                for x in range(width):
+                    row[x] += beyond
             else:
-                row[:] = column[k, y * width : (y + 1) * width]
+                entering = sums[min(max(p, 0), height - 1) * width :]
+                for x in range(width):
+                    row[x] += entering[x]
+        for y in range(height):
+            p = y + reach_y
+            if window[1] == 1:
+                row[:] = sums[y * width : (y + 1) * width]
+            elif outside != REPLICATE and p >= height:
+                for x in range(width):
+                    row[x] += beyond
+            else:
+                entering = sums[min(p, height - 1) * width :]
+                for x in range(width):
+                    row[x] += entering[x]
+            p = y - reach_y - 1
+            if window[1] > 1 and y > 0:
+                if outside != REPLICATE and p < 0:
+                    for x in range(width):
+                        row[x] -= beyond
+                else:
+                    leaving = sums[max(p, 0) * width :]
+                    for x in range(width):
+                        row[x] -= leaving[x]
             padded[reach_x : reach_x + width] = row
             left, right = row[0], row[width - 1]
             if outside != REPLICATE:
@@ -107,7 +107,7 @@ def _spread(counts, column, row, padded, height, width, window, outside):  # typ
             for x in range(reach_x):
                 padded[x] = left
                 padded[reach_x + width + x] = right
-            line = counts[k, y * width : (y + 1) * width]
+            line = counts[k][at + y * width : at + (y + 1) * width]
             for x in range(width):
                 line[x] = padded[x]
             for step in range(1, window[2]):
@@ -117,68 +117,72 @@ def _spread(counts, column, row, padded, height, width, window, outside):  # typ
 
 @jit
 def _block(  # type: ignore[no-untyped-def]  # compiled
-    logits, gradient, label, mass_ce, mass_penalty, prior, share, full,
+    logits, gradient, index, mass_ce, mass_penalty, prior, first, last, prior_first, share, full,
     kind, margin, scale_ce, scale_penalty, first_class, outer_only, rows, bits,
 ):  # fmt: skip
-    """One block of voxels: the sums of cross-entropy and penalty, and the gradient of both where it is wanted."""
-    classes, n = logits.shape
-    write = gradient.shape[1] > 0
-    top, inverse, log_sum, sums = rows[0, :n], rows[1, :n], rows[2, :n], rows[3, :n]
-    mass, weigh = rows[4, :n], rows[5, :n]
-    power = rows[6:, :n]
+    """Voxels ``first`` to ``last`` of one image: the sums of cross-entropy and penalty, and their gradient if wanted.
 
-    top[:] = logits[0]
+    Rows are taken as ``array[k][first:last]``, which the compiler knows to be contiguous.
+    """
+    classes, n = logits.shape[0], last - first
+    write = gradient.shape[1] > 0
+    label = index[first:last]
+    top, inverse, log_sum, sums = rows[0][:n], rows[1][:n], rows[2][:n], rows[3][:n]
+    mass, weigh = rows[4][:n], rows[5][:n]
+    bits = bits[:n]
+
+    top[:] = logits[0][first:last]
     for k in range(1, classes):
-        line = logits[k]
+        line = logits[k][first:last]
         for i in range(n):
             top[i] = line[i] if line[i] > top[i] else top[i]
     log_sum[:] = _ZERO
     for k in range(classes):
-        line, e = logits[k], power[k]
+        line, e = logits[k][first:last], rows[6 + k][:n]
         for i in range(n):
             e[i] = line[i] - top[i]
-        exp_in_place(e, bits[:n])
+        exp_in_place(e, bits)
         for i in range(n):
             log_sum[i] += e[i]
     for i in range(n):
         inverse[i] = _ONE / log_sum[i]
-    log_in_place(log_sum, bits[:n])
+    log_in_place(log_sum, bits)
     total = 0.0
     if mass_ce.size:
-        mass[:] = mass_ce
+        mass[:] = mass_ce[first:last]
         for i in range(n):
             log_sum[i] += top[i]
-            total += mass[i] * (log_sum[i] - logits[label[i], i])
+            total += mass[i] * (log_sum[i] - logits[label[i], first + i])
     else:
         mass[:] = _ONE
         for i in range(n):
             log_sum[i] += top[i]
-            total += log_sum[i] - logits[label[i], i]
+            total += log_sum[i] - logits[label[i], first + i]
 
     if write:
         for k in range(classes):
-            e, g = power[k], gradient[k]
+            e, g = rows[6 + k][:n], gradient[k][first:last]
             for i in range(n):
                 g[i] = e[i] * inverse[i] * mass[i] * scale_ce
         for i in range(n):
-            gradient[label[i], i] -= mass[i] * scale_ce
+            gradient[label[i], first + i] -= mass[i] * scale_ce
     if kind == NOTHING:
         return total, 0.0
 
     if mass_penalty.size:
-        weigh[:] = mass_penalty
+        weigh[:] = mass_penalty[first:last]
     else:
         weigh[:] = _ONE
     if outer_only:
         for i in range(n):
-            if prior[label[i], i] == full:
+            if prior[label[i], prior_first + i] == full:
                 weigh[i] = _ZERO
     sums[:] = _ZERO
     if kind == PRIOR_L1:
         for k in range(first_class, classes):
-            line, near = logits[k], prior[k]
+            line, near = logits[k][first:last], prior[k][prior_first : prior_first + n]
             if write:
-                g = gradient[k]
+                g = gradient[k][first:last]
                 for i in range(n):
                     far = line[i] - share * near[i]
                     sums[i] += abs(far)
@@ -188,12 +192,12 @@ def _block(  # type: ignore[no-untyped-def]  # compiled
                     sums[i] += abs(line[i] - share * near[i])
     elif kind == PRIOR_L2:
         for k in range(first_class, classes):
-            line, near = logits[k], prior[k]
+            line, near = logits[k][first:last], prior[k][prior_first : prior_first + n]
             for i in range(n):
                 far = line[i] - share * near[i]
                 sums[i] += far * far
             if write:
-                g = gradient[k]
+                g = gradient[k][first:last]
                 for i in range(n):
                     g[i] += _TWO * scale_penalty * weigh[i] * (line[i] - share * near[i])
     elif kind in (MARGIN_L1, MARGIN_L2):
@@ -201,13 +205,13 @@ def _block(  # type: ignore[no-untyped-def]  # compiled
         push = inverse
         push[:] = _ZERO
         for k in range(first_class, classes):
-            line = logits[k]
+            line = logits[k][first:last]
             if kind == MARGIN_L1:
                 for i in range(n):
                     over = top[i] - line[i] - margin
                     sums[i] += _ZERO if over < 0 else over
                 if write:
-                    g = gradient[k]
+                    g = gradient[k][first:last]
                     for i in range(n):
                         force = np.float32(top[i] - line[i] > margin) * weigh[i] * scale_penalty
                         push[i] += force
@@ -218,45 +222,45 @@ def _block(  # type: ignore[no-untyped-def]  # compiled
                     over = _ZERO if over < 0 else over
                     sums[i] += over * over
                 if write:
-                    g = gradient[k]
+                    g = gradient[k][first:last]
                     for i in range(n):
                         over = top[i] - line[i] - margin
                         force = (_ZERO if over < 0 else _TWO * over) * weigh[i] * scale_penalty
                         push[i] += force
                         g[i] -= force
         if write:
-            winner = bits[:n]
+            winner = bits
             winner[:] = 0
             for k in range(1, classes):
-                line = logits[k]
+                line = logits[k][first:last]
                 for i in range(n):
                     winner[i] = np.int32(k) if line[i] == top[i] else winner[i]
             for i in range(n):
-                gradient[winner[i], i] += push[i]
+                gradient[winner[i], first + i] += push[i]
     elif kind == SMOOTHING:
         held = np.float32(classes - first_class)
         for k in range(first_class, classes):
-            line = logits[k]
+            line = logits[k][first:last]
             for i in range(n):
                 sums[i] -= line[i]
             if write:
-                g = gradient[k]
+                g = gradient[k][first:last]
                 for i in range(n):
                     g[i] -= scale_penalty * weigh[i]
         for i in range(n):
-            sums[i] += held * logits[label[i], i]
+            sums[i] += held * logits[label[i], first + i]
         if write:
             for i in range(n):
-                gradient[label[i], i] += held * scale_penalty * weigh[i]
+                gradient[label[i], first + i] += held * scale_penalty * weigh[i]
     elif kind == ENTROPY:
         for k in range(classes):
-            line, e = logits[k], power[k]
+            line, e = logits[k][first:last], rows[6 + k][:n]
             for i in range(n):
                 sums[i] += e[i] * inverse[i] * (line[i] - log_sum[i])
         if write:
             # d/dl_k of sum_j s_j log s_j is s_k (log s_k - sum_j s_j log s_j)
             for k in range(classes):
-                line, e, g = logits[k], power[k], gradient[k]
+                line, e, g = logits[k][first:last], rows[6 + k][:n], gradient[k][first:last]
                 for i in range(n):
                     slope = e[i] * inverse[i] * (line[i] - log_sum[i] - sums[i])
                     g[i] += slope * scale_penalty * weigh[i]
@@ -302,24 +306,21 @@ def sweep_planes(  # type: ignore[no-untyped-def]  # compiled
         for p in range(planes if counted else 0):
             fresh = d + p == 0 or z + p == start
             _walk(column, index[b], d + p, depth, size, window[0], outside, fresh)
-            _spread(counts[:, p * size : (p + 1) * size], column, row, padded, height, width, window, outside)
+            _spread(counts, p * size, column, row, padded, height, width, window, outside)
+        slopes = gradient[b] if gradient.size else no_rows
+        masses = mass_ce[b] if mass_ce.size else nothing
+        weights = mass_penalty[b] if mass_penalty.size else nothing
         for first in range(d * size, (d + planes) * size, BLOCK):
             last = min(first + BLOCK, (d + planes) * size)
-            block = logits[b][:, first:last]
-            label = index[b, first:last]
-            slope = gradient[b][:, first:last] if gradient.size else no_rows[:, :0]
-            ce = mass_ce[b, first:last] if mass_ce.size else nothing
-            weigh = mass_penalty[b, first:last] if mass_penalty.size else nothing
             if counted:
-                near = counts[:, first - d * size : last - d * size]
                 part = _block(
-                    block, slope, label, ce, weigh, near, share, full,
+                    logits[b], slopes, index[b], masses, weights, counts, first, last, first - d * size, share, full,
                     kind, margin, scale_ce, scale_penalty, first_class, outer_only, rows, bits,
                 )  # fmt: skip
             else:
-                held = prior[b][:, first:last] if prior.size else no_rows[:, :0]
+                held = prior[b] if prior.size else no_rows
                 part = _block(
-                    block, slope, label, ce, weigh, held, share, full,
+                    logits[b], slopes, index[b], masses, weights, held, first, last, first, share, full,
                     kind, margin, scale_ce, scale_penalty, first_class, outer_only, rows, bits,
                 )  # fmt: skip
             total += part[0]
