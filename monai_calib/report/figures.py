@@ -59,13 +59,17 @@ def plain(text: str) -> str:
     return escape(text, quote=False)
 
 
-def new_plot(height: int, **layout: Any) -> go.Figure:
-    """An empty figure in the page's style; the page itself sets the colours of ground, text and grid."""
+def new_plot(height: int, tallest: float | None = None, **layout: Any) -> go.Figure:
+    """An empty figure in the page's style; the page itself sets the colours of ground, text and grid.
+
+    ``tallest`` is the largest height over width, so that a figure does not stand upright on a narrow page.
+    """
     import plotly.graph_objects as go
 
     plot = go.Figure()
     plot.update_layout(
         template="none",
+        meta={} if tallest is None else {"tallest": tallest},
         height=height,
         margin={"l": 56, "r": 16, "t": 16, "b": 48},
         hoverlabel={"namelength": -1},
@@ -85,7 +89,7 @@ def overlap_scatter(comparison: Comparison, estimates: Sequence[tuple[Estimate, 
     """
     import plotly.graph_objects as go
 
-    plot = new_plot(420, xaxis_title="DSC", yaxis_title=measure.label)
+    plot = new_plot(400, tallest=0.95, xaxis_title="DSC", yaxis_title=measure.label)
     rows: list[list[Any]] = []
     for index, (method, (overlap, calibration)) in enumerate(zip(comparison.methods, estimates, strict=True)):
         x, y = overlap.interval, calibration.interval
@@ -249,10 +253,11 @@ def ranking_diagram(ranking: Ranking, measure: Measure, colour_index: Sequence[i
     order = np.argsort(ranking.mean_ranks, kind="stable")
     size, critical = len(order), ranking.critical_difference
     joined = cliques(ranking.mean_ranks, critical)
-    plot = new_plot(150 + 26 * (size + 1) // 2 + 14 * len(joined), showlegend=False)
     first_row = -0.9 - 0.4 * len(joined)
     half = (size + 1) // 2
     end = max(float(size), 1.0 + critical)
+    bottom, top = first_row - half + 0.4, 2.6
+    plot = new_plot(round(30 * (top - bottom)) + 16, showlegend=False)
     rows = []
     for place, method in enumerate(order.tolist()):
         rank, left = float(ranking.mean_ranks[method]), place < half
@@ -272,7 +277,7 @@ def ranking_diagram(ranking: Ranking, measure: Measure, colour_index: Sequence[i
         plot.add_annotation(
             x=edge,
             y=row,
-            text=f"{plain(ranking.names[method])} {rank:.2f}",
+            text=plain(ranking.names[method]),
             xanchor="right" if left else "left",
             showarrow=False,
         )
@@ -286,7 +291,7 @@ def ranking_diagram(ranking: Ranking, measure: Measure, colour_index: Sequence[i
     plot.add_trace(
         go.Scatter(
             x=[1.0, 1.0 + critical],
-            y=[1.0, 1.0],
+            y=[1.5, 1.5],
             mode="lines+markers",
             line={"color": NEUTRAL, "width": 2},
             marker={"symbol": "line-ns", "size": 8, "line": {"width": 2, "color": NEUTRAL}},
@@ -294,21 +299,20 @@ def ranking_diagram(ranking: Ranking, measure: Measure, colour_index: Sequence[i
         )
     )
     plot.add_annotation(
-        x=1.0, y=1.0, yshift=12, text=f"critical difference {critical:.2f}", xanchor="left", showarrow=False
+        x=1.0, y=1.5, yshift=12, text=f"critical difference {critical:.2f}", xanchor="left", showarrow=False
     )
-    plot.update_xaxes(
-        range=[0.85, end + 0.15], tickmode="linear", tick0=1, dtick=1, side="top", showgrid=False, zeroline=False
-    )
-    plot.update_xaxes(anchor="free", position=1.0, title="mean rank (1 is best)")
-    plot.update_yaxes(range=[first_row - half + 0.4, 1.9], visible=False)
-    plot.update_layout(margin={"l": 130, "r": 130, "t": 56, "b": 8})
+    plot.update_xaxes(range=[0.85, end + 0.15], tickmode="linear", tick0=1, dtick=1, side="top", showgrid=False)
+    plot.update_xaxes(anchor="free", position=-bottom / (top - bottom), ticks="outside", showline=True)
+    plot.update_yaxes(range=[bottom, top], visible=False)
+    side = min(130, 10 + 7 * max(len(name) for name in ranking.names))
+    plot.update_layout(margin={"l": side, "r": side, "t": 8, "b": 8})
     told = ", ".join(f"{name} {rank:.2f}" for name, rank in rows)
     groups = "; ".join(", ".join(str(rows[k][0]) for k in range(start, stop + 1)) for start, stop in joined)
     return Figure(
         f"ranks-{measure.key}",
         f"Ranks by {measure.label}",
-        f"Friedman's mean ranks over {ranking.num_subjects} subjects (p {p_text(ranking.p_value)}); a thick bar joins "
-        f"methods closer than Nemenyi's critical difference at the 5 % level.",
+        f"Friedman's mean ranks over {ranking.num_subjects} subjects, 1 is best (p {p_text(ranking.p_value)}); a thick "
+        f"bar joins methods closer than Nemenyi's critical difference at the 5 % level.",
         f"Critical-difference diagram of {measure.title}. Mean ranks: {told}. Not told apart: {groups or 'none'}.",
         plot,
         csv_text(["method", "mean rank", "critical difference", "p"], [[*r, critical, ranking.p_value] for r in rows]),

@@ -59,7 +59,7 @@ def reading(table: ResultTable, tests: list[Findings]) -> list[str]:
             sentence += (
                 f" Not told apart from it on these cases: {', '.join(others)}."
                 if others
-                else " Its difference to every other is significant after Holm's correction."
+                else " Every other differs significantly (Holm)."
             )
         sentences.append(sentence)
     return sentences

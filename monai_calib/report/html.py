@@ -18,7 +18,7 @@ from .comparison import Comparison, Measure, Method, compare
 from .figures import COLOURS, Figure, class_distribution, distribution, overlap_scatter, p_text, ranking_diagram
 from .findings import Findings, findings, pair_cells, reading, tests_csv
 from .reliability import overlaid_reliability, reliability_of_runs
-from .runs import Protocol, read_runs
+from .runs import Protocol, read_runs, region_in_words
 from .slices import case_views, class_colour
 from .tables import ResultTable, figure_text, latex_text, result_csv, result_table
 
@@ -139,7 +139,7 @@ def _section(comparison: Comparison, protocol: Protocol, region: str, overlap_fi
         ]
     more += reliability_of_runs(comparison, protocol, region)
     return Section(
-        f"Protocol {protocol.name}, region {region}",
+        f"Protocol {protocol.name}: {region_in_words(region)}",
         tables,
         readings,
         tuple(figure for figure in figures if figure is not None),
@@ -191,6 +191,7 @@ def _render(parts: Sequence[dict[str, Any]]) -> str:
         plotly=get_plotlyjs().replace("</script", "<\\/script"),
         figure_json=_figure_json,
         pair_cells=pair_cells,
+        region_in_words=region_in_words,
         safe=_safe,
     )
 

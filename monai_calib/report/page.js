@@ -1,7 +1,7 @@
 "use strict";
 // Draws the figures, sorts the tables, shows and hides methods. Nothing is loaded; without this, tables still stand.
 (() => {
-  const PRINT_WIDTH = 660;
+  const PRINT_WIDTH = 322;
   const LIGHT = { text: "#1c2126", grid: "#e4e8ec" };
   const drawn = new Map();
   const status = document.getElementById("status");
@@ -26,7 +26,7 @@
     const layout = structuredClone(plot.layout);
     const legend = legendHeight(plot, width);
     layout.width = width;
-    layout.height = plot.layout.height + legend;
+    layout.height = Math.min(plot.layout.height, width * (plot.layout.meta?.tallest ?? Infinity)) + legend;
     layout.margin.b += legend;
     layout.legend.yref = "container";
     layout.legend.y = 0;

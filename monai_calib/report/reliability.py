@@ -13,7 +13,7 @@ from monai_calib.metrics import CalibrationHistogram
 
 from .comparison import Comparison
 from .figures import NEUTRAL, Figure, new_plot, plain, style, transparent
-from .runs import Protocol, Run, RunError
+from .runs import Protocol, Run, RunError, region_in_words
 from .statistics import bootstrap_ratio
 from .tables import csv_text
 
@@ -22,7 +22,7 @@ __all__ = ["Curve", "overlaid_reliability", "read_bins", "reliability_of_runs"]
 
 @dataclass(frozen=True)
 class Curve:
-    """Bins of a reliability diagram: edges, voxels, mean confidence, accuracy and its interval over subjects."""
+    """Bins of a reliability diagram: edges, voxels of a run, mean confidence, accuracy, its interval over subjects."""
 
     edges: NDArray[np.float64]
     count: NDArray[np.float64]
@@ -55,8 +55,8 @@ def read_bins(run: Run, region: str, num_bins: int, class_index: int | None) -> 
     return np.stack(rows)
 
 
-def curve(bins: NDArray[np.float64], subjects: Sequence[str]) -> Curve:
-    """The diagram of ``(cases, 3, bins)``; the interval of each accuracy comes from resampling subjects.
+def curve(bins: NDArray[np.float64], subjects: Sequence[str], num_runs: int = 1) -> Curve:
+    """The diagram of ``(cases, 3, bins)`` of one or several runs; each interval comes from resampling subjects.
 
     A binomial interval over voxels would be far too narrow: neighbouring voxels share their fate.
     """
@@ -65,7 +65,7 @@ def curve(bins: NDArray[np.float64], subjects: Sequence[str]) -> Curve:
     with np.errstate(invalid="ignore"):
         mean_confidence = confidence.sum(axis=0) / count.sum(axis=0)
     edges = np.linspace(0.0, 1.0, bins.shape[2] + 1)
-    return Curve(edges, count.sum(axis=0), mean_confidence, accuracy, low, high)
+    return Curve(edges, count.sum(axis=0) / num_runs, mean_confidence, accuracy, low, high)
 
 
 def overlaid_reliability(
@@ -84,12 +84,12 @@ def overlaid_reliability(
                 if item is not None
                 for subject in run.subjects
             ]
-            named.append((method.label, index, curve(np.concatenate(bins), subjects)))
+            named.append((method.label, index, curve(np.concatenate(bins), subjects, len(bins))))
     if not named:
         return None
     whose = "" if class_index is None else f" of {comparison.class_names[class_index]}"
     key = f"reliability-{protocol.name}-{region}" + ("" if class_index is None else f"-class{class_index}")
-    return _diagram(key, f"Reliability{whose}, {region}", named, banded=len(named) <= 4)
+    return _diagram(key, f"Reliability{whose}, {region_in_words(region)}", named, banded=len(named) <= 4)
 
 
 def reliability_of_runs(comparison: Comparison, protocol: Protocol, region: str) -> list[Figure]:
@@ -105,18 +105,20 @@ def reliability_of_runs(comparison: Comparison, protocol: Protocol, region: str)
                 named.append((f"seed {run.seed}{note}", index, curve(bins, run.subjects)))
         if named:
             key = f"reliability-{protocol.name}-{region}-method{number}"
-            figures.append(_diagram(key, f"{method.label}: reliability of each run, {region}", named, banded=True))
+            figures.append(
+                _diagram(key, f"{method.label}: reliability of each run, {region_in_words(region)}", named, banded=True)
+            )
     return figures
 
 
 def _diagram(key: str, title: str, named: Sequence[tuple[str, int, Curve]], banded: bool) -> Figure:
     import plotly.graph_objects as go
 
-    plot = new_plot(520)
+    plot = new_plot(500, tallest=1.15)
     plot.update_layout(
         xaxis={"range": [0, 1], "anchor": "y2", "title": "confidence"},
         yaxis={"domain": [0.32, 1], "range": [0, 1], "title": "accuracy"},
-        yaxis2={"domain": [0, 0.24], "type": "log", "title": "voxels", "nticks": 4, "exponentformat": "power"},
+        yaxis2={"domain": [0, 0.24], "type": "log", "title": "voxels", "dtick": 1, "exponentformat": "power"},
     )
     plot.add_trace(
         go.Scatter(x=[0, 1], y=[0, 1], mode="lines", line={"color": NEUTRAL, "width": 1, "dash": "dash"},
@@ -152,7 +154,7 @@ def _diagram(key: str, title: str, named: Sequence[tuple[str, int, Curve]], band
                 y=y.tolist(),
                 mode="lines+markers",
                 customdata=counts.tolist(),
-                hovertemplate="confidence %{x:.3f}, accuracy %{y:.3f}, %{customdata:,} voxels",
+                hovertemplate="confidence %{x:.3f}, accuracy %{y:.3f}, %{customdata:,.0f} voxels",
                 **look,
                 **bars,
                 **group,
@@ -166,7 +168,7 @@ def _diagram(key: str, title: str, named: Sequence[tuple[str, int, Curve]], band
                 mode="lines",
                 line=look["line"] | {"shape": "hvh", "width": 1.5},
                 yaxis="y2",
-                hovertemplate="%{y:,} voxels",
+                hovertemplate="%{y:,.0f} voxels",
                 showlegend=False,
                 **group,
             )
@@ -174,7 +176,7 @@ def _diagram(key: str, title: str, named: Sequence[tuple[str, int, Curve]], band
         rows.extend(
             [label, *numbers]
             for numbers in zip(
-                bins.edges[:-1], bins.edges[1:], bins.count.astype(int), bins.confidence, bins.accuracy, bins.low,
+                bins.edges[:-1], bins.edges[1:], bins.count, bins.confidence, bins.accuracy, bins.low,
                 bins.high, strict=True,
             )
         )  # fmt: skip
@@ -184,7 +186,7 @@ def _diagram(key: str, title: str, named: Sequence[tuple[str, int, Curve]], band
         key,
         title,
         "On the dashed line confidence equals accuracy; below it the network is over-confident. Intervals: 95 % "
-        "bootstrap over subjects. Below: voxels in each bin.",
+        "bootstrap over subjects. Below: voxels in each bin (mean over seeds).",
         f"Reliability diagram. {'; '.join(told)}.",
         plot,
         csv_text(columns, rows),
@@ -204,4 +206,4 @@ def _in_words(bins: Curve) -> str:
     filled = bins.count > 0
     confidence = float((bins.confidence[filled] * bins.count[filled]).sum() / total)
     accuracy = float((bins.accuracy[filled] * bins.count[filled]).sum() / total)
-    return f"mean confidence {confidence:.3f} at accuracy {accuracy:.3f} over {int(total)} voxels"
+    return f"mean confidence {confidence:.3f} at accuracy {accuracy:.3f} over {total:.0f} voxels"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Protocol", "Run", "RunError", "read_run", "read_runs"]
+__all__ = ["Protocol", "Run", "RunError", "read_run", "read_runs", "region_in_words"]
 
 FORMAT = "monai_calib/calibration/1"
 # A foreground class the network never finds, on average over all cases, did not get off the ground.
@@ -174,6 +175,28 @@ def _protocol(name: str, fields: Mapping[str, Any]) -> Protocol:
         description=str(fields.get("description", "")),
         measures=tuple(str(measure) for measure in fields["metrics"]),
     )
+
+
+def region_in_words(name: str) -> str:
+    """What a region's name in the reports means; a name of the user's own stays as it is.
+
+    Example:
+        >>> region_in_words("boundary2mm"), region_in_words("all"), region_in_words("lung")
+        ('boundary band of 2 mm', 'whole volume', 'lung')
+    """
+    found = re.fullmatch(r"(all|foreground|union|dilated|boundary|bbox)(?:([\d.]+)mm)?", name)
+    if not found:
+        return name
+    kind, size = found.groups()
+    words = {
+        "all": "whole volume",
+        "foreground": "true foreground",
+        "union": "union of truth and prediction",
+        "dilated": f"union dilated by {size} mm",
+        "boundary": f"boundary band of {size} mm",
+        "bbox": "bounding box" + (f" and {size} mm" if size else ""),
+    }
+    return words[kind]
 
 
 def _number(value: Any) -> float:

@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from .comparison import Comparison, Measure
 from .figures import COLOURS
-from .runs import Run
+from .runs import Run, region_in_words
 
 __all__ = ["CaseView", "Picture", "case_views"]
 
@@ -73,7 +73,7 @@ def _chosen_cases(comparison: Comparison) -> dict[str, str]:
 
 
 def _where(measure: Measure) -> str:
-    return measure.label if measure.region is None else f"{measure.label} in the {measure.region} region"
+    return measure.label if measure.region is None else f"{measure.label} in the {region_in_words(measure.region)}"
 
 
 def _view(comparison: Comparison, case: str, why: str) -> CaseView | None:

@@ -174,21 +174,28 @@ def _latex_value(cell: Estimate, best: bool) -> str:
 
 def _latex_bounds(cell: Estimate) -> str:
     low, high = cell.interval.low, cell.interval.high
-    return rf"{{\scriptsize {figure_text(low)}--{figure_text(high)}}}" if math.isfinite(low) else ""
+    value = cell.interval.value
+    return rf"{{\scriptsize {figure_text(low, value)}--{figure_text(high, value)}}}" if math.isfinite(low) else ""
 
 
-def figure_text(value: float) -> str:
-    """A figure with three significant digits' worth of decimals, as the tables print it.
+def figure_text(value: float, like: float | None = None) -> str:
+    """A figure as the tables print it: three decimals, fewer from 10 on, four below 0.01.
+
+    Args:
+        value: the figure.
+        like: another figure whose decimals to take, for a spread or bound that stands beside it.
 
     Example:
         >>> figure_text(0.8263), figure_text(0.00412), figure_text(12.34), figure_text(float("nan"))
         ('0.826', '0.0041', '12.3', '–')
+        >>> figure_text(0.0021, like=0.8263)
+        '0.002'
     """
     if not math.isfinite(value):
         return "–"
-    if abs(value) >= 10:
-        return f"{value:.1f}"
-    return f"{value:.4f}" if abs(value) < 0.01 and value != 0 else f"{value:.3f}"
+    size = abs(value if like is None or not math.isfinite(like) else like)
+    decimals = 1 if size >= 10 else 4 if 0 < size < 0.01 else 3
+    return f"{value:.{decimals}f}"
 
 
 def latex_escape(text: str) -> str:
