@@ -3,16 +3,21 @@
 from .calibration import CalibrationHandler
 from .case_metric import lower_is_better
 from .checkpoint import TrainingCheckpoint
+from .composites import BRATS_COMPOSITES, CompositeHandler
 from .guard import NonFiniteGuard
 from .progress import EpochProgress
+from .reliability import ReliabilityDiagramHandler
 from .schedule import AlphaSchedule
 from .surface import SurfaceHandler
 
 __all__ = [
+    "BRATS_COMPOSITES",
     "AlphaSchedule",
     "CalibrationHandler",
+    "CompositeHandler",
     "EpochProgress",
     "NonFiniteGuard",
+    "ReliabilityDiagramHandler",
     "SurfaceHandler",
     "TrainingCheckpoint",
     "lower_is_better",

@@ -116,11 +116,16 @@ class CalibrationHandler(CaseMetric):
         self._pooled = {name: self._histogram(region) for name, region in self.regions.items()}
         self._histograms: list[dict[str, Any]] = []
 
-    def pooled(self, region: str | Region) -> CalibrationHistogram:
-        """The histogram of a region over all cases: of all ranks once the epoch is over, until then of this rank."""
+    def region_name(self, region: str | Region) -> str:
+        """The name of a region, if it is measured in; ``ValueError`` otherwise."""
         name = Region.parse(region).name
         if name not in self.regions:
             raise ValueError(f"no protocol measures in {name!r}; expected one of {', '.join(self.regions)}")
+        return name
+
+    def pooled(self, region: str | Region) -> CalibrationHistogram:
+        """The histogram of a region over all cases: of all ranks once the epoch is over, until then of this rank."""
+        name = self.region_name(region)
         if self._of_all_ranks:
             return CalibrationHistogram.from_state(self._of_all_ranks["pooled"][name])
         return self._pooled[name]

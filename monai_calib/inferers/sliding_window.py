@@ -64,7 +64,7 @@ class ProbabilitySlidingWindowInferer(SlidingWindowInferer):
         self.average = average
         self.activation: Activation = activation
 
-    def __call__(
+    def __call__(  # type: ignore[override]
         self, inputs: torch.Tensor, network: Callable[..., torch.Tensor], *args: Any, **kwargs: Any
     ) -> torch.Tensor:
         def predict(window: torch.Tensor, *more: Any, **named: Any) -> torch.Tensor:
