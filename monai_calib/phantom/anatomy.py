@@ -110,7 +110,9 @@ def draw_anatomy(
     radii = tail + (head - tail) * expit((elbow - t) / 0.08)
     turn, shift = _rotation(rng), rng.normal(0.0, 1.0, size=3)
     distance, share = _tube(points, line @ turn.T + shift, radii)
-    distance = distance + 0.5 * gaussian_field(rng, fine_shape, np.array(fine_spacing) / scale, 4.0).reshape(-1)
+    distance = distance + 0.5 * gaussian_field(rng, fine_shape, [step / scale for step in fine_spacing], 4.0).reshape(
+        -1
+    )
 
     along = t @ share
     softness = ambiguity * np.exp(rng.normal(0.0, 0.25)) * (1.0 + 0.6 * along) / scale

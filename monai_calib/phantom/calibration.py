@@ -16,7 +16,7 @@ def load_posterior(path: str | Path) -> NDArray[np.float32]:
 
     Raises: ``ValueError`` if the file is not a 4D volume of probabilities.
     """
-    image = nib.load(path)
+    image = nib.nifti1.load(path)
     if len(image.shape) != 4:
         raise ValueError(f"{path}: expected a 4D posterior (X, Y, Z, K), got shape {image.shape}.")
     posterior = np.moveaxis(np.asanyarray(image.dataobj).astype(np.float32), -1, 0)

@@ -1,0 +1,135 @@
+"""Opens a download, be it a folder or an archive, without trusting what the archive holds."""
+
+from __future__ import annotations
+
+import shutil
+import tarfile
+import tempfile
+import zipfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import IO
+
+from .dataset import SourceError
+
+__all__ = ["find_root", "is_stray", "open_source", "unpack"]
+
+
+def is_stray(path: Path | PurePosixPath) -> bool:
+    """Whether a file is none of the data set's: hidden (``._x``, ``.DS_Store``) or in a ``__MACOSX`` folder."""
+    return any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
+
+
+def _safe_name(name: str, archive: Path) -> PurePosixPath:
+    """The member's path, refused if it could lead out of the folder it is unpacked in."""
+    path = PurePosixPath(name)
+    windows = PureWindowsPath(name)
+    if path.is_absolute() or windows.drive or windows.root or ".." in path.parts or ".." in windows.parts:
+        raise SourceError(
+            f"{archive}: the archive's member {name!r} would be written outside its folder; nothing was unpacked. "
+            "This is no official archive: download it again from its official place."
+        )
+    return path
+
+
+def _write(source: IO[bytes] | None, target: Path, archive: Path) -> None:
+    if source is None:
+        raise SourceError(f"{archive}: cannot read the member {target.name}; download the archive again.")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with source, target.open("xb") as output:
+        shutil.copyfileobj(source, output, 1 << 20)
+
+
+def _unpack_tar(archive: Path, folder: Path) -> None:
+    with tarfile.open(archive) as tar:
+        members = [(member, _safe_name(member.name, archive)) for member in tar.getmembers()]
+        for member, _ in members:
+            if not (member.isfile() or member.isdir()):
+                raise SourceError(
+                    f"{archive}: the archive's member {member.name!r} is a link or a device, where only files and "
+                    "folders are expected; nothing was unpacked. Download it again from its official place."
+                )
+        for member, path in members:
+            if member.isfile() and not is_stray(path):
+                _write(tar.extractfile(member), folder / path, archive)
+
+
+def _unpack_zip(archive: Path, folder: Path) -> None:
+    with zipfile.ZipFile(archive) as packed:
+        members = [(member, _safe_name(member.filename, archive)) for member in packed.infolist()]
+        for member, _ in members:
+            kind = (member.external_attr >> 16) & 0o170000
+            if kind not in (0, 0o100000, 0o040000):
+                raise SourceError(
+                    f"{archive}: the archive's member {member.filename!r} is a link or a device, where only files and "
+                    "folders are expected; nothing was unpacked. Download it again from its official place."
+                )
+        for member, path in members:
+            if not member.is_dir() and not is_stray(path):
+                _write(packed.open(member), folder / path, archive)
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Unpack a tar (also compressed) or zip archive into an empty folder, leaving stray hidden files out.
+
+    All members are looked at before the first is written: paths that lead elsewhere, links and devices are refused.
+
+    Raises: :class:`SourceError` naming the archive and the member, also on a damaged or half-downloaded archive.
+    """
+    try:
+        if zipfile.is_zipfile(archive):
+            _unpack_zip(archive, folder)
+        elif tarfile.is_tarfile(archive):
+            _unpack_tar(archive, folder)
+        else:
+            raise SourceError(f"{archive}: expected a folder, a tar or a zip archive; the file is neither.")
+    except FileExistsError as error:
+        raise SourceError(f"{archive}: holds {Path(error.filename).name} twice; download it again.") from error
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError) as error:
+        raise SourceError(
+            f"{archive}: the archive is damaged or only partly downloaded ({error}). Download it again."
+        ) from error
+
+
+@contextmanager
+def open_source(source: Path, beside: Path) -> Iterator[Path]:
+    """The download as a folder: the folder itself, or an archive unpacked in a temporary folder in ``beside``.
+
+    Raises: :class:`SourceError` if there is nothing at ``source``, or the archive is not safe or not whole.
+    """
+    if source.is_dir():
+        yield source
+        return
+    if not source.is_file():
+        raise SourceError(f"{source}: no such folder or archive. Give the official download, unpacked or as it came.")
+    with tempfile.TemporaryDirectory(prefix=".unpacked.", dir=beside) as folder:
+        unpack(source, Path(folder))
+        yield Path(folder)
+
+
+def find_root(folder: Path, names: tuple[str, ...], layout: str, depth: int = 3) -> Path:
+    """The folder that holds all of ``names`` (each a glob pattern), at most ``depth`` folders down.
+
+    Raises: :class:`SourceError` that says what was expected and what is there, or that there are several.
+    """
+    level = [folder]
+    for _ in range(depth + 1):
+        found = [place for place in level if all(_holds(place, name) for name in names)]
+        if len(found) == 1:
+            return found[0]
+        if found:
+            raise SourceError(f"{folder}: holds the data set {len(found)} times: {', '.join(map(str, found[:4]))}.")
+        level = sorted(
+            sub for place in level for sub in place.iterdir() if sub.is_dir() and not is_stray(Path(sub.name))
+        )
+    there = sorted(path.name for path in folder.iterdir() if not is_stray(Path(path.name)))
+    shown = ", ".join(there[:8]) + (f" and {len(there) - 8} more" if len(there) > 8 else "")
+    raise SourceError(
+        f"{folder}: does not look like the official download.\n  expected: {' and '.join(names)}, as in {layout}\n"
+        f"  found: {shown or 'nothing'}"
+    )
+
+
+def _holds(place: Path, name: str) -> bool:
+    return any(not is_stray(path.relative_to(place)) for path in place.glob(name))

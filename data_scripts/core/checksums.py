@@ -1,0 +1,53 @@
+"""SHA-256 sums of files, and the check of a finished conversion against the sums in its datalist.json."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+from .dataset import SourceError
+from .splitting import SPLITS
+
+__all__ = ["check_conversion", "sha256"]
+
+
+def sha256(*paths: Path) -> str:
+    """Hexadecimal digest of the content of one or more files, one after the other."""
+    digest = hashlib.sha256()
+    for path in paths:
+        with path.open("rb") as file:
+            while chunk := file.read(1 << 20):
+                digest.update(chunk)
+    return digest.hexdigest()
+
+
+def check_conversion(folder: Path) -> tuple[int, list[str]]:
+    """Compare every file named in ``folder/datalist.json`` with its checksum, and the splits with each other.
+
+    Returns:
+        The number of cases, and a sentence for each problem: a file missing or changed, a subject in two splits.
+
+    Raises: :class:`SourceError` if there is no readable datalist.
+    """
+    path = folder / "datalist.json"
+    try:
+        datalist = json.loads(path.read_text(encoding="utf-8"))
+        lists = {split: datalist[split] for split in SPLITS}
+        files = [(entry["case"], folder / entry[kind], sum_) for cases in lists.values() for entry in cases
+                 for kind, sum_ in entry["sha256"].items()]  # fmt: skip
+        subjects = {split: {entry["subject"] for entry in cases} for split, cases in lists.items()}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise SourceError(f"{path}: not the datalist of a conversion ({type(error).__name__}: {error}).") from error
+    problems = []
+    for case, file, expected in files:
+        if not file.is_file():
+            problems.append(f"{case}: {file} is missing")
+        elif sha256(file) != expected:
+            problems.append(f"{case}: {file} is not the file that was written (its SHA-256 differs)")
+    for i, first in enumerate(SPLITS):
+        for second in SPLITS[i + 1 :]:
+            shared = sorted(subjects[first] & subjects[second])
+            if shared:
+                problems.append(f"subject {', '.join(shared[:5])} is in {first} and in {second}")
+    return sum(map(len, lists.values())), problems

@@ -1,0 +1,60 @@
+"""A page of slices with the labels' outlines, to see at a glance whether a conversion is sound."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+
+from .splitting import SPLITS
+
+__all__ = ["write_contact_sheet"]
+
+_COLUMNS, _ROWS = 6, 4
+
+
+def _slice(folder: Path, entry: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarray, float]:
+    """The axial slice that holds most of the label, seen with the patient's right and front in a fixed place."""
+    image, label = (nib.as_closest_canonical(nib.load(folder / entry[kind])) for kind in ("image", "label"))
+    values = np.asanyarray(label.dataobj)
+    index = int((values > 0).sum(axis=(0, 1)).argmax()) if values.any() else values.shape[2] // 2
+    step = label.header.get_zooms()
+    picture = np.asanyarray(image.dataobj)
+    picture = picture[:, :, index] if picture.ndim == 3 else picture[:, :, index, 0]
+    return picture.T, values[:, :, index].T, float(step[1] / step[0])
+
+
+def write_contact_sheet(folder: Path, datalist: Mapping[str, Any], path: Path) -> bool:
+    """Draw up to 24 cases, spread evenly over the data set; prints a line and returns False without matplotlib."""
+    if importlib.util.find_spec("matplotlib") is None:
+        print('No contact sheet: matplotlib is not installed (pip install "monai_calib[report]").')
+        return False
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    entries = sorted((e for split in SPLITS for e in datalist[split]), key=lambda entry: entry["case"])
+    count = min(len(entries), _COLUMNS * _ROWS)
+    chosen = [entries[i * len(entries) // count] for i in range(count)]
+    rows = -(-count // _COLUMNS)
+    figure = Figure(figsize=(2.2 * _COLUMNS, 2.4 * rows + 0.4), layout="constrained")
+    FigureCanvasAgg(figure)
+    figure.suptitle(f"{datalist['name']}: {count} of {len(entries)} cases, the slice with most of the label")
+    for axes in (grid := figure.subplots(rows, _COLUMNS, squeeze=False)).flat:
+        axes.axis("off")
+    classes = len(datalist["labels"])
+    for entry, axes in zip(chosen, grid.flat, strict=False):
+        picture, values, aspect = _slice(folder, entry)
+        low, high = np.percentile(picture, [1, 99])
+        axes.imshow(picture, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), origin="lower", aspect=aspect)
+        for value in range(1, classes):
+            if (values == value).any():
+                axes.contour(values == value, levels=[0.5], colors=[f"C{(value - 1) % 10}"], linewidths=0.8)
+        axes.set_title(entry["case"], fontsize=7)
+    partial = path.with_name(f".{path.name}")
+    figure.savefig(partial, format="png", dpi=100)
+    partial.replace(path)
+    return True

@@ -1,0 +1,90 @@
+"""What a script says about its data set, and the error for what is wrong with a download."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Case", "Dataset", "SourceError", "Volume", "name_problems"]
+
+
+class SourceError(Exception):
+    """The download is not what it should be; the message names the file or case, and what to do."""
+
+
+def name_problems(problems: Sequence[str], what: str, shown: int = 20) -> SourceError:
+    """One error that lists all the problems found, so that they can be mended in one go."""
+    listed = [f"  - {problem}" for problem in problems[:shown]]
+    if len(problems) > shown:
+        listed.append(f"  ... and {len(problems) - shown} more")
+    return SourceError("\n".join([f"{what}:", *listed]))
+
+
+@dataclass(frozen=True)
+class Volume:
+    """``array`` ``(X, Y, Z)`` or ``(X, Y, Z, channels)``; ``affine``, voxel to mm to the right, anterior, superior."""
+
+    array: NDArray[Any]
+    affine: NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One image with its label.
+
+    Attributes:
+        name: base name of the files to write.
+        subject: whose image it is; a subject is never in two splits.
+        images: a file for each channel.
+        label: the label file, or several files that each hold a part of the label.
+        group: stratum of the split (a diagnosis, a scanner); every split gets its share of each.
+    """
+
+    name: str
+    subject: str
+    images: tuple[Path, ...]
+    label: tuple[Path, ...]
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What is particular to a data set; :func:`data_scripts.core.command.run` does the rest.
+
+    Attributes:
+        key: name of the script.
+        title: name of the data set.
+        description: what it shows, with its reference.
+        licence: terms of use.
+        layout: what the official download looks like, shown when something is missing.
+        modality: name of each image channel.
+        labels: name of each label value written, from 0.
+        find_cases: the cases in the download's folder; raises :class:`SourceError` on what is missing.
+        root: names that find the data set's folder inside the one given, see ``archives.find_root``.
+        label_map: value in the download -> value written; by default they are the same.
+        read_image, read_label: how to read a case, where a file a channel and one label file do not do.
+        reorient: turn the axes to right, anterior, superior (the affine follows), where slices lie on an odd axis.
+        fractions: shares of the subjects in training, validation and test.
+        archive: name of the archive in MONAI's ``DecathlonDataset``, for ``--download``.
+    """
+
+    key: str
+    title: str
+    description: str
+    licence: str
+    layout: str
+    modality: tuple[str, ...]
+    labels: tuple[str, ...]
+    find_cases: Callable[[Path], list[Case]]
+    root: tuple[str, ...]
+    label_map: Mapping[int, int] | None = None
+    read_image: Callable[[Case], Volume] | None = None
+    read_label: Callable[[Case], Volume] | None = None
+    reorient: bool = False
+    fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)
+    archive: str | None = None

@@ -1,0 +1,71 @@
+"""What a conversion found: a table of the cases for programs, and a short text for people."""
+
+from __future__ import annotations
+
+import csv
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from .splitting import SPLITS
+
+__all__ = ["summarise", "write_table"]
+
+
+def write_table(datalist: Mapping[str, Any], records: Mapping[str, Mapping[str, Any]], path: Path) -> None:
+    """Write a row per case: split, subject, group, shape, spacing in mm, voxels of each class."""
+    names = list(datalist["labels"].values())
+    with path.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file, lineterminator="\n")
+        table.writerow(["case", "split", "subject", "group", "shape", "spacing_mm", *(f"voxels_{n}" for n in names)])
+        for split in SPLITS:
+            for entry in datalist[split]:
+                record = records[entry["case"]]
+                shape, size = _times(record["shape"]), _times(record["spacing"])
+                about = [entry["case"], split, entry["subject"], entry.get("group", ""), shape, size]
+                table.writerow([*about, *record["voxels"]])
+
+
+def summarise(datalist: Mapping[str, Any], records: Mapping[str, Mapping[str, Any]]) -> str:
+    """Cases and subjects per split, shapes, spacings, and voxels per class, as text."""
+    entries = {split: datalist[split] for split in SPLITS}
+    subjects = {split: {entry["subject"] for entry in chosen} for split, chosen in entries.items()}
+    cases = sum(map(len, entries.values()))
+    lines = [
+        f"{datalist['name']}: {cases} cases of {len(set().union(*subjects.values()))} subjects, "
+        f"split with seed {datalist['seed']}",
+        "",
+        f"{'split':<12}{'cases':>8}{'subjects':>10}",
+        *(f"{split:<12}{len(entries[split]):>8}{len(subjects[split]):>10}" for split in SPLITS),
+    ]
+    groups = sorted({entry["group"] for chosen in entries.values() for entry in chosen if "group" in entry})
+    for group in groups:
+        counts = [sum(entry["group"] == group for entry in entries[split]) for split in SPLITS]
+        lines.append(f"  group {group}: " + " / ".join(map(str, counts)) + " cases")
+    shapes = np.array([record["shape"] for record in records.values()])
+    lines += [
+        "",
+        f"shape       {_times(shapes.min(0))} to {_times(shapes.max(0))}, median {_times(np.median(shapes, 0))}",
+        f"spacing mm  {_most_common([_times(record['spacing']) for record in records.values()])}",
+        "",
+        f"{'class':<34}{'voxels':>14}{'share':>9}{'cases without':>15}",
+    ]
+    voxels = np.array([record["voxels"] for record in records.values()])
+    for value, name in enumerate(datalist["labels"].values()):
+        count = int(voxels[:, value].sum())
+        absent = int((voxels[:, value] == 0).sum())
+        lines.append(f"{value:>3} {name:<30}{count:>14}{count / voxels.sum():>9.3%}{absent:>15}")
+    return "\n".join(lines) + "\n"
+
+
+def _times(values: Sequence[float] | np.ndarray[Any, Any]) -> str:
+    return "x".join(f"{float(value):g}" for value in values)
+
+
+def _most_common(values: Sequence[str], shown: int = 4) -> str:
+    counted = Counter(values).most_common()
+    listed = [f"{value} ({count})" for value, count in counted[:shown]]
+    return ", ".join(listed) + (f" and {len(counted) - shown} others" if len(counted) > shown else "")
