@@ -6,49 +6,81 @@ from functools import lru_cache
 
 import torch
 
-__all__ = ["TAIL_RESOLUTION", "THRESHOLD", "coarse_edges", "coarse_of_fine", "fine_edges", "tail_bins"]
-
-TAIL_RESOLUTION = 24_000
-"""Bins a unit in the first and the last of the ``num_bins`` bins, where nearly all voxels of a volume lie."""
+__all__ = ["THRESHOLD", "coarse_edges", "coarse_of_fine", "fine_edges", "fine_index", "tail_bins"]
 
 THRESHOLD = 1e-3
-"""Probabilities up to this one are left out of thresholded class-wise errors (TACE); 24 / 24000, so a fine edge."""
+"""Probabilities up to this one are left out of thresholded class-wise errors (TACE); an edge of the fine bins."""
+
+# Bins a unit in the first and in the last of the ``num_bins`` bins, where nearly all voxels of a volume lie. The
+# second is one float32 less than 24000: rounded so, 1e-3 itself is in the 24th bin, and the next float32 is not.
+TAIL = 24_000.0
+TAIL_LOW = 23_999.998046875
+
+# The papers' 15 bins have the edges of torch.linspace(0, 1, 16), which lie up to 2 floats away from the nearest float32
+# to j / 15: above it in the lower half, below it for 8/15 ... 10/15. Factors one float32 beside 1 put p * num_bins on
+# the right side of the whole number on exactly those edges. They change within a bin, where nothing else does.
+BELOW_ONE = 1 - 2.0**-24
+ABOVE_ONE = 1 + 2.0**-24
+LOWER_HALF = 0.5 + 0.4 / 960
+UPPER_THIRD = 0.7 + 0.4 / 960
 
 
 def tail_bins(num_bins: int) -> int:
     """Number of finer bins that the first, and likewise the last, of ``num_bins`` bins is divided into.
 
-    Raises: ``ValueError`` unless ``num_bins`` is a multiple of 60 that divides 24000 and is at most 960.
+    Raises: ``ValueError`` unless ``num_bins`` is 60, 120, 240, 480 or 960.
 
     Example:
         >>> tail_bins(960)
         25
     """
-    if num_bins < 60 or num_bins % 60 or TAIL_RESOLUTION % num_bins or num_bins > 960:
-        raise ValueError(f"num_bins: expected one of 60, 120, 240, 300, 480, 600, 960, got {num_bins}")
-    return TAIL_RESOLUTION // num_bins
+    if num_bins not in (60, 120, 240, 480, 960):
+        raise ValueError(f"num_bins: expected 60, 120, 240, 480 or 960, got {num_bins}")
+    return int(TAIL) // num_bins
+
+
+def fine_index(p: torch.Tensor, num_bins: int) -> torch.Tensor:
+    """Fine bin of probabilities, float32 in [0, 1], as int32.
+
+    ``num_bins`` equal bins, of which the first and the last are divided once more to a width of 1/24000. A bin is
+    (lower, upper]; the first takes 0 as well. Only multiplications, so that it is the same on every device, and in
+    the compiled pass.
+
+    Example:
+        >>> fine_index(torch.tensor([0.0, 1e-3, 0.5, 1.0]), 960)
+        tensor([   0,   23,  503, 1007], dtype=torch.int32)
+    """
+    tail = tail_bins(num_bins)
+    factor = torch.where(
+        p < LOWER_HALF, BELOW_ONE * num_bins, torch.where(p < UPPER_THIRD, ABOVE_ONE * num_bins, num_bins)
+    )
+    middle = (p * factor).ceil().int() + (tail - 1)
+    low = (p * TAIL_LOW).ceil().int()
+    high = (num_bins + 2 * tail - 2) - ((1 - p) * TAIL).floor().int()
+    return torch.maximum(torch.minimum(low, middle), high).clamp_min(1) - 1
 
 
 @lru_cache(maxsize=8)
 def fine_edges(num_bins: int) -> torch.Tensor:
-    """Edges of the fine bins, float32, on the CPU, from 0 to 1.
+    """Upper edges of the fine bins after a 0: for each bin the largest float32 that :func:`fine_index` puts into it.
 
-    ``num_bins`` equal bins, of which the first and the last are divided once more to a width of 1/24000: one of
-    these edges is 1e-3. A bin is (lower, upper]; the first takes 0 as well. The 14 inner edges of the papers' 15 bins
-    are those of ``torch.linspace(0, 1, 16)``, which are up to 2 units in the last place away from the nearest float32
-    to ``j / 15``: a voxel lying on such an edge (a probability of 2/3, say) must fall where it fell in the papers.
-    All other edges are the nearest float32.
+    Every 1/15 it is the float32 of ``torch.linspace(0, 1, 16)``: a voxel lying on an edge of the papers' bins, with
+    a probability of 1/3 or 2/3, falls where it fell there. Elsewhere it is the nearest float32 or one beside it.
 
     Example:
         >>> edges = fine_edges(960)
         >>> len(edges) - 1, edges[:3].tolist()
         (1008, [0.0, 4.166...e-05, 8.333...e-05])
     """
-    tail = tail_bins(num_bins)
-    fine = torch.arange(tail + 1, dtype=torch.float64) / TAIL_RESOLUTION
-    inner = torch.arange(num_bins + 1, dtype=torch.float64) / num_bins
-    inner[:: num_bins // 15] = torch.linspace(0, 1, 16, dtype=torch.float32).double()
-    return torch.cat([fine[:-1], inner[1:-1], 1 - fine.flip(0)[1:]]).float()
+    bins = num_bins + 2 * tail_bins(num_bins) - 2
+    # The bit patterns of positive floats are ordered as they are: halve the interval that holds each edge.
+    low = torch.zeros(bins, dtype=torch.int32)
+    high = torch.ones(bins).view(torch.int32) + 1
+    for _ in range(31):
+        middle = low + (high - low) // 2
+        inside = fine_index(middle.view(torch.float32), num_bins) <= torch.arange(bins)
+        low, high = torch.where(inside, middle, low), torch.where(inside, high, middle)
+    return torch.cat([torch.zeros(1), low.view(torch.float32)])
 
 
 def _check_divisor(num_bins: int, coarse: int) -> None:

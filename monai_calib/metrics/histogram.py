@@ -8,6 +8,7 @@ import torch
 
 from monai_calib.metrics.bins import coarse_edges, coarse_of_fine, fine_edges
 from monai_calib.metrics.inputs import Activation, flatten_inputs
+from monai_calib.metrics.onepass import add_flat_compiled
 from monai_calib.metrics.serial import array_from_json, array_to_json
 from monai_calib.metrics.sums import PROBLEMS, Sums, add_flat
 from monai_calib.metrics.suspicion import looks_mistaken
@@ -120,7 +121,10 @@ class CalibrationHistogram:
             batch.problems[PROBLEMS.index("suspicious")] += looks_mistaken(
                 flat.prediction, self.activation, from_logits
             )
-        add_flat(batch, flat, self.num_bins, self.activation, from_logits, self.ignore_index)
+        if device.type == "cpu" and self.activation == "softmax":
+            add_flat_compiled(batch, flat, self.num_bins, from_logits, self.ignore_index)
+        else:
+            add_flat(batch, flat, self.num_bins, self.activation, from_logits, self.ignore_index)
         if device.type == "cpu":
             self._refuse(batch.problems, from_logits)
         if self.sums.count.device != device:

@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 
 import torch
 
-from monai_calib.metrics.bins import fine_edges
+from monai_calib.metrics.bins import fine_index
 from monai_calib.metrics.inputs import Activation, Flat
 
 __all__ = ["FIXED_POINT", "PROBLEMS", "SMALLEST_PROBABILITY", "Sums", "add_flat", "sum_tolerance"]
@@ -81,7 +81,6 @@ def add_flat(
     batch, classes, voxels = flat.prediction.shape
     elements = _SLAB_ELEMENTS.get(flat.prediction.device.type, _SLAB_ELEMENTS_ELSEWHERE)
     step = max(1, elements // classes)
-    inner_edges = fine_edges(num_bins)[1:-1].to(flat.prediction.device, non_blocking=True)
     tolerance = sum_tolerance(flat.prediction.dtype)
     for b in range(batch):
         for start in range(0, voxels, step):
@@ -90,9 +89,9 @@ def add_flat(
             label = flat.label[b, ..., part]
             keep = torch.ones_like(x[0], dtype=torch.bool) if flat.mask is None else flat.mask[b, part] != 0
             if activation == "softmax":
-                _add_softmax(sums, x, label, keep, inner_edges, from_logits, ignore_index, tolerance)
+                _add_softmax(sums, x, label, keep, num_bins, from_logits, ignore_index, tolerance)
             else:
-                _add_sigmoid(sums, x, label, keep, inner_edges, from_logits, ignore_index)
+                _add_sigmoid(sums, x, label, keep, num_bins, from_logits, ignore_index)
 
 
 def class_numbers(label: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
@@ -109,7 +108,7 @@ def _add_softmax(
     x: torch.Tensor,
     label: torch.Tensor,
     keep: torch.Tensor,
-    inner_edges: torch.Tensor,
+    num_bins: int,
     from_logits: bool,
     ignore_index: int | None,
     tolerance: float,
@@ -128,11 +127,11 @@ def _add_softmax(
 
     top, winner = p.max(0, keepdim=True)
     hit = (winner == number) & use
-    _add_bins(sums, torch.cat([p, top]), use, inner_edges)
+    _add_bins(sums, torch.cat([p, top]), use, num_bins)
     true = p.gather(0, number)
     bins = sums.hits.shape[1]
     for row, where, weight in ((number, true, use[None]), (torch.full_like(number, classes), top, hit)):
-        index = row * bins + torch.bucketize(where, inner_edges)
+        index = row * bins + fine_index(where, num_bins)
         sums.hits.view(-1).scatter_add_(0, index[0], weight[0].long())
 
     if from_logits:
@@ -150,7 +149,7 @@ def _add_sigmoid(
     x: torch.Tensor,
     label: torch.Tensor,
     keep: torch.Tensor,
-    inner_edges: torch.Tensor,
+    num_bins: int,
     from_logits: bool,
     ignore_index: int | None,
 ) -> None:
@@ -164,7 +163,7 @@ def _add_sigmoid(
     p = torch.where(use, p, 0).clamp(0, 1)
     y = (label == 1) & use
 
-    index = _add_bins(sums, p, use, inner_edges)
+    index = _add_bins(sums, p, use, num_bins)
     sums.hits.view(-1).scatter_add_(0, index.view(-1), y.reshape(-1).long())
 
     true = torch.where(y, p, 1 - p)
@@ -176,10 +175,10 @@ def _add_sigmoid(
     _add_rest(sums, nll, (1 - true).square(), use, keep, finite, proper, bad_label, zero)
 
 
-def _add_bins(sums: Sums, p: torch.Tensor, use: torch.Tensor, inner_edges: torch.Tensor) -> torch.Tensor:
+def _add_bins(sums: Sums, p: torch.Tensor, use: torch.Tensor, num_bins: int) -> torch.Tensor:
     """Count the rows ``p (rows, n)``; return the flat index of each of their bins."""
     rows, bins = sums.count.shape
-    index = torch.bucketize(p, inner_edges) + bins * torch.arange(rows, device=p.device)[:, None]
+    index = fine_index(p, num_bins) + bins * torch.arange(rows, device=p.device)[:, None]
     flat = index.view(-1)
     sums.count.view(-1).scatter_add_(0, flat, use.long().expand(rows, -1).reshape(-1))
     fixed = torch.zeros(rows * bins, dtype=torch.int64, device=p.device)
