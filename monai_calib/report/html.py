@@ -17,7 +17,7 @@ from ..version import __version__
 from .comparison import Comparison, Measure, Method, compare
 from .figures import COLOURS, Figure, class_distribution, distribution, overlap_scatter, p_text, ranking_diagram
 from .findings import Findings, findings, pair_cells, reading, tests_csv
-from .reliability import overlaid_reliability, reliability_of_runs
+from .reliability import overlaid_reliability, read_bins, reliability_of_runs
 from .runs import Protocol, read_runs, region_in_words
 from .slices import case_views, class_colour
 from .tables import ResultTable, figure_text, latex_text, result_csv, result_table
@@ -122,8 +122,9 @@ def _section(comparison: Comparison, protocol: Protocol, region: str, overlap_fi
     readings = tuple(reading(table, _of_table(comparison, table, all_tests)) for table in tables)
     figures: list[Figure | None] = []
     more: list[Figure | None] = []
+    bins = {run: read_bins(run, region, protocol.num_bins or 15) for run in comparison.runs}
     if comparison.methods:
-        figures.append(overlaid_reliability(comparison, protocol, region))
+        figures.append(overlaid_reliability(comparison, protocol, region, bins))
         if measures:
             dsc = [measure for measure in comparison.overlap_measures() if measure.kind == "dsc"]
             if dsc:
@@ -135,9 +136,10 @@ def _section(comparison: Comparison, protocol: Protocol, region: str, overlap_fi
         more += [distribution(comparison, measure) for measure in measures[1:]]
         more += [class_distribution(comparison, measure) for measure in measures]
         more += [
-            overlaid_reliability(comparison, protocol, region, index) for index in range(len(comparison.class_names))
+            overlaid_reliability(comparison, protocol, region, bins, index)
+            for index in range(len(comparison.class_names))
         ]
-    more += reliability_of_runs(comparison, protocol, region)
+    more += reliability_of_runs(comparison, protocol, region, bins)
     return Section(
         f"Protocol {protocol.name}: {region_in_words(region)}",
         tables,

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from monai_calib.metrics import CalibrationHistogram
+from monai_calib.metrics import Bins, CalibrationHistogram
 
 from .comparison import Comparison
 from .figures import NEUTRAL, Figure, new_plot, plain, style, transparent
@@ -18,6 +18,8 @@ from .statistics import bootstrap_ratio
 from .tables import csv_text
 
 __all__ = ["Curve", "overlaid_reliability", "read_bins", "reliability_of_runs"]
+
+Bins4 = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -32,27 +34,31 @@ class Curve:
     high: NDArray[np.float64]
 
 
-def read_bins(run: Run, region: str, num_bins: int, class_index: int | None) -> NDArray[np.float64] | None:
-    """Voxels, hits and summed confidence ``(cases, 3, num_bins)`` of a run in a region; None if it has none there.
+def read_bins(run: Run, region: str, num_bins: int) -> NDArray[np.float64] | None:
+    """Voxels, hits and summed confidence of a run in a region, or None if it has none there.
 
-    ``class_index=None`` is the top label, which a multi-label run does not have.
-
+    Shape: ``(cases, rows, 3, num_bins)``; a row for each class and a last one for the top label, which a multi-label
+    run does not have.
     Raises: :class:`~monai_calib.report.runs.RunError` if a histogram cannot be read.
     """
     if region not in run.histograms:
         return None
-    rows = []
+    cases = []
     for case, saved in zip(run.cases, run.histograms[region], strict=True):
         try:
             hist = CalibrationHistogram.from_json(dict(saved))
-            if class_index is None and hist.activation == "sigmoid":
-                return None
-            bins = hist.bins(num_bins, class_index)
+            rows: list[int | None] = list(range(hist.num_classes))
+            if hist.activation != "sigmoid":
+                rows.append(None)
+            cases.append([_columns(hist.bins(num_bins, row)) for row in rows])
         except (KeyError, TypeError, ValueError) as error:
             path = run.folder / "eval" / "calibration.json"
             raise RunError(f"{path}: histogram of case {case}, region {region}, cannot be read: {error}") from error
-        rows.append(np.stack([bins.count.double().numpy(), bins.hits.double().numpy(), bins.confidence.numpy()]))
-    return np.stack(rows)
+    return np.array(cases)
+
+
+def _columns(bins: Bins) -> NDArray[np.float64]:
+    return np.stack([bins.count.double().numpy(), bins.hits.double().numpy(), bins.confidence.numpy()])
 
 
 def curve(bins: NDArray[np.float64], subjects: Sequence[str], num_runs: int = 1) -> Curve:
@@ -69,46 +75,56 @@ def curve(bins: NDArray[np.float64], subjects: Sequence[str], num_runs: int = 1)
 
 
 def overlaid_reliability(
-    comparison: Comparison, protocol: Protocol, region: str, class_index: int | None = None
+    comparison: Comparison, protocol: Protocol, region: str, bins: Mapping[Run, Bins4 | None], row: int | None = None
 ) -> Figure | None:
-    """One diagram for all methods, each with the voxels of its seeds together; None without histograms."""
-    num_bins = protocol.num_bins or 15
+    """One diagram for all methods, each with the voxels of its seeds together; None without histograms.
+
+    Args:
+        comparison: whose methods are drawn.
+        protocol: which names the figure.
+        region: likewise.
+        bins: of each run, from :func:`read_bins`.
+        row: a class, or None for the top label.
+    """
     named = []
     for index, method in enumerate(comparison.methods):
-        read = [read_bins(run, region, num_bins, class_index) for run in method.runs]
-        bins = [item for item in read if item is not None]
-        if bins:
-            subjects = [
-                subject
-                for run, item in zip(method.runs, read, strict=True)
-                if item is not None
-                for subject in run.subjects
-            ]
-            named.append((method.label, index, curve(np.concatenate(bins), subjects, len(bins))))
+        runs = [run for run in method.runs if _has(bins[run], comparison, row)]
+        if runs:
+            together = np.concatenate([_row(bins[run], row) for run in runs])
+            subjects = [subject for run in runs for subject in run.subjects]
+            named.append((method.label, index, curve(together, subjects, len(runs))))
     if not named:
         return None
-    whose = "" if class_index is None else f" of {comparison.class_names[class_index]}"
-    key = f"reliability-{protocol.name}-{region}" + ("" if class_index is None else f"-class{class_index}")
+    whose = "" if row is None else f" of {comparison.class_names[row]}"
+    key = f"reliability-{protocol.name}-{region}" + ("" if row is None else f"-class{row}")
     return _diagram(key, f"Reliability{whose}, {region_in_words(region)}", named, banded=len(named) <= 4)
 
 
-def reliability_of_runs(comparison: Comparison, protocol: Protocol, region: str) -> list[Figure]:
+def reliability_of_runs(
+    comparison: Comparison, protocol: Protocol, region: str, bins: Mapping[Run, Bins4 | None]
+) -> list[Figure]:
     """One diagram a method with each of its runs, those that did not converge included."""
-    num_bins = protocol.num_bins or 15
     figures = []
     for number, method in enumerate((*comparison.methods, *comparison.failed)):
         named = []
         for index, run in enumerate((*method.runs, *method.failed)):
-            bins = read_bins(run, region, num_bins, None)
-            if bins is not None:
+            if _has(bins[run], comparison, None):
                 note = ", did not converge" if run in method.failed else ""
-                named.append((f"seed {run.seed}{note}", index, curve(bins, run.subjects)))
+                named.append((f"seed {run.seed}{note}", index, curve(_row(bins[run], None), run.subjects)))
         if named:
             key = f"reliability-{protocol.name}-{region}-method{number}"
-            figures.append(
-                _diagram(key, f"{method.label}: reliability of each run, {region_in_words(region)}", named, banded=True)
-            )
+            title = f"{method.label}: reliability of each run, {region_in_words(region)}"
+            figures.append(_diagram(key, title, named, banded=True))
     return figures
+
+
+def _has(bins: Bins4 | None, comparison: Comparison, row: int | None) -> bool:
+    return bins is not None and (row is not None or bins.shape[1] > len(comparison.class_names))
+
+
+def _row(bins: Bins4 | None, row: int | None) -> NDArray[np.float64]:
+    assert bins is not None
+    return bins[:, -1 if row is None else row]
 
 
 def _diagram(key: str, title: str, named: Sequence[tuple[str, int, Curve]], banded: bool) -> Figure:

@@ -36,9 +36,9 @@ class Protocol:
     measures: tuple[str, ...]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Run:
-    """One evaluated run.
+    """One evaluated run; equal to itself only.
 
     ``values[name]`` has one figure a case, ``class_values[name]`` one a case and class, with NaN where undefined;
     both in the order of ``cases``. ``dsc`` and ``hd95_mm`` are among them when the run measured them.

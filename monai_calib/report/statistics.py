@@ -7,6 +7,7 @@ are the thousands of voxels of one volume.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from itertools import combinations
 from typing import NamedTuple
 
@@ -60,10 +61,13 @@ class Ranking(NamedTuple):
     num_subjects: int
 
 
+@lru_cache(maxsize=8)
 def _resamples(num_subjects: int, num_samples: int, seed: int) -> NDArray[np.float64]:
     """How often each subject is drawn, ``(num_samples, num_subjects)``; every row sums to the number of subjects."""
     chance = np.full(num_subjects, 1.0 / num_subjects)
-    return np.random.default_rng(seed).multinomial(num_subjects, chance, size=num_samples).astype(np.float64)
+    drawn = np.random.default_rng(seed).multinomial(num_subjects, chance, size=num_samples).astype(np.float64)
+    drawn.setflags(write=False)
+    return drawn
 
 
 def _sum_by_subject(values: NDArray[np.float64], index: NDArray[np.intp], num_subjects: int) -> NDArray[np.float64]:
