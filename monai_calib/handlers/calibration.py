@@ -7,15 +7,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import ignite.distributed as idist
 import torch
 from ignite.engine import Engine
 from ignite.metrics.metric import reinit__is_reduced
 from monai.handlers import from_engine
 
 from monai_calib.handlers.calibration_file import write_calibration_file
-from monai_calib.handlers.case_metric import CaseMetric, gather_lists, mean_without_nan
+from monai_calib.handlers.case_metric import CaseMetric, mean_without_nan
 from monai_calib.handlers.cases import Case, index_map
+from monai_calib.handlers.ranks import gather_lists, rank
 from monai_calib.metrics.histogram import CalibrationHistogram
 from monai_calib.metrics.inputs import Activation
 from monai_calib.metrics.protocols import METRICS, Figure, Protocol, resolve_protocols
@@ -159,7 +159,7 @@ class CalibrationHandler(CaseMetric):
 
     def completed(self, engine: Engine, name: str = "") -> None:
         super().completed(engine, name)
-        if self.output_dir is not None and idist.get_rank() == 0:
+        if self.output_dir is not None and rank() == 0:
             write_calibration_file(
                 self.output_dir / f"{self.prefix}calibration.json",
                 run=self.run,
@@ -177,7 +177,7 @@ class CalibrationHandler(CaseMetric):
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         super().load_state_dict(state_dict)
-        if idist.get_rank() == 0:
+        if rank() == 0:
             for name, histogram in self._pooled.items():
                 histogram.load_state_dict(state_dict["pooled"][name])
             self._histograms = list(state_dict["histograms"])

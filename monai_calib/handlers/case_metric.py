@@ -7,16 +7,15 @@ from abc import abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import ignite.distributed as idist
 import torch
-import torch.distributed as dist
 from ignite.engine import Engine
 from ignite.metrics import Metric
 from ignite.metrics.metric import EpochWise, MetricUsage, reinit__is_reduced, sync_all_reduce
 
 from monai_calib.handlers.cases import Case, cases_of_iteration
+from monai_calib.handlers.ranks import gather_lists, rank
 
-__all__ = ["CaseMetric", "gather_lists", "lower_is_better", "mean_without_nan"]
+__all__ = ["CaseMetric", "lower_is_better", "mean_without_nan"]
 
 
 class CaseMetric(Metric):
@@ -119,7 +118,7 @@ class CaseMetric(Metric):
         """Go on from :meth:`state_dict`. The first rank takes it over and the others start empty, so that sums over
         ranks are those that were saved."""
         self.reset()
-        if idist.get_rank() == 0:
+        if rank() == 0:
             self._sums, self._counts = state_dict["sums"].clone(), state_dict["counts"].clone()
             self._num_cases, self._rows = int(state_dict["num_cases"]), list(state_dict["rows"])
 
@@ -157,12 +156,3 @@ def mean_without_nan(values: Sequence[float]) -> float:
     """
     kept = [v for v in values if not math.isnan(v)]
     return math.fsum(kept) / len(kept) if kept else math.nan
-
-
-def gather_lists(items: list[Any]) -> list[Any]:
-    """The ranks' lists one after the other, in rank order, on every rank; an empty list is welcome."""
-    if not (dist.is_available() and dist.is_initialized()):
-        return items
-    gathered: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(gathered, items)
-    return [item for part in gathered for item in part]

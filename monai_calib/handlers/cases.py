@@ -7,11 +7,12 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-import ignite.distributed as idist
 import torch
 from monai.data import MetaTensor
 from monai.data.utils import affine_to_spacing
 from monai.utils import ImageMetaKey
+
+from monai_calib.handlers.ranks import rank, world_size
 
 __all__ = ["Case", "as_tensor", "cases_of_iteration", "index_map"]
 
@@ -108,8 +109,8 @@ def _file_name(image: Any, prediction: Any, label: Any, index: int) -> str:
 
 
 def _number(number: int) -> str:
-    rank = f"rank{idist.get_rank()}_" if idist.get_world_size() > 1 else ""
-    return f"{rank}case_{number:04d}"
+    owner = f"rank{rank()}_" if world_size() > 1 else ""
+    return f"{owner}case_{number:04d}"
 
 
 def _spacing(batch: Any, index: int, ndim: int) -> tuple[float, ...] | None:

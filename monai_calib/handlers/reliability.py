@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import ignite.distributed as idist
 from ignite.engine import Engine, Events
 from monai.utils import optional_import
 
 from monai_calib.handlers.calibration import CalibrationHandler
+from monai_calib.handlers.ranks import rank
 from monai_calib.metrics.errors import ece
 from monai_calib.metrics.histogram import CalibrationHistogram
 from monai_calib.metrics.reliability import reliability_curve
@@ -67,7 +67,7 @@ class ReliabilityDiagramHandler:
         engine.add_event_handler(Events.EPOCH_COMPLETED, self)
 
     def __call__(self, engine: Engine) -> None:
-        if idist.get_rank() != 0:
+        if rank() != 0:
             return
         for region in self.regions:
             name = self.calibration.prefix + self.calibration.region_name(region)

@@ -1,0 +1,37 @@
+"""The processes of a distributed run, as the handlers see them.
+
+PyTorch's own functions, not ignite's: ignite's first call in a process sets up a group and waits for all others, and a
+handler that asks for its rank in the middle of an epoch must not wait.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch.distributed as dist
+
+__all__ = ["gather_lists", "rank", "world_size"]
+
+
+def rank() -> int:
+    """The number of this process, 0 without a process group."""
+    return dist.get_rank() if dist.is_available() and dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """How many processes there are, 1 without a process group."""
+    return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
+
+
+def gather_lists(items: list[Any]) -> list[Any]:
+    """The ranks' lists one after the other, in rank order, on every rank; an empty list is welcome.
+
+    Example:
+        >>> gather_lists(["scan_1", "scan_2"])
+        ['scan_1', 'scan_2']
+    """
+    if world_size() == 1:
+        return items
+    gathered: list[Any] = [None] * world_size()
+    dist.all_gather_object(gathered, items)
+    return [item for part in gathered for item in part]
