@@ -299,6 +299,6 @@ def add_flat_compiled(sums: Sums, flat: Flat, num_bins: int, from_logits: bool, 
             for count, hits, confidence, scores, problems in on_threads(kernel, size):
                 sums.count += torch.from_numpy(count)
                 sums.hits += torch.from_numpy(hits)
-                sums.confidence += torch.from_numpy(confidence) / FIXED_POINT
+                sums.confidence += torch.from_numpy(confidence).double() / FIXED_POINT
                 sums.scores += torch.from_numpy(scores)
                 sums.problems += torch.from_numpy(problems)
