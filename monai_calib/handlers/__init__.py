@@ -5,6 +5,7 @@ from .case_metric import lower_is_better
 from .checkpoint import TrainingCheckpoint
 from .composites import BRATS_COMPOSITES, CompositeHandler
 from .guard import NonFiniteGuard
+from .multipliers import MultiplierHandler
 from .progress import EpochProgress
 from .reliability import ReliabilityDiagramHandler
 from .schedule import AlphaSchedule
@@ -16,6 +17,7 @@ __all__ = [
     "CalibrationHandler",
     "CompositeHandler",
     "EpochProgress",
+    "MultiplierHandler",
     "NonFiniteGuard",
     "ReliabilityDiagramHandler",
     "SurfaceHandler",
