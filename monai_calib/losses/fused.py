@@ -1,9 +1,10 @@
-"""The fast path: cross-entropy, penalty and their gradient in one sweep over the logits, compiled, on the CPU.
+"""The fast path: cross-entropy, penalty and their gradient in one sweep over the logits.
 
-The plain formulas of the other files read the logits a dozen times and write as many tensors of their size. Here a
-plane of voxels is counted (how many neighbours have which label: integers, running sums along each axis) and, while
-the counts are in the cache, read once: maximum, exponentials, loss, penalty, and the gradient, which is all that is
-kept for the backward pass. Figures agree with the plain formulas to rounding; a test holds the two together.
+The plain formulas of the other files read the logits a dozen times and write as many tensors of their size. Here the
+logits are read once: maximum, exponentials, loss, penalty, and the gradient, which is all that is kept for the
+backward pass. On the CPU the sweep is compiled (:mod:`.kernels`) and counts neighbours on its way; elsewhere it goes
+in slabs of PyTorch operations (:mod:`.slabs`). Figures agree with the plain formulas to rounding; a test holds the
+three together.
 """
 
 from __future__ import annotations
@@ -21,34 +22,39 @@ from monai_calib.compiled import BLOCK, on_threads
 
 from .kernels import ENTROPY, NOTHING, sweep_planes
 from .neighborhood import outer_voxels, window
+from .slabs import run_slabs
 
 if TYPE_CHECKING:
     from .base import ConstrainedLoss
     from .target import Target
 
-__all__ = ["Term", "disabled", "evaluate", "sweep"]
+__all__ = ["Term", "evaluate", "sweep", "using"]
 
 _OUTSIDE = {"replicate": 0, "background": 1, "zeros": 2}
 
-_enabled = True
+_path: str | None = None
 
 
 @contextmanager
-def disabled() -> Iterator[None]:
-    """Compute with the plain formulas, which can be differentiated twice.
+def using(path: str) -> Iterator[None]:
+    """Compute with the ``"plain"`` formulas, which can be differentiated twice, in ``"slabs"``, or ``"compiled"``.
+
+    Without it the fastest that can read the logits is taken.
 
     Example:
         >>> from monai_calib.losses import build_loss
-        >>> with disabled():
+        >>> with using("plain"):
         ...     build_loss("nacl")(torch.zeros(1, 2, 8), torch.zeros(1, 1, 8)).item()
         0.7431...
     """
-    global _enabled
-    before, _enabled = _enabled, False
+    global _path
+    if path not in ("plain", "slabs", "compiled"):
+        raise ValueError(f"path must be 'plain', 'slabs' or 'compiled', got {path!r}.")
+    before, _path = _path, path
     try:
         yield
     finally:
-        _enabled = before
+        _path = before
 
 
 class Term(NamedTuple):
@@ -67,17 +73,18 @@ class Term(NamedTuple):
     prior: Tensor | None = None
 
 
-def _readable(logits: Tensor) -> bool:
-    """Whether the compiled sweep can read these logits: float32 on the CPU, in eager mode, with voxels in it."""
-    return (
-        not torch.compiler.is_compiling()
-        and _enabled
-        and logits.device.type == "cpu"
-        and logits.dtype == torch.float32
-        and logits.numel() > 0
-        and logits.shape[1] < 255
-        and not torch._C._functorch.peek_interpreter_stack()
-    )
+def _chosen(logits: Tensor) -> str:
+    """The path for these logits: neither sweep reads float64, a graph being traced, or no voxels at all."""
+    if (
+        torch.compiler.is_compiling()
+        or logits.dtype != torch.float32
+        or logits.device.type == "meta"
+        or logits.numel() == 0
+        or torch._C._functorch.peek_interpreter_stack()
+    ):
+        return "plain"
+    compiled = logits.device.type == "cpu" and logits.shape[1] < 255
+    return _path or ("compiled" if compiled else "slabs")
 
 
 def evaluate(loss: ConstrainedLoss, logits: Tensor, target: Target) -> Tensor | None:
@@ -87,7 +94,8 @@ def evaluate(loss: ConstrainedLoss, logits: Tensor, target: Target) -> Tensor | 
     numbers, reduced to a mean or a sum.
     """
     primary = getattr(loss.primary, "compiled", False) is True
-    if not primary or target.soft is not None or loss.reduction == "none" or not _readable(logits):
+    path = _chosen(logits)
+    if path == "plain" or not primary or target.soft is not None or loss.reduction == "none":
         return None
     term: Term | None = Term(NOTHING)
     first_class = 0
@@ -108,24 +116,33 @@ def evaluate(loss: ConstrainedLoss, logits: Tensor, target: Target) -> Tensor | 
     if outer and not counted:
         mass_penalty = outer_voxels(target.marked, loss.kernel_size, target.ignore).float()
         mass_penalty = mass_penalty if known is None else mass_penalty * known
-    scale_ce, scale_penalty = loss.lambda_ce, loss.alpha / (target.num_classes - first_class)
+    scale_ce: float | Tensor = loss.lambda_ce
+    scale_penalty: float | Tensor = loss.alpha / (target.num_classes - first_class)
     if loss.reduction == "mean":
         voxels = target.index.numel()
-        scale_ce /= (voxels if mass_ce is None else float(mass_ce.sum())) or 1.0
-        scale_penalty /= (voxels if known is None else float(known.sum())) or 1.0
-    return sweep(logits, target.index, term, scale_ce, scale_penalty, mass_ce, mass_penalty, first_class, counted)
+        scale_ce = scale_ce / (voxels if mass_ce is None else _total(mass_ce))
+        scale_penalty = scale_penalty / (voxels if known is None else _total(known))
+    chosen = (mass_ce, mass_penalty, first_class, counted)
+    return sweep(logits, target.index, term, scale_ce, scale_penalty, *chosen, path=path)
+
+
+def _total(mass: Tensor) -> float | Tensor:
+    """The sum, or 1 where it is 0; a tensor where looking at it would make the host wait."""
+    total = mass.sum()
+    return (float(total) or 1.0) if mass.device.type == "cpu" else torch.where(total > 0, total, 1.0)
 
 
 def sweep(
     logits: Tensor,
     index: Tensor,
     term: Term,
-    scale_ce: float,
-    scale_penalty: float,
+    scale_ce: float | Tensor,
+    scale_penalty: float | Tensor,
     mass_ce: Tensor | None = None,
     mass_penalty: Tensor | None = None,
     first_class: int = 0,
     outer_only: bool = False,
+    path: str = "compiled",
 ) -> Tensor:
     """``scale_ce * sum_i mass_ce_i CE_i + scale_penalty * sum_ik mass_penalty_i penalty_ik`` with its gradient.
 
@@ -139,31 +156,33 @@ def sweep(
         mass_penalty: likewise for the penalty.
         first_class: 1 leaves the background out of the penalty.
         outer_only: keep the penalty where the counted window holds more than one label.
+        path: ``"compiled"`` or ``"slabs"``.
     """
     arguments = (index, term, scale_ce, scale_penalty, mass_ce, mass_penalty, first_class, outer_only)
-    value: Tensor = _Sweep.apply(logits, arguments)
+    value: Tensor = _Sweep.apply(logits, path, arguments)
     return value
 
 
 class _Sweep(torch.autograd.Function):
     @staticmethod
-    def forward(ctx: Any, logits: Tensor, arguments: tuple[Any, ...]) -> Tensor:
-        wanted = ctx.needs_input_grad[0]
-        gradient = torch.empty(logits.shape, dtype=torch.float32) if wanted else logits.new_empty(0)
-        value = _run(logits.detach().contiguous(), gradient, *arguments)
-        if wanted:
+    def forward(ctx: Any, logits: Tensor, path: str, arguments: tuple[Any, ...]) -> Tensor:
+        run = run_slabs if path == "slabs" else _run_compiled
+        value, gradient = run(logits.detach().contiguous(), ctx.needs_input_grad[0], *arguments)
+        if gradient is not None:
             ctx.save_for_backward(gradient)
-        return torch.tensor(value, dtype=torch.float32)
+        return torch.as_tensor(value, dtype=torch.float32)
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
         if torch.is_grad_enabled():
             raise RuntimeError(
-                "The compiled loss keeps its gradient, not its graph, and cannot be differentiated twice: compute it "
-                "within monai_calib.losses.fused.disabled()."
+                "The fast path keeps the loss's gradient, not its graph, and cannot be differentiated twice: compute "
+                "the loss within monai_calib.losses.fused.using('plain')."
             )
         (gradient,) = ctx.saved_tensors
-        return (gradient if gradients[0] == 1 else gradient * gradients[0]), None
+        # on the CPU a look is free and spares a pass over the gradient
+        untouched = gradient.device.type == "cpu" and bool(gradients[0] == 1)
+        return (gradient if untouched else gradient * gradients[0]), None, None
 
 
 def _as_planes(sizes: Sequence[int]) -> tuple[int, int, int]:
@@ -173,9 +192,9 @@ def _as_planes(sizes: Sequence[int]) -> tuple[int, int, int]:
     return (sizes[0], 1, sizes[1]) if len(sizes) == 2 else (1, 1, sizes[0])
 
 
-def _run(
+def _run_compiled(
     logits: Tensor,
-    gradient: Tensor,
+    wanted: bool,
     index: Tensor,
     term: Term,
     scale_ce: float,
@@ -184,7 +203,8 @@ def _run(
     mass_penalty: Tensor | None,
     first_class: int,
     outer_only: bool,
-) -> float:
+) -> tuple[float, Tensor | None]:
+    gradient = torch.empty_like(logits) if wanted else None
     batch, classes, *spatial = logits.shape
     shape = _as_planes(spatial)
     sizes, padding = term.counted if term.counted is not None else ((1,) * len(spatial), "replicate")
@@ -198,7 +218,7 @@ def _run(
 
     arrays = (
         by_class(logits),
-        by_class(gradient if gradient.numel() else None),
+        by_class(gradient),
         by_voxel(index),
         by_voxel(mass_ce),
         by_voxel(mass_penalty),
@@ -214,4 +234,5 @@ def _run(
 
     # a thread is worth its start for some ten thousand logits
     parts = on_threads(planes, batch * depth, smallest=max(1, 16 * BLOCK // (size * classes)), step=1)
-    return scale_ce * math.fsum(p[0] for p in parts) + scale_penalty * math.fsum(p[1] for p in parts)
+    value = scale_ce * math.fsum(p[0] for p in parts) + scale_penalty * math.fsum(p[1] for p in parts)
+    return value, gradient

@@ -1,4 +1,4 @@
-"""The compiled sweep equals the plain formulas, whatever the layout of its input."""
+"""The sweeps, compiled and in slabs, equal the plain formulas, whatever the layout of its input."""
 
 from __future__ import annotations
 
@@ -38,31 +38,28 @@ VARIANTS: list[tuple[str, dict[str, Any]]] = [
 ]
 
 
-def _both(
+def _each(
     loss: ConstrainedLoss, logits: torch.Tensor, label: torch.Tensor, image: torch.Tensor | None = None
 ) -> list[tuple[torch.Tensor, torch.Tensor]]:
-    """Value and gradient, compiled and plain."""
+    """Value and gradient: compiled, in slabs, and by the plain formula."""
     results = []
-    for plain in (False, True):
+    for path in ("compiled", "slabs", "plain"):
         inner = logits.detach().requires_grad_()
-        if plain:
-            with fused.disabled():
-                value = loss(inner, label, image=image)
-                value.backward()
-        else:
+        with fused.using(path):
             value = loss(inner, label, image=image)
-            value.backward()
+        value.backward()
         assert inner.grad is not None
         results.append((value.detach(), inner.grad))
     return results
 
 
 def _agree(results: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
-    (value, gradient), (plain_value, plain_gradient) = results
-    assert value.dtype == plain_value.dtype
-    torch.testing.assert_close(value, plain_value, rtol=1e-6, atol=1e-6)
+    *fast, (plain_value, plain_gradient) = results
     largest = plain_gradient.abs().max().item()
-    torch.testing.assert_close(gradient, plain_gradient, rtol=1e-5, atol=1e-6 * max(largest, 1e-12))
+    for value, gradient in fast:
+        assert value.dtype == plain_value.dtype
+        torch.testing.assert_close(value, plain_value, rtol=1e-6, atol=1e-6)
+        torch.testing.assert_close(gradient, plain_gradient, rtol=1e-5, atol=1e-6 * max(largest, 1e-12))
 
 
 @pytest.mark.parametrize(("name", "arguments"), VARIANTS, ids=str)
@@ -73,10 +70,10 @@ def test_equals_the_plain_formula(name: str, arguments: dict[str, Any], shape: t
     if "weight" in arguments:
         arguments = {**arguments, "weight": torch.rand(classes) + 0.1}
     logits, label = 3 * torch.randn(shape), torch.randint(0, classes, (batch, 1, *spatial))
-    _agree(_both(build_loss(name, **arguments), logits, label, torch.rand(batch, 2, *spatial)))
+    _agree(_each(build_loss(name, **arguments), logits, label, torch.rand(batch, 2, *spatial)))
     label[label == 1] = 250
     ignoring = build_loss(name, ignore_index=250, **arguments)
-    _agree(_both(ignoring, logits, label, torch.rand(batch, 2, *spatial)))
+    _agree(_each(ignoring, logits, label, torch.rand(batch, 2, *spatial)))
 
 
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
@@ -84,7 +81,7 @@ def test_equals_the_plain_formula(name: str, arguments: dict[str, Any], shape: t
 def test_half_precision_logits(name: str, dtype: torch.dtype) -> None:
     loss = build_loss(name)
     logits, label = (3 * torch.randn(2, 4, 16, 17)).to(dtype), torch.randint(0, 4, (2, 1, 16, 17))
-    (value, gradient), (plain_value, plain_gradient) = _both(loss, logits, label)
+    (value, gradient), _, (plain_value, plain_gradient) = _each(loss, logits, label)
     assert gradient.dtype == dtype
     torch.testing.assert_close(value, plain_value, rtol=1e-6, atol=1e-6)
     torch.testing.assert_close(gradient, plain_gradient)
@@ -104,17 +101,17 @@ def test_counts_on_the_way_equal_the_neighbourhood_operator(
     generator = torch.Generator().manual_seed(seed)
     logits = torch.randn(2, 3, *shape, generator=generator)
     label = torch.randint(0, 3, (2, 1, *shape), generator=generator)
-    _agree(_both(NACLLoss(kernel_size=window, padding=padding, alpha=1.0), logits, label))
+    _agree(_each(NACLLoss(kernel_size=window, padding=padding, alpha=1.0), logits, label))
 
 
 def test_layouts_slices_and_memory_formats() -> None:
     loss = build_loss("dice_ce+nacl_outer", alpha=1.0)
     dense = torch.randn(2, 3, 12, 14, 16)
     label = torch.randint(0, 3, (2, 1, 12, 14, 16))
-    _agree(_both(loss, dense.contiguous(memory_format=torch.channels_last_3d), label))
-    _agree(_both(loss, dense.transpose(2, 3), label.transpose(2, 3)))
-    _agree(_both(loss, dense[..., ::2], label[..., ::2]))
-    _agree(_both(loss, dense[:, :1], torch.zeros_like(label)))
+    _agree(_each(loss, dense.contiguous(memory_format=torch.channels_last_3d), label))
+    _agree(_each(loss, dense.transpose(2, 3), label.transpose(2, 3)))
+    _agree(_each(loss, dense[..., ::2], label[..., ::2]))
+    _agree(_each(loss, dense[:, :1], torch.zeros_like(label)))
 
 
 def test_scaled_and_repeated_backward() -> None:
@@ -131,9 +128,9 @@ def test_scaled_and_repeated_backward() -> None:
 def test_double_backward_says_what_to_do_and_works_there() -> None:
     loss = build_loss("nacl", distance_type="l2")
     logits, label = torch.randn(1, 3, 8, requires_grad=True), torch.randint(0, 3, (1, 1, 8))
-    with pytest.raises(RuntimeError, match=r"within monai_calib\.losses\.fused\.disabled"):
+    with pytest.raises(RuntimeError, match=r"within monai_calib\.losses\.fused\.using"):
         torch.autograd.grad(loss(logits, label), logits, create_graph=True)
-    with fused.disabled():
+    with fused.using("plain"):
         (gradient,) = torch.autograd.grad(loss(logits, label), logits, create_graph=True)
         gradient.square().sum().backward()
     assert logits.grad is not None
@@ -144,7 +141,7 @@ def test_no_gradient_wanted() -> None:
     logits, label = torch.randn(2, 3, 8, 8), torch.randint(0, 3, (2, 1, 8, 8))
     value = build_loss("nacl")(logits, label)
     assert not value.requires_grad
-    with fused.disabled():
+    with fused.using("plain"):
         torch.testing.assert_close(value, build_loss("nacl")(logits, label))
 
 
@@ -155,7 +152,7 @@ def test_threads_agree() -> None:
     try:
         for number in (1, 2, 3):
             torch.set_num_threads(number)
-            results.append(_both(build_loss("nacl_outer", kernel_size=5), logits, label)[0])
+            results.append(_each(build_loss("nacl_outer", kernel_size=5), logits, label)[0])
     finally:
         torch.set_num_threads(threads)
     for value, gradient in results[1:]:
@@ -170,6 +167,6 @@ def test_compiles_without_a_graph_break(name: str) -> None:
     loss = build_loss(name)
     logits, label = torch.randn(1, 3, 8, 8), torch.randint(0, 3, (1, 1, 8, 8))
     compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
-    with fused.disabled():
+    with fused.using("plain"):
         torch.testing.assert_close(compiled(logits, label), loss(logits, label))
     assert compiled(logits, label + 3).isnan()
