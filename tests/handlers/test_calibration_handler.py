@@ -1,0 +1,326 @@
+"""The calibration handler in MONAI's own evaluator, on small NIfTI volumes."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from evaluation import SPACING, evaluator, tiny_network, write_cases
+from ignite.engine import Engine
+from monai.data import MetaTensor
+from monai.handlers import CheckpointLoader, CheckpointSaver, MetricsSaver
+from monai.inferers import sliding_window_inference
+
+from monai_calib.handlers import CalibrationHandler, lower_is_better
+from monai_calib.handlers.calibration_file import CALIBRATION_FORMAT
+from monai_calib.metrics import CalibrationHistogram, classwise_ece, ece, nll
+from monai_calib.metrics.regions import region_mask
+
+
+def run_plain(handler: CalibrationHandler, *outputs):
+    """Feed ``(prediction, label)`` pairs to a handler through a bare ignite engine."""
+    engine = Engine(lambda engine, batch: batch)
+    handler.attach(engine)
+    return engine.run(list(outputs))
+
+
+def plain_handler(num_classes: int = 2, **arguments) -> CalibrationHandler:
+    arguments = {"output_transform": lambda output: output, "spacing": (1.0, 1.0), **arguments}
+    return CalibrationHandler(num_classes, **arguments)
+
+
+def random_case(seed: int, size: int = 12, num_classes: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    prediction = torch.randn(1, num_classes, size, size, generator=generator).softmax(1)
+    return prediction, torch.randint(0, num_classes, (1, 1, size, size), generator=generator)
+
+
+def test_figures_equal_the_functional_path(tmp_path):
+    items = write_cases(tmp_path, 3)
+    engine = evaluator(items, [CalibrationHandler(3, output_dir=tmp_path)])
+    engine.run()
+
+    network = tiny_network().eval()
+    values, pooled = [], CalibrationHistogram(3)
+    for item in items:
+        image = torch.from_numpy(nib.load(item["image"]).get_fdata(dtype=np.float32))[None, None]
+        label = torch.from_numpy(np.asarray(nib.load(item["label"]).dataobj)).long()
+        with torch.no_grad():
+            prob = sliding_window_inference(image, (8, 8, 8), 1, network, overlap=0.25).softmax(1)
+        mask = region_mask("boundary:2mm", label, prob.argmax(1)[0], SPACING)
+        hist = CalibrationHistogram(3)
+        hist.update(prob, label[None], mask[None], from_logits=False)
+        pooled.merge(hist)
+        values.append((ece(hist), classwise_ece(hist), nll(hist)))
+    metrics = engine.state.metrics
+    for i, name in enumerate(("ece_boundary2mm_15bins", "classwise_ece_boundary2mm_15bins", "nll_boundary2mm")):
+        assert metrics[f"{name}_macro"] == pytest.approx(np.mean([v[i] for v in values]), abs=1e-9)
+    assert metrics["ece_boundary2mm_15bins_micro"] == pytest.approx(ece(pooled), abs=1e-9)
+    assert metrics["classwise_ece_boundary2mm_15bins_micro"] == pytest.approx(classwise_ece(pooled), abs=1e-9)
+    assert all(type(value) is float for value in metrics.values())
+
+
+def test_file_holds_figures_and_histograms_and_no_path(tmp_path):
+    folder = tmp_path / "secret_patient"
+    folder.mkdir()
+    handler = CalibrationHandler(3, output_dir=tmp_path / "eval", class_names=["bg", "a", "b"], run={"seed": 7})
+    engine = evaluator(write_cases(folder, 3, empty=[1]), [handler])
+    engine.run()
+
+    text = (tmp_path / "eval" / "calibration.json").read_text()
+    content = json.loads(text)
+    assert "secret_patient" not in text
+    assert [file.name for file in (tmp_path / "eval").iterdir()] == ["calibration.json"]
+    assert content["format"] == CALIBRATION_FORMAT
+    assert (content["run"], content["num_classes"], content["class_names"]) == ({"seed": 7}, 3, ["bg", "a", "b"])
+    assert content["summary"] == pytest.approx(engine.state.metrics)
+    assert [case["case"] for case in content["cases"]] == ["scan_0", "scan_1", "scan_2"]
+    assert content["protocols"]["paper"]["region"] == "foreground"
+
+    full, empty = content["cases"][0], content["cases"][1]
+    hist = CalibrationHistogram.from_json(full["histograms"]["union"])
+    assert full["metrics"]["ece_union_15bins"] == ece(hist)
+    assert len(full["metrics"]["classwise_ece_union_15bins"]) == 3
+    assert empty["metrics"]["ece_foreground_15bins"] is None
+    assert content["left_out"]["ece_foreground_15bins"] == ["scan_1"]
+    both = [CalibrationHistogram.from_json(case["histograms"]["all"]) for case in content["cases"]]
+    assert torch.equal(
+        sum(h.sums.count for h in both), CalibrationHistogram.from_json(content["pooled"]["all"]).sums.count
+    )
+
+
+def test_empty_region_is_left_out_counted_and_explained(tmp_path, caplog):
+    filled, empty = random_case(0), random_case(1)
+    empty[1].zero_()
+    with caplog.at_level(logging.WARNING):
+        state = run_plain(plain_handler(output_dir=tmp_path), filled, empty)
+    alone = run_plain(plain_handler(), filled)
+    name = "ece_foreground_15bins_macro"
+    assert state.metrics[name] == alone.metrics[name]
+    assert "nothing to measure in 1 of 2 cases: ['case_0002']" in caplog.text
+    assert math.isnan(run_plain(plain_handler(), empty).metrics[name])
+
+
+def test_rows_reach_monais_metrics_saver(tmp_path):
+    saver = MetricsSaver(
+        str(tmp_path / "eval"),
+        metric_details="*",
+        batch_transform=lambda batch: [case["image"].meta for case in batch],
+    )
+    engine = evaluator(write_cases(tmp_path, 2), [CalibrationHandler(3), saver])
+    engine.run()
+    lines = (tmp_path / "eval" / "classwise_ece_all_15bins_raw.csv").read_text().splitlines()
+    assert lines[0] == "filename,class0,class1,class2,mean"
+    assert "scan_0.nii.gz" in lines[1]
+    row = [float(value) for value in lines[2].split(",")[1:4]]
+    assert row == pytest.approx(engine.state.metric_details["classwise_ece_all_15bins"][1].tolist(), abs=1e-4)
+
+
+@pytest.mark.parametrize("decollate", [True, False])
+def test_decollated_or_not_makes_no_difference(tmp_path, decollate):
+    def transform(output):
+        if decollate:
+            return [item["prob"] for item in output], [item["label"] for item in output]
+        return output["pred"].softmax(1), output["label"]
+
+    items = write_cases(tmp_path, 1)
+    expected = evaluator(items, [CalibrationHandler(3)])
+    expected.run()
+    handler = CalibrationHandler(3, output_transform=transform, output_dir=tmp_path)
+    found = evaluator(items, [handler], decollate=decollate)
+    found.run()
+    assert found.state.metrics == pytest.approx(expected.state.metrics, abs=1e-6)
+    assert json.loads((tmp_path / "calibration.json").read_text())["cases"][0]["case"] == "scan_0"
+
+
+def test_logits_probabilities_and_one_hot_labels_agree():
+    generator = torch.Generator().manual_seed(3)
+    logits = torch.randn(2, 3, 9, 9, generator=generator)
+    label = torch.randint(0, 3, (2, 1, 9, 9), generator=generator)
+    one_hot = torch.nn.functional.one_hot(label[:, 0], 3).movedim(-1, 1).float()
+    expected = run_plain(plain_handler(3), (logits.softmax(1), label)).metrics
+    assert run_plain(plain_handler(3, from_logits=True), (logits, label)).metrics == pytest.approx(expected, abs=1e-6)
+    assert run_plain(plain_handler(3), (list(logits.softmax(1)), list(one_hot))).metrics == expected
+
+
+def test_ignored_voxels_count_nowhere():
+    prediction, label = random_case(5)
+    half = label.clone()
+    half[..., 6:] = 255
+    found = run_plain(plain_handler(protocols=["paper"], ignore_index=255), (prediction, half)).metrics
+    expected = run_plain(plain_handler(protocols=["paper"]), (prediction[..., :6], label[..., :6])).metrics
+    assert found == pytest.approx(expected, abs=1e-12)
+
+
+def test_spacing_comes_from_the_header_then_from_the_argument_then_with_a_warning():
+    prediction = torch.full((2, 5, 9), 0.5)
+    prediction[0] += 0.1
+    prediction[1] -= 0.1
+    label = torch.zeros(1, 5, 9)
+    label[..., 4] = 1
+    protocol = {"name": "band", "regions": ["dilated:2mm"], "metrics": ["nll"]}
+
+    def voxels(label, **arguments):
+        handler = plain_handler(protocols=[protocol], **arguments)
+        run_plain(handler, ([prediction], [label]))
+        return handler.pooled("dilated:2mm").voxels
+
+    with_header = MetaTensor(label, affine=torch.diag(torch.tensor([3.0, 2.0, 1.0, 1.0])))
+    assert voxels(with_header, spacing=(1.0, 1.0)) == 5 * 3
+    assert voxels(label, spacing=(1.0, 0.5)) == 5 * 9
+    with pytest.warns(UserWarning, match="taken as voxels of 1 mm"):
+        assert voxels(label, spacing=None) == 5 * 5
+
+
+def test_users_mask_and_protocol():
+    prediction, label = random_case(6)
+    mask = torch.zeros(1, 1, 12, 12)
+    mask[..., :4] = 1
+    mine = {"name": "mine", "regions": ["mask:lung"], "metrics": ["ece"], "num_bins": 20, "reductions": ["micro"]}
+    handler = plain_handler(protocols=[mine], output_transform=lambda output: (output["prob"], output["label"]))
+    found = run_plain(handler, {"prob": prediction, "label": label, "lung": mask}).metrics
+    hist = CalibrationHistogram(2)
+    hist.update(prediction[..., :4], label[..., :4], from_logits=False)
+    assert found == {"ece_lung_20bins_micro": ece(hist, 20)}
+
+
+def test_multi_label():
+    generator = torch.Generator().manual_seed(8)
+    prediction = torch.rand(1, 2, 9, 9, generator=generator)
+    label = (torch.rand(1, 2, 9, 9, generator=generator) > 0.5).int()
+    protocol = {"name": "multi", "regions": ["all", "union"], "metrics": ["classwise_ece", "nll"]}
+    found = run_plain(plain_handler(protocols=[protocol], activation="sigmoid"), (prediction, label)).metrics
+    hist = CalibrationHistogram(2, activation="sigmoid")
+    hist.update(prediction, label, from_logits=False)
+    assert found["classwise_ece_all_15bins_macro"] == pytest.approx(classwise_ece(hist), abs=1e-12)
+    with pytest.raises(ValueError, match="no top label"):
+        plain_handler(activation="sigmoid")
+
+
+class TestWrongInput:
+    """It ends in an error that names the case, and never in a plausible number."""
+
+    @staticmethod
+    def run(folder, spoil):
+        def transform(output):
+            return spoil(output[0]["prob"].as_tensor(), output[0]["label"].as_tensor())
+
+        evaluator(write_cases(folder, 2), [CalibrationHandler(3, output_transform=transform)]).run()
+
+    @pytest.mark.parametrize(
+        ("spoil", "message"),
+        [
+            (lambda prob, label: ([prob * 7 - 3], [label]), "do not sum to 1"),
+            (lambda prob, label: ([prob * 0.9], [label]), "do not sum to 1"),
+            (lambda prob, label: ([(prob == prob.amax(0)).float()], [label]), "argmaxed"),
+            (lambda prob, label: ([prob.argmax(0, keepdim=True).float()], [label]), r"expected shape \(B, 3"),
+            (lambda prob, label: ([torch.where(label > 1, torch.nan, prob)], [label]), "NaN"),
+            (lambda prob, label: ([prob], [label + 1]), "no class number"),
+            (lambda prob, label: ([prob], [label - 1]), "no class number"),
+            (lambda prob, label: ([prob], [label * 0.5]), "no class number"),
+            (lambda prob, label: ([prob], [label[:, 1:]]), "grid of the prediction"),
+        ],
+    )
+    def test_error_names_the_case(self, tmp_path, spoil, message):
+        with pytest.raises(ValueError, match=f"case scan_0: .*{message}"):
+            self.run(tmp_path, spoil)
+
+    def test_number_of_predictions_and_labels(self):
+        with pytest.raises(ValueError, match="one label a prediction"):
+            run_plain(plain_handler(), (torch.rand(2, 2, 4, 4), torch.zeros(1, 1, 4, 4)))
+
+
+def test_a_nan_outside_the_region_is_found_where_the_whole_volume_is_measured():
+    prediction, label = random_case(9)
+    label[..., 0] = 0
+    prediction[0, 0, 0, 0] = math.nan
+    with pytest.raises(ValueError, match="case case_0001"):
+        run_plain(plain_handler(), (prediction, label))
+
+
+def test_as_key_metric_the_best_model_is_kept(tmp_path):
+    """Three epochs of falling, then rising error: the checkpoint must be of the second."""
+    name = "ece_all_15bins_macro"
+    weight = torch.nn.Parameter(torch.zeros(1))
+    network = torch.nn.Module()
+    network.weight = weight
+    items = write_cases(tmp_path, 1)
+    saver = CheckpointSaver(
+        str(tmp_path),
+        {"network": network},
+        save_key_metric=True,
+        key_metric_filename="model.pt",
+        key_metric_negative_sign=True,
+    )
+    blend = {1: 0.5, 2: 0.0, 3: 0.9}
+
+    def towards_wrong(output):
+        """Mix the truth (calibrated and right) with a sure wrong answer."""
+        label = output[0]["label"].as_tensor().long()[0]
+        right = torch.nn.functional.one_hot(label, 3).movedim(-1, 0).float()
+        share = blend[engine.state.epoch]
+        return [right * 0.99 * (1 - share) + share * right.roll(1, 0) * 0.99 + 0.01 / 3], [output[0]["label"]]
+
+    handler = CalibrationHandler(3, output_transform=towards_wrong)
+    engine = evaluator(items, [saver], key_val_metric={name: handler}, metric_cmp_fn=lower_is_better)
+    errors = []
+    for epoch in (1, 2, 3):
+        with torch.no_grad():
+            weight.fill_(epoch)
+        engine.run(epoch)
+        errors.append(engine.state.metrics[name])
+    assert errors[1] < errors[0] < errors[2]
+    assert torch.load(tmp_path / "model.pt", weights_only=True)["weight"].item() == 2.0
+    assert engine.state.best_metric_epoch == 2
+    assert engine.state.best_metric == errors[1]
+    with pytest.raises(ValueError, match="the key metric must be one of"):
+        evaluator(items, [], key_val_metric={"ece": CalibrationHandler(3)})
+
+
+def test_state_survives_a_checkpoint(tmp_path):
+    items = write_cases(tmp_path, 3)
+    handler = CalibrationHandler(3, output_dir=tmp_path / "eval")
+    saver = CheckpointSaver(str(tmp_path), {"calibration": handler}, save_final=True, final_filename="state.pt")
+    engine = evaluator(items, [handler, saver])
+    engine.run()
+
+    restored = CalibrationHandler(3, output_dir=tmp_path / "eval")
+    loaded = Engine(lambda engine, batch: None)
+    CheckpointLoader(str(tmp_path / "state.pt"), {"calibration": restored}).attach(loaded)
+    loaded.run([0])
+    assert restored.compute() == pytest.approx(engine.state.metrics, nan_ok=True)
+    assert torch.equal(restored.pooled("union").sums.count, handler.pooled("union").sums.count)
+    # In the middle of an epoch, too: two cases, a checkpoint, and the third.
+    half, rest = (
+        CalibrationHandler(3, output_dir=tmp_path / "eval"),
+        CalibrationHandler(3, output_dir=tmp_path / "eval"),
+    )
+    evaluator(items[:2], [half]).run()
+    rest.load_state_dict(half.state_dict())
+    run = evaluator(items[2:], [])
+    run.add_event_handler("ITERATION_COMPLETED", rest.iteration_completed)
+    run.run()
+    assert rest.compute() == pytest.approx(engine.state.metrics, nan_ok=True)
+
+
+def test_a_second_epoch_starts_afresh():
+    handler = plain_handler(protocols=["paper"])
+    engine = Engine(lambda engine, batch: batch)
+    handler.attach(engine)
+    first = dict(engine.run([random_case(1)]).metrics)
+    assert engine.run([random_case(2)], max_epochs=1).metrics != first
+    assert engine.run([random_case(1)], max_epochs=1).metrics == first
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_prediction_and_label_on_different_devices():
+    prediction, label = random_case(4)
+    expected = run_plain(plain_handler(), (prediction, label)).metrics
+    for case in ((prediction.cuda(), label), (prediction, label.cuda()), (prediction.cuda(), label.cuda())):
+        assert run_plain(plain_handler(), case).metrics == pytest.approx(expected, abs=1e-9)
