@@ -88,6 +88,8 @@ def bundle_values(key: str, entry: Mapping[str, Any], dims: int) -> dict[str, An
         num_classes=len(labels),
         last_label=len(labels) - 1,
         first_channels=values["channels"][0],
+        # One level less: the attention U-Net fails on a patch that its strides do not divide.
+        attention_channels=values["channels"][:4],
         label_def={str(number): name for number, name in enumerate(labels)},
         channel_def={str(number): name for number, name in enumerate(channels)},
         label_classes=", ".join(f"{number}: {name}" for number, name in enumerate(labels)),

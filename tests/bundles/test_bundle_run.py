@@ -1,0 +1,182 @@
+"""Training, evaluation and inference do what they say."""
+
+from __future__ import annotations
+
+import csv
+import gzip
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from bundle_runs import BUNDLES, load_workflow, run_bundle
+from ignite.engine import Events
+
+from monai_calib.handlers.case_metric import CaseMetric
+
+BUNDLE_3D = next(path for path in BUNDLES if path.name == "msd_hippocampus_segmentation_3d")
+
+
+def test_training_keeps_best_and_last_model(trained: Path) -> None:
+    files = {path.name for path in (trained / "models").iterdir()}
+    assert files == {"model.pt", "last.pt", "training.json"}
+    record = json.loads((trained / "models" / "training.json").read_text())
+    assert (record["epoch"], record["best_epoch"]) == (1, 1)
+    assert record["settings"]["loss_name"] == "nacl_outer"
+
+
+def test_evaluation_writes_every_metric_it_registers(bundle: Path, phantom: Path, trained: Path) -> None:
+    with (trained / "eval" / "metrics.csv").open() as file:
+        written = {row[0]: float(row[1]) for row in csv.reader(file)}
+    workflow = load_workflow(bundle, "evaluate", dataset_dir=str(phantom), run_dir=str(trained))
+    registered = set()
+    for handler in workflow.val_handlers:
+        if isinstance(handler, CaseMetric):
+            registered |= set(handler.reported)
+    assert registered | {"mean_dice"} <= set(written)
+    assert {"hd95_mm", "ece_foreground_15bins_macro", "nll_union_macro"} <= registered
+    assert 0 <= written["mean_dice"] <= 1
+
+
+def test_evaluation_names_cases_and_run(bundle: Path, phantom: Path, trained: Path) -> None:
+    listed = json.loads((phantom / "datalist.json").read_text())["test"]
+    calibration = json.loads((trained / "eval" / "calibration.json").read_text())
+    assert [case["case"] for case in calibration["cases"]] == [case["case"] for case in listed]
+    run = {name: calibration["run"][name] for name in ("bundle", "loss_name", "network_name", "seed", "split")}
+    assert run == {"bundle": bundle.name, "loss_name": "nacl_outer", "network_name": "unet", "seed": 3, "split": "test"}
+    assert {path.stem for path in (trained / "eval" / "previews").iterdir()} == {case["case"] for case in listed}
+
+
+def test_inference_writes_labels_and_confidence_on_the_grid_of_the_image(phantom: Path, trained: Path) -> None:
+    images = sorted((phantom / "imagesTr").glob("*.nii.gz"))
+    assert len(images) == 6
+    for image_path in images:
+        image = nib.load(image_path)
+        name = image_path.name.removesuffix(".nii.gz")
+        labels = nib.load(trained / "predictions" / f"{name}_seg.nii.gz")
+        confidence = nib.load(trained / "predictions" / f"{name}_confidence.nii.gz")
+        for written in (labels, confidence):
+            assert written.get_data_dtype() == np.uint8
+            assert written.shape == image.shape
+            np.testing.assert_allclose(written.affine, image.affine, atol=1e-4)
+        assert np.isin(np.asarray(labels.dataobj), (0, 1, 2)).all()
+        percent = np.asarray(confidence.dataobj)
+        assert percent.min() >= 33  # the largest of three probabilities
+        assert percent.max() <= 100
+
+
+def test_outputs_of_the_metadata_exist_after_postprocessing(bundle: Path, phantom: Path, trained: Path) -> None:
+    formats = json.loads((bundle / "configs" / "metadata.json").read_text())["network_data_format"]
+    workflow = load_workflow(bundle, "inference", dataset_dir=str(phantom / "imagesTr"), run_dir=str(trained))
+    workflow.run()
+    output = workflow.evaluator.state.output[0]
+    for name, form in formats["post_processed_outputs"].items():
+        assert output[name].shape[0] == form["num_channels"]
+        assert form["value_range"][0] <= output[name].min()
+        assert output[name].max() <= form["value_range"][1]
+    assert set(formats["outputs"]) <= set(output)
+
+
+def test_same_seed_same_weights_and_another_seed_others(phantom: Path, tmp_path: Path) -> None:
+    weights = []
+    for run, seed in (("a", 0), ("b", 0), ("c", 1)):
+        settings = {"dataset_dir": str(phantom), "run_dir": str(tmp_path / run), "seed": seed, "epochs": 1}
+        run_bundle(BUNDLE_3D, "train", **settings, loss_name="ce")
+        weights.append(torch.load(tmp_path / run / "models" / "last.pt", weights_only=True)["model"])
+    assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
+    assert not all(torch.equal(weights[0][name], weights[2][name]) for name in weights[0])
+
+
+def test_an_interrupted_run_goes_on_where_it_stopped(phantom: Path, tmp_path: Path) -> None:
+    settings = {"dataset_dir": str(phantom), "run_dir": str(tmp_path), "epochs": 3, "loss_name": "ce"}
+    interrupted = load_workflow(BUNDLE_3D, "train", **settings)
+    interrupted.trainer.add_event_handler(Events.EPOCH_COMPLETED(once=1), lambda engine: engine.terminate())
+    interrupted.run()
+    first = torch.load(tmp_path / "models" / "last.pt", weights_only=True)
+    assert first["epoch"] == 1
+    # A best value that cannot be reached again shows that it is kept.
+    first["best_value"] = 2.0
+    torch.save(first, tmp_path / "models" / "last.pt")
+    best_model = (tmp_path / "models" / "model.pt").read_bytes()
+
+    run_bundle(BUNDLE_3D, "train", **settings, resume=True)
+    last = torch.load(tmp_path / "models" / "last.pt", weights_only=True)
+    assert (last["epoch"], last["iteration"]) == (3, 3 * first["iteration"])
+    assert last["lr_scheduler"]["last_epoch"] == 3
+    assert {int(state["step"]) for state in last["optimizer"]["state"].values()} == {last["iteration"]}
+    assert (last["best_value"], last["best_epoch"]) == (2.0, 1)
+    assert (tmp_path / "models" / "model.pt").read_bytes() == best_model
+
+
+def test_training_stops_when_patience_is_over(phantom: Path, tmp_path: Path) -> None:
+    settings = {"dataset_dir": str(phantom), "run_dir": str(tmp_path), "loss_name": "ce"}
+    # Without learning no epoch is better than the first.
+    run_bundle(BUNDLE_3D, "train", **settings, epochs=5, learning_rate=0.0, early_stop_patience=2)
+    record = json.loads((tmp_path / "models" / "training.json").read_text())
+    assert (record["epoch"], record["best_epoch"]) == (3, 1)
+
+
+@pytest.mark.slow
+def test_own_folder_elsewhere_and_a_path_with_spaces(phantom: Path, tmp_path: Path) -> None:
+    bundle = tmp_path / "a path with spaces" / "bundle"
+    shutil.copytree(BUNDLE_3D, bundle, ignore=shutil.ignore_patterns("models", "eval", "logs", "predictions"))
+    data = shutil.copytree(phantom, tmp_path / "my data")
+
+    def run(folder: Path, *arguments: str) -> None:
+        command = [sys.executable, "-m", "monai.bundle", "run", *arguments]
+        result = subprocess.run(command, cwd=folder, capture_output=True, text=True)
+        assert result.returncode == 0, result.stdout + result.stderr
+
+    run(bundle, "--config_file", "configs/train.json", "--dataset_dir", str(data), "--epochs", "1", "--device", "cpu")
+    assert (bundle / "models" / "model.pt").is_file()
+    evaluate = "['configs/train.json','configs/evaluate.json']"
+    run(bundle, "--config_file", evaluate, "--dataset_dir", str(data))
+    assert (bundle / "eval" / "calibration.json").is_file()
+    inference = ["--config_file", str(bundle / "configs" / "inference.json"), "--bundle_root", str(bundle)]
+    run(tmp_path, *inference, "--dataset_dir", str(data / "imagesTr"))
+    assert len(list((bundle / "predictions").glob("*_seg.nii.gz"))) == 6
+
+
+def whole_story(error: BaseException | None) -> str:
+    """What a user reads in the traceback: the messages of the error and of all its causes."""
+    return "" if error is None else f"{error}\n{whole_story(error.__cause__ or error.__context__)}"
+
+
+def test_a_missing_data_folder_is_named_with_what_to_do(bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError) as caught:
+        run_bundle(bundle, "train", dataset_dir=str(tmp_path / "nowhere"), run_dir=str(tmp_path))
+    story = whole_story(caught.value)
+    assert str(tmp_path / "nowhere") in story
+    assert "python data_scripts/" in story
+
+
+def test_a_missing_image_folder_is_named(bundle: Path, tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError) as caught:
+        run_bundle(bundle, "inference", dataset_dir=str(tmp_path / "nowhere"), run_dir=str(tmp_path))
+    assert str(tmp_path / "nowhere") in whole_story(caught.value)
+
+
+def test_a_truncated_volume_is_named(phantom: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(phantom, tmp_path / "data")
+    victim = data / json.loads((data / "datalist.json").read_text())["training"][0]["image"]
+    victim.write_bytes(victim.read_bytes()[: victim.stat().st_size // 2])
+    with pytest.raises(RuntimeError) as caught:
+        run_bundle(BUNDLE_3D, "train", dataset_dir=str(data), run_dir=str(tmp_path))
+    assert f"cannot read {str(victim)!r}" in whole_story(caught.value)
+
+
+def test_a_label_out_of_range_is_named(phantom: Path, tmp_path: Path) -> None:
+    data = shutil.copytree(phantom, tmp_path / "data")
+    victim = data / json.loads((data / "datalist.json").read_text())["training"][0]["label"]
+    volume = nib.load(victim)
+    values = np.asarray(volume.dataobj).copy()
+    values[0, 0, 0] = 7
+    victim.write_bytes(gzip.compress(nib.Nifti1Image(values, volume.affine).to_bytes()))
+    with pytest.raises(RuntimeError) as caught:
+        run_bundle(BUNDLE_3D, "train", dataset_dir=str(data), run_dir=str(tmp_path))
+    assert f"label {str(victim)!r} holds [7" in whole_story(caught.value)

@@ -1,0 +1,70 @@
+"""The committed bundles are what the template says, and name no more than a site can have."""
+
+from __future__ import annotations
+
+import json
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bundle_runs import BUNDLES, BUNDLES_FOLDER
+
+
+def render_check(folder: Path) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, folder / "render.py", "--check"], capture_output=True, text=True)
+
+
+def components(config: Any) -> Iterator[str]:
+    if isinstance(config, dict):
+        if "_target_" in config:
+            yield config["_target_"]
+        config = list(config.values())
+    if isinstance(config, list):
+        for item in config:
+            yield from components(item)
+
+
+def test_both_dimensions_of_the_hippocampus_are_there() -> None:
+    names = {path.name for path in BUNDLES}
+    assert {"msd_hippocampus_segmentation_2d", "msd_hippocampus_segmentation_3d"} <= names
+
+
+def test_rendering_again_changes_nothing() -> None:
+    result = render_check(BUNDLES_FOLDER)
+    assert (result.returncode, result.stdout) == (0, "")
+
+
+def test_check_shows_what_was_changed_by_hand(tmp_path: Path) -> None:
+    copy = shutil.copytree(
+        BUNDLES_FOLDER, tmp_path / "bundles", ignore=shutil.ignore_patterns("models", "eval", "logs")
+    )
+    changed = copy / BUNDLES[0].name / "configs" / "train.json"
+    changed.write_text(changed.read_text().replace('"loss_name": "nacl"', '"loss_name": "by_hand"'))
+    result = render_check(copy)
+    assert result.returncode == 1
+    assert '-    "loss_name": "by_hand"' in result.stdout
+    assert "by_hand" in changed.read_text()  # checking writes nothing
+
+
+def test_inference_names_classes_of_monai_only(bundle: Path) -> None:
+    text = (bundle / "configs" / "inference.json").read_text()
+    config = json.loads(text)
+    assert "monai_calib" not in text
+    assert set(config["imports"]) <= {"$import glob", "$import os", "$import torch"}
+    for target in components(config):
+        assert "." not in target or target.split(".")[0] in ("monai", "torch", "ignite"), target
+
+
+def test_no_place_of_one_machine(bundle: Path) -> None:
+    for path in (bundle / "configs").iterdir():
+        assert not re.search(r"/(home|work|tmp|root|workspace|Users)/", path.read_text()), path
+
+
+@pytest.mark.parametrize("name", ["train.json", "evaluate.json", "inference.json", "multi_gpu_train.json"])
+def test_names_that_monai_label_and_the_federated_client_look_for(bundle: Path, name: str) -> None:
+    assert (bundle / "configs" / name).is_file()
