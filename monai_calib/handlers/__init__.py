@@ -4,6 +4,7 @@ from .calibration import CalibrationHandler
 from .case_metric import lower_is_better
 from .checkpoint import TrainingCheckpoint
 from .composites import BRATS_COMPOSITES, CompositeHandler
+from .consistency import BoundaryConsistency
 from .guard import NonFiniteGuard
 from .multipliers import MultiplierHandler
 from .progress import EpochProgress
@@ -14,6 +15,7 @@ from .surface import SurfaceHandler
 __all__ = [
     "BRATS_COMPOSITES",
     "AlphaSchedule",
+    "BoundaryConsistency",
     "CalibrationHandler",
     "CompositeHandler",
     "EpochProgress",
