@@ -279,7 +279,7 @@ def add_flat_compiled(sums: Sums, flat: Flat, num_bins: int, from_logits: bool, 
     tolerance = np.float32(sum_tolerance(flat.prediction.dtype))
     direct = flat.prediction.dtype == torch.float32 and flat.prediction.is_contiguous()
     copies_nothing = direct and flat.label.ndim == 2
-    slab = _SLAB_VOXELS if copies_nothing else max(BLOCK, _SLAB_VOXELS * 4 // classes)
+    slab = _SLAB_VOXELS if copies_nothing else max(16 * BLOCK, _SLAB_VOXELS // classes)
     whole = flat.prediction.reshape(-1).numpy() if direct else None
     for b in range(batch):
         for begin in range(0, voxels, slab):

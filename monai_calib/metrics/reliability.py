@@ -74,4 +74,7 @@ def wilson_interval(hits: torch.Tensor, count: torch.Tensor, level: float = 0.95
     p = hits.double() / n
     centre = p + z * z / (2 * n)
     spread = z * (p * (1 - p) / n + (z / (2 * n)).square()).sqrt()
-    return (centre - spread) / (1 + z * z / n), (centre + spread) / (1 + z * z / n)
+    low, high = (centre - spread) / (1 + z * z / n), (centre + spread) / (1 + z * z / n)
+    # Of no hit the lower bound is 0, and of hits only the upper is 1; rounding would leave them a little inside.
+    none, all_ = (hits == 0) & (count > 0), (hits == count) & (count > 0)
+    return low.masked_fill(none, 0.0), high.masked_fill(all_, 1.0)

@@ -29,11 +29,12 @@ def looks_mistaken(prediction: torch.Tensor, activation: Activation, from_logits
         tensor(False)
     """
     batch, classes, voxels = prediction.shape
+    device = prediction.device
     if prediction.numel() == 0:
-        return torch.tensor(False, device=prediction.device)
+        return torch.zeros((), dtype=torch.bool, device=device)
     step = max(1, _SLAB // classes)
-    mistaken = torch.tensor(True, device=prediction.device)
-    nonzero = torch.tensor(activation == "softmax" or not from_logits, device=prediction.device)
+    mistaken = torch.ones((), dtype=torch.bool, device=device)
+    nonzero = torch.full((), activation == "softmax" or not from_logits, dtype=torch.bool, device=device)
     tolerance = sum_tolerance(prediction.dtype)
     for b in range(batch):
         for start in range(0, voxels, step):
@@ -45,6 +46,6 @@ def looks_mistaken(prediction: torch.Tensor, activation: Activation, from_logits
                 if activation == "softmax":
                     mistaken &= ((x.sum(0) - 1).abs() <= tolerance).all()
                 nonzero |= (x != 0).any()
-            if prediction.device.type == "cpu" and not mistaken:
+            if device.type == "cpu" and not mistaken:
                 return mistaken
     return mistaken & nonzero
