@@ -94,6 +94,7 @@ def bundle_values(key: str, entry: Mapping[str, Any], dims: int) -> dict[str, An
         channel_def={str(number): name for number, name in enumerate(channels)},
         label_classes=", ".join(f"{number}: {name}" for number, name in enumerate(labels)),
         image_classes=", ".join(f"{number}: {name}" for number, name in enumerate(channels)),
+        references_text="\n".join(f"- {reference}" for reference in values["references"]),
         # The grid on which the network sees the data; None keeps each volume's own.
         respace_cases=[{**respace, "keys": ["image", "label"], "mode": ["bilinear", "nearest"]}] if spacing else [],
         respace_images=[{**respace, "keys": "image", "mode": "bilinear"}] if spacing else [],
