@@ -1,6 +1,6 @@
 """Medical Segmentation Decathlon, Task04: anterior and posterior hippocampus in cropped T1-weighted MRI.
 
-``python data_scripts/msd_hippocampus.py Task04_Hippocampus OUT``; ``--help`` tells the rest, docs/datasets.md more.
+``python data_scripts/msd_hippocampus.py Task04_Hippocampus OUT``; see ``--help`` and docs/datasets.md.
 """
 
 import sys
@@ -36,6 +36,7 @@ DATASET = Dataset(
     labels=("background", "anterior", "posterior"),
     find_cases=find_cases,
     root=("dataset.json", "imagesTr/hippocampus_*.nii.gz", "labelsTr"),
+    cases=260,
     fractions=(0.54, 0.12, 0.34),
     archive="Task04_Hippocampus",
 )

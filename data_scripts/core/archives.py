@@ -13,12 +13,17 @@ from typing import IO
 
 from .dataset import SourceError
 
-__all__ = ["find_root", "is_stray", "open_source", "unpack"]
+__all__ = ["find_root", "is_stray", "open_source", "unpack", "visible"]
 
 
 def is_stray(path: Path | PurePosixPath) -> bool:
     """Whether a file is none of the data set's: hidden (``._x``, ``.DS_Store``) or in a ``__MACOSX`` folder."""
     return any(part.startswith(".") or part == "__MACOSX" for part in path.parts)
+
+
+def visible(folder: Path, pattern: str) -> list[Path]:
+    """The files and folders that match a glob pattern, sorted, without stray hidden ones."""
+    return sorted(path for path in folder.glob(pattern) if not is_stray(path.relative_to(folder)))
 
 
 def _safe_name(name: str, archive: Path) -> PurePosixPath:
@@ -115,21 +120,15 @@ def find_root(folder: Path, names: tuple[str, ...], layout: str, depth: int = 3)
     """
     level = [folder]
     for _ in range(depth + 1):
-        found = [place for place in level if all(_holds(place, name) for name in names)]
+        found = [place for place in level if all(visible(place, name) for name in names)]
         if len(found) == 1:
             return found[0]
         if found:
             raise SourceError(f"{folder}: holds the data set {len(found)} times: {', '.join(map(str, found[:4]))}.")
-        level = sorted(
-            sub for place in level for sub in place.iterdir() if sub.is_dir() and not is_stray(Path(sub.name))
-        )
-    there = sorted(path.name for path in folder.iterdir() if not is_stray(Path(path.name)))
+        level = [sub for place in level for sub in visible(place, "*") if sub.is_dir()]
+    there = [path.name for path in visible(folder, "*")]
     shown = ", ".join(there[:8]) + (f" and {len(there) - 8} more" if len(there) > 8 else "")
     raise SourceError(
         f"{folder}: does not look like the official download.\n  expected: {' and '.join(names)}, as in {layout}\n"
         f"  found: {shown or 'nothing'}"
     )
-
-
-def _holds(place: Path, name: str) -> bool:
-    return any(not is_stray(path.relative_to(place)) for path in place.glob(name))

@@ -55,11 +55,18 @@ def _convert_case(dataset: Dataset, case: Case, output: Path) -> dict[str, Any]:
     label = dataset.read_label(case) if dataset.read_label else read_volume(case.label[0])
     check_same_grid(image, label, case.images[0], case.label[0])
     label_map = dataset.label_map or {value: value for value in range(len(dataset.labels))}
+    if label.array.ndim > 3 and label.array.shape[3:] != (1,):
+        raise SourceError(f"{case.label[0]}: expected a label of 3 axes, got shape {label.array.shape}.")
     values = remap_labels(label.array.reshape(label.array.shape[:3]), label_map, case.label[0])
-    whole = label.array.dtype.kind in "iu" and label.array.ndim == 3 and all(k == v for k, v in label_map.items())
+    whole = (
+        label.as_stored
+        and label.array.dtype.kind in "iu"
+        and label.array.ndim == 3
+        and all(k == v for k, v in label_map.items())
+    )
     files = {"image": f"imagesTr/{case.name}.nii.gz", "label": f"labelsTr/{case.name}.nii.gz"}
     plain = not dataset.reorient and case.images[0].name.endswith(".nii.gz")
-    if plain and dataset.read_image is None and len(case.images) == 1:
+    if plain and image.as_stored and dataset.read_image is None and len(case.images) == 1:
         _place(case.images[0], output / files["image"])
     else:
         write_nifti(_reoriented(image) if dataset.reorient else image, output / files["image"], dataset.title)
@@ -85,17 +92,19 @@ def _convert_case(dataset: Dataset, case: Case, output: Path) -> dict[str, Any]:
 
 def _convert_or_resume(dataset: Dataset, case: Case, output: Path) -> dict[str, Any]:
     """Convert a case unless an interrupted run did it from the same files; the record beside it says so."""
-    missing = [path for path in (*case.images, *case.label) if not path.is_file()]
+    files = [*case.images, *case.label]
+    missing = [path for path in files if not path.is_file()]
     if missing:
         raise SourceError(f"{missing[0]}: missing. Unpack the official archive again, it may have been interrupted.")
-    source = sha256(*case.images, *case.label)
+    voxels_beside = [path.with_suffix(".raw") for path in files if path.with_suffix(".raw").is_file()]
+    source = sha256(*files, *voxels_beside)
     record_path = output / "records" / f"{case.name}.json"
     if record_path.is_file():
         record: dict[str, Any] = json.loads(record_path.read_text(encoding="utf-8"))
         sums = record["entry"]["sha256"]
-        files = {kind: output / record["entry"][kind] for kind in sums}
+        written = {kind: output / record["entry"][kind] for kind in sums}
         if record["source"] == source and all(
-            file.is_file() and sha256(file) == sums[kind] for kind, file in files.items()
+            file.is_file() and sha256(file) == sums[kind] for kind, file in written.items()
         ):
             return record
     record = {"source": source, **_convert_case(dataset, case, output)}
@@ -157,7 +166,7 @@ def _write_all(
     }
     _write_json(datalist, output / "datalist.json")
     write_table(datalist, records, output / "cases.csv")
-    text = summarise(datalist, records)
+    text = summarise(datalist, records, dataset.cases)
     (output / "summary.txt").write_text(text, encoding="utf-8")
     write_contact_sheet(output, datalist, output / "contact_sheet.png")
     wanted = {

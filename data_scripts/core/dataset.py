@@ -27,10 +27,14 @@ def name_problems(problems: Sequence[str], what: str, shown: int = 20) -> Source
 
 @dataclass(frozen=True)
 class Volume:
-    """``array`` ``(X, Y, Z)`` or ``(X, Y, Z, channels)``; ``affine``, voxel to mm to the right, anterior, superior."""
+    """``array`` ``(X, Y, Z)`` or ``(X, Y, Z, channels)``; ``affine``, voxel to mm to the right, anterior, superior.
+
+    ``as_stored`` is False where the file would be read differently by others, and so must be written anew.
+    """
 
     array: NDArray[Any]
     affine: NDArray[np.float64]
+    as_stored: bool = True
 
 
 @dataclass(frozen=True)
@@ -65,6 +69,7 @@ class Dataset:
         modality: name of each image channel.
         labels: name of each label value written, from 0.
         find_cases: the cases in the download's folder; raises :class:`SourceError` on what is missing.
+        cases: number of labelled cases of the official download, told if fewer are found.
         root: names that find the data set's folder inside the one given, see ``archives.find_root``.
         label_map: value in the download -> value written; by default they are the same.
         read_image, read_label: how to read a case, where a file a channel and one label file do not do.
@@ -82,6 +87,7 @@ class Dataset:
     labels: tuple[str, ...]
     find_cases: Callable[[Path], list[Case]]
     root: tuple[str, ...]
+    cases: int
     label_map: Mapping[int, int] | None = None
     read_image: Callable[[Case], Volume] | None = None
     read_label: Callable[[Case], Volume] | None = None

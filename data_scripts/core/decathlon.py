@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from pathlib import Path
 
-from .archives import is_stray
+from .archives import visible
 from .dataset import Case, SourceError, name_problems
 
 __all__ = ["decathlon_cases"]
@@ -26,10 +26,7 @@ def decathlon_cases(folder: Path, subject: Callable[[str], str]) -> list[Case]:
         listed = {Path(pair["image"]).name for pair in json.loads(path.read_text(encoding="utf-8"))["training"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SourceError(f"{path}: not a Decathlon dataset.json ({type(error).__name__}: {error}).") from error
-    files = {
-        kind: {file.name for file in (folder / kind).glob("*.nii.gz") if not is_stray(Path(file.name))}
-        for kind in ("imagesTr", "labelsTr")
-    }
+    files = {kind: {file.name for file in visible(folder / kind, "*.nii.gz")} for kind in ("imagesTr", "labelsTr")}
     problems = [
         f"{folder / kind / name}: missing, though {other} has it"
         for kind, there in files.items()

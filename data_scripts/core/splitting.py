@@ -14,12 +14,13 @@ SPLITS = ("training", "validation", "test")
 
 
 def split_cases(cases: Sequence[Case], fractions: Sequence[float], seed: int = 0) -> dict[str, list[Case]]:
-    """Deal subjects to the splits, group by group.
+    """Deal subjects to the splits, a share of each group to each.
 
-    Within a group the subjects are ordered by the SHA-256 digest of seed and name, laid end to end with their numbers
-    of cases as lengths, and cut at the fractions; a subject goes where its middle lies. No random generator is
-    involved, so a split is the same on every machine and with every version of Python and numpy, and a missing case
-    hardly moves the others.
+    The subjects of a group are ordered by the SHA-256 digest of seed and name and laid end to end on [0, 1], their
+    numbers of cases being their lengths. All subjects, in the order of their middles there, are then laid end to end
+    once more and cut at the fractions; a subject goes where its middle lies. So every group is shared out as evenly
+    as its size allows, and the whole is too, be the groups ever so small. No random generator is involved: a split is
+    the same on every machine and with every version of Python and numpy, and a missing case hardly moves the others.
 
     Args:
         cases: all the cases.
@@ -41,14 +42,26 @@ def split_cases(cases: Sequence[Case], fractions: Sequence[float], seed: int = 0
         if group_of.setdefault(case.subject, case.group) != case.group:
             raise ValueError(f"Subject {case.subject} is in two groups: {group_of[case.subject]} and {case.group}.")
         groups[case.group][case.subject].append(case)
-    splits: dict[str, list[Case]] = {name: [] for name in SPLITS}
     first, second = (sum(fractions[: i + 1]) / sum(fractions) for i in range(2))
-    for subjects in groups.values():
-        total = sum(len(members) for members in subjects.values())
-        before = 0
-        for subject in sorted(subjects, key=lambda name: hashlib.sha256(f"{seed}:{name}".encode()).digest()):
-            middle = (before + len(subjects[subject]) / 2) / total
-            before += len(subjects[subject])
-            name = SPLITS[0] if middle < first else SPLITS[1] if middle < second else SPLITS[2]
-            splits[name] += subjects[subject]
+
+    def digest(subject: str) -> bytes:
+        return hashlib.sha256(f"{seed}:{subject}".encode()).digest()
+
+    ranked = [
+        (middle, digest(members[0].subject), members)
+        for subjects in groups.values()
+        for middle, members in _middles([subjects[subject] for subject in sorted(subjects, key=digest)])
+    ]
+    splits: dict[str, list[Case]] = {name: [] for name in SPLITS}
+    for middle, members in _middles([members for *_, members in sorted(ranked, key=lambda rank: rank[:2])]):
+        splits[SPLITS[0] if middle < first else SPLITS[1] if middle < second else SPLITS[2]] += members
     return {name: sorted(chosen, key=lambda case: case.name) for name, chosen in splits.items()}
+
+
+def _middles(subjects: Sequence[list[Case]]) -> list[tuple[float, list[Case]]]:
+    """Where each subject's middle lies when all are laid end to end on [0, 1], as long as they have cases."""
+    total, before, placed = sum(map(len, subjects)), 0, []
+    for members in subjects:
+        placed.append(((before + len(members) / 2) / total, members))
+        before += len(members)
+    return placed

@@ -29,13 +29,13 @@ def write_table(datalist: Mapping[str, Any], records: Mapping[str, Mapping[str, 
                 table.writerow([*about, *record["voxels"]])
 
 
-def summarise(datalist: Mapping[str, Any], records: Mapping[str, Mapping[str, Any]]) -> str:
-    """Cases and subjects per split, shapes, spacings, and voxels per class, as text."""
+def summarise(datalist: Mapping[str, Any], records: Mapping[str, Mapping[str, Any]], official: int) -> str:
+    """Text on cases and subjects per split, shapes, spacings, voxels per class; ``official`` cases were expected."""
     entries = {split: datalist[split] for split in SPLITS}
     subjects = {split: {entry["subject"] for entry in chosen} for split, chosen in entries.items()}
-    cases = sum(map(len, entries.values()))
+    cases, people = sum(map(len, entries.values())), len(set().union(*subjects.values()))
     lines = [
-        f"{datalist['name']}: {cases} cases of {len(set().union(*subjects.values()))} subjects, "
+        f"{datalist['name']}: {cases} of the official {official} labelled cases, {people} subjects, "
         f"split with seed {datalist['seed']}",
         "",
         f"{'split':<12}{'cases':>8}{'subjects':>10}",

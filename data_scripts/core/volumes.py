@@ -27,7 +27,13 @@ __all__ = [
 def _read_nifti(path: Path) -> Volume:
     image = nib.nifti1.load(path)
     array = np.asanyarray(image.dataobj)
-    return Volume(array, np.asarray(image.affine, dtype=np.float64))
+    affine = np.asarray(image.affine, dtype=np.float64)
+    # Some headers hold two grids: an sform with voxels of 1 mm, and a qform that agrees with the voxel size (ACDC).
+    sizes = image.header.get_zooms()[:3]
+    scanner = np.asarray(image.header.get_qform(), dtype=np.float64)
+    if not np.allclose(spacing(affine), sizes, rtol=0.01) and np.allclose(spacing(scanner), sizes, rtol=0.01):
+        return Volume(array, scanner, as_stored=False)
+    return Volume(array, affine)
 
 
 def _read_with_simpleitk(path: Path) -> Volume:
@@ -102,7 +108,10 @@ def read_channels(paths: Sequence[Path]) -> Volume:
     for volume, path in zip(volumes[1:], paths[1:], strict=True):
         check_same_grid(volumes[0], volume, paths[0], path)
     if len(volumes) == 1:
-        return volumes[0]
+        first = volumes[0]
+        if first.array.shape[3:] == (1,):
+            return Volume(first.array[..., 0], first.affine, as_stored=False)
+        return first
     return Volume(np.stack([volume.array for volume in volumes], axis=-1), volumes[0].affine)
 
 

@@ -1,0 +1,40 @@
+"""Prostate MR Image Segmentation 2012 (PROMISE12): the prostate in T2-weighted MRI, converted from MetaImage.
+
+``python data_scripts/promise12.py PROMISE12 OUT``; see ``--help`` and docs/datasets.md.
+"""
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from data_scripts.core.archives import visible
+from data_scripts.core.command import run
+from data_scripts.core.dataset import Case, Dataset
+
+
+def find_cases(folder: Path) -> list[Case]:
+    """The training cases, in one folder or in the three parts they are downloaded in."""
+    headers = visible(folder, "**/Case*.mhd")
+    images = sorted({path.with_name(f"{path.stem.removesuffix('_segmentation')}.mhd") for path in headers})
+    return [
+        Case(image.stem, image.stem, (image,), (image.with_name(f"{image.stem}_segmentation.mhd"),)) for image in images
+    ]
+
+
+DATASET = Dataset(
+    key="promise12",
+    title="PROMISE12",
+    description="Prostate in transversal T2-weighted MRI from several centres and scanners. Litjens et al., "
+    "Evaluation of prostate segmentation algorithms for MRI: the PROMISE12 challenge, Medical Image Analysis 18 (2014)",
+    licence="registration with the challenge, see the terms of the download",
+    layout="{Case00.mhd, Case00.raw, Case00_segmentation.mhd, Case00_segmentation.raw, ...}, in one folder or in parts",
+    modality=("T2-weighted MRI",),
+    labels=("background", "prostate"),
+    find_cases=find_cases,
+    root=("**/Case*_segmentation.mhd",),
+    cases=50,
+)
+
+if __name__ == "__main__":
+    sys.exit(run(DATASET))

@@ -1,0 +1,126 @@
+"""Archives: the whole and honest ones convert as folders do, the others are refused before a byte is written."""
+
+import io
+import stat
+import tarfile
+import zipfile
+
+import pytest
+from official_layouts import LAYOUTS, script
+
+from data_scripts.core.archives import open_source, unpack
+from data_scripts.core.command import run
+from data_scripts.core.dataset import SourceError
+
+
+def make_tar(path, source, mode="w"):
+    with tarfile.open(path, mode) as tar:
+        tar.add(source, arcname=source.name)
+    return path
+
+
+def make_zip(path, source):
+    with zipfile.ZipFile(path, "w") as packed:
+        for file in sorted(source.rglob("*")):
+            packed.write(file, file.relative_to(source.parent))
+    return path
+
+
+@pytest.mark.parametrize("kind", ["tar", "tar.gz", "zip"])
+def test_an_archive_converts_to_the_same_files_as_its_folder(kind, tmp_path):
+    official = LAYOUTS["msd_hippocampus"](tmp_path)
+    archive = tmp_path / f"Task04_Hippocampus.{kind}"
+    if kind == "zip":
+        make_zip(archive, official.source)
+    else:
+        make_tar(archive, official.source, "w:gz" if kind == "tar.gz" else "w")
+    place = tmp_path / "target"
+    for name, source in (("folder", official.source), ("archive", archive)):
+        assert run(script("msd_hippocampus"), [str(source), str(place / name)]) == 0
+    assert sorted(path.name for path in place.iterdir()) == ["archive", "folder"]
+    first, second = (
+        {path.relative_to(place / name): path.read_bytes() for path in (place / name).rglob("*") if path.is_file()}
+        for name in ("folder", "archive")
+    )
+    assert first == second
+
+
+@pytest.mark.parametrize("kind", ["tar", "tar.gz", "zip"])
+def test_a_half_downloaded_archive_is_named_and_leaves_nothing(kind, tmp_path, capsys):
+    official = LAYOUTS["msd_hippocampus"](tmp_path)
+    archive = tmp_path / f"half.{kind}"
+    if kind == "zip":
+        make_zip(archive, official.source)
+    else:
+        make_tar(archive, official.source, "w:gz" if kind == "tar.gz" else "w")
+    archive.write_bytes(archive.read_bytes()[: archive.stat().st_size // 2])
+    place = tmp_path / "target"
+    place.mkdir()
+    assert run(script("msd_hippocampus"), [str(archive), str(place / "out")]) == 1
+    assert f"half.{kind}" in capsys.readouterr().err
+    assert list(place.iterdir()) == []
+
+
+def tar_with(path, name, kind=tarfile.REGTYPE, target=""):
+    with tarfile.open(path, "w") as tar:
+        good = tarfile.TarInfo("good.txt")
+        good.size = 4
+        tar.addfile(good, io.BytesIO(b"good"))
+        member = tarfile.TarInfo(name)
+        member.type, member.linkname = kind, target
+        tar.addfile(member)
+    return path
+
+
+@pytest.mark.parametrize("name", ["../evil", "/evil", "a/../../evil", "C:\\evil", "..\\evil", "\\\\host\\evil"])
+@pytest.mark.parametrize("kind", ["tar", "zip"])
+def test_a_path_that_leads_out_is_refused(name, kind, tmp_path):
+    archive, folder = tmp_path / f"bad.{kind}", tmp_path / "deep" / "folder"
+    folder.mkdir(parents=True)
+    if kind == "tar":
+        tar_with(archive, name)
+    else:
+        with zipfile.ZipFile(archive, "w") as packed:
+            packed.writestr("good.txt", "good")
+            packed.writestr(name, "evil")
+    with pytest.raises(SourceError, match="outside its folder; nothing was unpacked"):
+        unpack(archive, folder)
+    assert sorted(path.name for path in tmp_path.rglob("*")) == sorted([archive.name, "deep", "folder"])
+
+
+@pytest.mark.parametrize(
+    ("kind", "target"),
+    [(tarfile.SYMTYPE, "/etc/passwd"), (tarfile.LNKTYPE, "good.txt"), (tarfile.CHRTYPE, ""), (tarfile.FIFOTYPE, "")],
+)
+def test_links_and_devices_are_refused(kind, target, tmp_path):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(SourceError, match="'odd' is a link or a device"):
+        unpack(tar_with(tmp_path / "bad.tar", "odd", kind, target), tmp_path / "folder")
+    assert list((tmp_path / "folder").iterdir()) == []
+
+
+def test_a_link_in_a_zip_is_refused(tmp_path):
+    (tmp_path / "folder").mkdir()
+    with zipfile.ZipFile(tmp_path / "bad.zip", "w") as packed:
+        link = zipfile.ZipInfo("odd")
+        link.external_attr = (stat.S_IFLNK | 0o777) << 16
+        packed.writestr(link, "/etc/passwd")
+    with pytest.raises(SourceError, match="'odd' is a link or a device"):
+        unpack(tmp_path / "bad.zip", tmp_path / "folder")
+    assert list((tmp_path / "folder").iterdir()) == []
+
+
+def test_a_member_that_occurs_twice_is_refused(tmp_path):
+    (tmp_path / "folder").mkdir()
+    with pytest.raises(SourceError, match=r"holds good\.txt twice"):
+        unpack(tar_with(tmp_path / "bad.tar", "good.txt"), tmp_path / "folder")
+
+
+@pytest.mark.parametrize("content", [b"", b"no archive at all"])
+def test_a_file_that_is_no_archive_and_a_missing_one_are_named(content, tmp_path):
+    (tmp_path / "notes.txt").write_bytes(content)
+    with pytest.raises(SourceError, match=r"notes\.txt"), open_source(tmp_path / "notes.txt", tmp_path):
+        pass
+    with pytest.raises(SourceError, match="no such folder or archive"), open_source(tmp_path / "absent", tmp_path):
+        pass
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
