@@ -99,7 +99,9 @@
   }
   for (const details of document.querySelectorAll("details")) {
     details.addEventListener("toggle", () => {
-      if (details.open) figures.filter((f) => details.contains(f)).forEach((f) => draw(f));
+      const inside = figures.filter((figure) => details.contains(figure));
+      if (details.open) inside.forEach((figure) => draw(figure));
+      else inside.forEach((figure) => Plotly.purge(figure.querySelector(".canvas")));
     });
   }
   for (const box of document.querySelectorAll(".methods input")) {

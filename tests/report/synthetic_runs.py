@@ -29,7 +29,9 @@ def case(number: int) -> dict[str, MetaTensor]:
     image = 100 * (label > 0) + 20 * label + 15 * torch.randn(GRID, generator=generator)
     affine = torch.diag(torch.tensor([1.0, 1.0, 2.0, 1.0], dtype=torch.float64))
     meta = {"filename_or_obj": f"/secret/hospital/case_{number:03d}.nii.gz"}
-    return {key: MetaTensor(v[None], affine=affine, meta=dict(meta)) for key, v in {"image": image, "label": label}.items()}
+    return {
+        key: MetaTensor(v[None], affine=affine, meta=dict(meta)) for key, v in {"image": image, "label": label}.items()
+    }
 
 
 def prediction(label: torch.Tensor, noise: float, temperature: float, seed: int, missed: int | None) -> torch.Tensor:

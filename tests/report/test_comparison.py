@@ -1,0 +1,92 @@
+"""Grouping of runs: seeds into methods, methods measured alike into comparisons, and what stays out of a mean."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from synthetic_runs import write_run
+
+from monai_calib.report.comparison import Comparison, Measure, compare
+from monai_calib.report.runs import read_run, read_runs
+
+
+@pytest.fixture(scope="module")
+def comparison(run_folders: list[Path]) -> Comparison:
+    (only,) = compare(read_runs(run_folders))
+    return only
+
+
+def measure(comparison: Comparison, kind: str, reduction: str = "macro") -> Measure:
+    protocol = next(p for p in comparison.protocols if p.name == "recommended")
+    return next(m for m in comparison.calibration_measures(protocol, "boundary2mm", reduction) if m.kind == kind)
+
+
+def test_seeds_become_one_method_and_failures_stay_apart(comparison: Comparison) -> None:
+    assert [method.label for method in comparison.methods] == ["ce", "dice_ce", "nacl"]
+    assert [run.seed for run in comparison.methods[0].runs] == ["1", "2"]
+    assert [run.seed for run in comparison.methods[0].failed] == ["3"]
+    assert comparison.failed == ()
+
+
+def test_a_method_of_failures_only_is_listed_and_not_compared(run_folders: list[Path]) -> None:
+    (only,) = compare(read_runs([run_folders[2], run_folders[3]]))
+    assert [method.label for method in only.methods] == ["dice_ce"]
+    assert [method.label for method in only.failed] == ["ce"]
+
+
+def test_estimates_are_means_over_seeds_then_cases(comparison: Comparison) -> None:
+    ece = measure(comparison, "ece")
+    first, second = (run.values["ece_boundary2mm_15bins"] for run in comparison.methods[0].runs)
+    estimate = comparison.estimate(comparison.methods[0].runs, ece)
+    assert estimate.interval.value == pytest.approx((first.mean() + second.mean()) / 2)
+    assert estimate.interval.low < estimate.interval.value < estimate.interval.high
+    assert estimate.spread == pytest.approx(abs(first.mean() - second.mean()) / np.sqrt(2))
+    assert np.isnan(comparison.estimate(comparison.methods[0].runs[:1], ece).spread)
+
+
+def test_pooled_figures_come_from_the_pooled_histogram(comparison: Comparison) -> None:
+    runs = comparison.methods[0].runs
+    estimate = comparison.estimate(runs, measure(comparison, "ece", "micro"))
+    assert estimate.interval.value == pytest.approx(
+        np.mean([run.summary["ece_boundary2mm_15bins_micro"] for run in runs])
+    )
+    assert np.isnan(estimate.interval.low), "a mean over cases is another figure, and so is its interval"
+
+
+def test_runs_align_by_case_whatever_their_order(tmp_path: Path) -> None:
+    settings = {"loss_name": "ce", "seed": 1}
+    forward = write_run(tmp_path / "forward", settings, [0, 1, 2], protocols=["paper"])
+    backward = write_run(tmp_path / "backward", settings | {"seed": 2}, [2, 1, 0], protocols=["paper"])
+    (only,) = compare([read_run(forward), read_run(backward)])
+    by_hand = [dict(zip(run.cases, run.values["dsc"], strict=True)) for run in only.runs]
+    expected = [np.mean([values[case] for values in by_hand]) for case in only.cases]
+    np.testing.assert_allclose(only.case_values(only.methods[0].runs, Measure("dsc", "dsc")), expected)
+
+
+def test_other_settings_make_another_method_and_name_it(tmp_path: Path) -> None:
+    common = {"bundle": "b", "loss_name": "mbls", "network_name": "unet", "seed": 1}
+    folders = [
+        write_run(tmp_path / "a", common | {"margin": 5}, [0, 1], protocols=["paper"]),
+        write_run(tmp_path / "b", common | {"margin": 10}, [0, 1], protocols=["paper"]),
+        write_run(tmp_path / "c", common | {"margin": 10, "network_name": "swin"}, [0, 1], protocols=["paper"]),
+    ]
+    (only,) = compare(read_runs(folders))
+    labels = [method.label for method in only.methods]
+    assert labels == ["mbls · margin 5 · unet", "mbls · margin 10 · unet", "mbls · margin 10 · swin"]
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"numbers": [0, 1, 2]},
+        {"protocols": ["recommended"]},
+        {"class_names": ("background", "head", "tail")},
+    ],
+)
+def test_runs_measured_otherwise_are_not_compared(tmp_path: Path, other: dict[str, list[str]]) -> None:
+    usual = {"numbers": [0, 1], "protocols": ["paper"]}
+    first = write_run(tmp_path / "first", {"loss_name": "ce", "seed": 1}, **usual)
+    second = write_run(tmp_path / "second", {"loss_name": "nacl", "seed": 1}, **(usual | other))
+    assert [len(part.methods) for part in compare(read_runs([first, second]))] == [1, 1]

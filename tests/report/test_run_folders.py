@@ -1,0 +1,122 @@
+"""Reading run folders: what real handlers wrote comes back, and what is wrong is named."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from monai_calib.report.runs import RunError, read_run, read_runs
+
+
+def edited(source: Path, target: Path, change: Callable[[dict[str, Any]], object]) -> Path:
+    """A copy of a run with its calibration.json changed."""
+    shutil.copytree(source, target)
+    path = target / "eval" / "calibration.json"
+    content = json.loads(path.read_text())
+    change(content)
+    path.write_text(json.dumps(content))
+    return target
+
+
+def test_reads_what_the_handlers_wrote(run_folders: list[Path]) -> None:
+    run = read_run(run_folders[0])
+    assert run.class_names == ("background", "anterior", "posterior")
+    assert run.cases == tuple(f"case_{number:03d}" for number in range(6))
+    assert run.subjects == run.cases, "without subjects each case is its own"
+    assert {protocol.name for protocol in run.protocols} == {"paper", "recommended"}
+    for name, values in run.values.items():
+        if f"{name}_macro" in run.summary:
+            assert np.nanmean(values) == pytest.approx(run.summary[f"{name}_macro"]), name
+    assert run.class_values["dsc"].shape == (6, 3)
+    assert np.isnan(run.class_values["dsc"][:, 0]).all(), "background has no Dice here"
+    np.testing.assert_allclose(run.values["hd95_mm"], run.class_values["hd95_mm"][:, 1:].mean(axis=1))
+    preview = run.preview("case_000")
+    assert preview is not None
+    assert preview["label"].shape == (24, 28)
+    assert run.preview("no_such_case") is None
+
+
+def test_a_class_never_found_marks_the_run(run_folders: list[Path]) -> None:
+    missed = {folder.name: read_run(folder).missed_classes() for folder in run_folders}
+    assert missed.pop("ce_3") == ("posterior",)
+    assert set(missed.values()) == {()}
+
+
+def test_rows_of_the_tables_are_matched_by_case_not_by_order(run_folders: list[Path], tmp_path: Path) -> None:
+    shutil.copytree(run_folders[0], tmp_path / "run")
+    path = tmp_path / "run" / "eval" / "mean_dice_raw.csv"
+    header, *rows = path.read_text().splitlines()
+    path.write_text("\n".join([header, *reversed(rows)]) + "\n")
+    np.testing.assert_array_equal(read_run(tmp_path / "run").values["dsc"], read_run(run_folders[0]).values["dsc"])
+
+
+def test_subjects_and_undefined_figures(run_folders: list[Path], tmp_path: Path) -> None:
+    def change(content: dict[str, Any]) -> None:
+        for number, case in enumerate(content["cases"]):
+            case["subject"] = str(number // 2)
+        content["cases"][0]["metrics"]["ece_foreground_15bins"] = None
+
+    run = read_run(edited(run_folders[0], tmp_path / "run", change))
+    assert run.subjects == ("0", "0", "1", "1", "2", "2")
+    assert np.isnan(run.values["ece_foreground_15bins"]).tolist() == [True] + [False] * 5
+
+
+def test_a_folder_named_twice_is_read_once(run_folders: list[Path]) -> None:
+    assert len(read_runs([run_folders[0], run_folders[0] / ".." / run_folders[0].name])) == 1
+
+
+def test_missing_file_says_how_to_make_it(tmp_path: Path) -> None:
+    with pytest.raises(RunError, match=r"eval.calibration\.json does not exist.*monai\.bundle run"):
+        read_run(tmp_path)
+    with pytest.raises(RunError, match="at least one run folder"):
+        read_runs([])
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("{ half", "cannot be read as JSON"),
+        ("[]", "expected format"),
+        ('{"format": "monai_calib/calibration/9"}', "got 'monai_calib/calibration/9'"),
+        ('{"format": "monai_calib/calibration/1"}', "key 'num_classes' is missing"),
+        ('{"format": "monai_calib/calibration/1", "num_classes": 2, "cases": 3}', "not a complete"),
+        ('{"format": "monai_calib/calibration/1", "num_classes": 2, "cases": []}', "at least one case"),
+        ("\x00\xff", "cannot be read as JSON"),
+    ],
+)
+def test_unreadable_files_are_named(tmp_path: Path, text: str, message: str) -> None:
+    (tmp_path / "eval").mkdir()
+    (tmp_path / "eval" / "calibration.json").write_text(text, encoding="latin-1")
+    with pytest.raises(RunError, match=message) as caught:
+        read_run(tmp_path)
+    assert str(tmp_path) in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ("filename,class0,class1,mean\ncase_000.nii.gz,0.5,0.5,0.5\n", "lacks 5 of the 6 cases"),
+        ("filename,class0,class1,mean\ncase_000.nii.gz,a,b,c\n", "not a table of MetricsSaver"),
+        ("", "not a table of MetricsSaver"),
+        ("filename,c,mean\n" + "".join(f"case_{n:03d}.nii.gz,0.5,0.5\n" for n in range(6)), "a column for each of 3"),
+    ],
+)
+def test_tables_that_do_not_fit_are_named(run_folders: list[Path], tmp_path: Path, rows: str, message: str) -> None:
+    shutil.copytree(run_folders[0], tmp_path / "run")
+    (tmp_path / "run" / "eval" / "mean_dice_raw.csv").write_text(rows)
+    with pytest.raises(RunError, match=message) as caught:
+        read_run(tmp_path / "run")
+    assert "mean_dice_raw.csv" in str(caught.value)
+
+
+def test_damaged_preview_is_named(run_folders: list[Path], tmp_path: Path) -> None:
+    shutil.copytree(run_folders[0], tmp_path / "run")
+    (tmp_path / "run" / "eval" / "previews" / "case_000.npz").write_bytes(b"no archive")
+    with pytest.raises(RunError, match=r"case_000\.npz is not a preview"):
+        read_run(tmp_path / "run").preview("case_000")
