@@ -7,6 +7,7 @@ from .composites import BRATS_COMPOSITES, CompositeHandler
 from .consistency import BoundaryConsistency
 from .guard import NonFiniteGuard
 from .multipliers import MultiplierHandler
+from .preview import SlicePreviewHandler
 from .progress import EpochProgress
 from .reliability import ReliabilityDiagramHandler
 from .schedule import AlphaSchedule
@@ -22,6 +23,7 @@ __all__ = [
     "MultiplierHandler",
     "NonFiniteGuard",
     "ReliabilityDiagramHandler",
+    "SlicePreviewHandler",
     "SurfaceHandler",
     "TrainingCheckpoint",
     "lower_is_better",
