@@ -28,23 +28,33 @@ class BinnedError(nn.Module):
         self.include_background = include_background
 
     def forward(self, logits: Tensor, target: Target) -> Tensor:
+        prob = logits.softmax(1).flatten(2)
+        weight = known(target, prob).flatten(1)
         first = 0 if self.include_background else 1
-        prob = logits.softmax(1)[:, first:].flatten(2)
-        truth = target.one_hot(prob.dtype)[:, first:].flatten(2)
-        weight = known(target, prob).flatten(1).unsqueeze(1).expand_as(prob)
-        rows = self.binned(prob, truth, weight)
-        if self.ignore_empty_classes:
-            rows = rows * ((truth * weight).sum(2) > 0)
-        return rows.sum() / max(rows.numel(), 1)
+        rows = [self._row(prob[:, k], self._truth(target, k, prob), weight) for k in range(first, prob.shape[1])]
+        return torch.stack(rows).sum().to(prob.dtype) / max(len(rows) * len(prob), 1) if rows else prob.sum() * 0
 
-    def binned(self, prob: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
-        """Mean gap of the occupied bins ``(B, K)``, from three tensors ``(B, K, N)``."""
+    def _truth(self, target: Target, k: int, like: Tensor) -> Tensor:
+        truth = target.index == k if target.soft is None else target.soft[:, k]
+        return truth.flatten(1).to(like.dtype)
+
+    def _row(self, prob: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
+        row = self.mean_gap(prob, truth, weight)
+        return row * ((truth * weight).sum(1) > 0) if self.ignore_empty_classes else row
+
+    def mean_gap(self, prob: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
+        """Mean gap of the occupied bins of one class ``(B,)``, from three tensors ``(B, N)``."""
         raise NotImplementedError
 
     def edges(self, prob: Tensor) -> Tensor:
         """Borders of the bins; like MONAI's, a rounding error beyond 1 so that a probability of 1 is inside."""
         last = 1.0 + torch.finfo(torch.float32).eps
         return torch.linspace(0.0, last, self.num_bins + 1, dtype=prob.dtype, device=prob.device)
+
+    def empty(self, prob: Tensor) -> Tensor:
+        """A sum for every bin: in float64, since a bin may hold more voxels than float32 can count one by one."""
+        wide = prob.dtype if prob.device.type == "mps" else torch.float64
+        return torch.zeros(len(prob), self.num_bins, dtype=wide, device=prob.device)
 
 
 class HardBinnedError(BinnedError):
@@ -60,17 +70,17 @@ class HardBinnedError(BinnedError):
         super().__init__(num_bins, ignore_empty_classes, include_background)
         self.right = right
 
-    def binned(self, prob: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
+    def mean_gap(self, prob: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
         with torch.no_grad():
             index = torch.bucketize(prob.detach().contiguous(), self.edges(prob)[1:], right=self.right)
             index = index.clamp_(max=self.num_bins - 1)
-            empty = prob.new_zeros(*prob.shape[:2], self.num_bins)
-            count = empty.scatter_add(2, index, weight)
-            gap = empty.scatter_add(2, index, weight * (prob - truth))
-            occupied = (count > 0).sum(2, keepdim=True).clamp(min=1)
+            empty = self.empty(prob)
+            count = empty.scatter_add(1, index, weight.to(empty.dtype))
+            gap = empty.scatter_add(1, index, (weight * (prob - truth)).to(empty.dtype))
+            occupied = (count > 0).sum(1, keepdim=True).clamp(min=1)
             # |gap| is linear in the probabilities of a bin, with the same slope at all of them
-            slope = (gap.sign() / (count.clamp(min=1e-12) * occupied)).gather(2, index) * weight
-        return (slope * (prob - truth)).sum(2)
+            slope = (gap.sign() / (count.clamp(min=1) * occupied)).to(prob.dtype).gather(1, index) * weight
+        return (slope * (prob - truth)).sum(1)
 
 
 class SoftBinnedError(BinnedError):
@@ -88,22 +98,24 @@ class SoftBinnedError(BinnedError):
             raise ValueError(f"empty_weight must not be negative, got {empty_weight}.")
         self.empty_weight = empty_weight
 
-    def binned(self, prob: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
-        edges = self.edges(prob)
-        width = edges[1]
-        # the share of the upper centre grows from 0 at the lower centre to 1; beyond the outermost centres it is 0 or 1
+    def mean_gap(self, prob: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
+        # in units of bins, 0 at the lowest centre; outside the outermost centres a probability belongs to them
+        place = prob / self.edges(prob)[1] - 0.5
         with torch.no_grad():
-            lower = ((prob / width - 0.5).floor().clamp_(0, max(self.num_bins - 2, 0))).nan_to_num_(0.0)
-            index = lower.long()
-            upper = (index + 1).clamp_(max=self.num_bins - 1)
-        share = (prob / width - 0.5 - lower).clamp(0, 1)
+            lower = place.floor().clamp_(0, max(self.num_bins - 2, 0)).nan_to_num_(0.0).long()
+            upper = (lower + 1).clamp_(max=self.num_bins - 1)
+        share = (place - lower).clamp(0, 1)
         gap = weight * (prob - truth)
-        empty = prob.new_zeros(*prob.shape[:2], self.num_bins)
-        count = empty.scatter_add(2, index, weight * (1 - share)).scatter_add(2, upper, weight * share)
-        total = empty.scatter_add(2, index, gap * (1 - share)).scatter_add(2, upper, gap * share)
+        empty = self.empty(prob)
+        count, total = (
+            empty.scatter_add(1, lower, (x * (1 - share)).to(empty.dtype)).scatter_add(
+                1, upper, (x * share).to(empty.dtype)
+            )
+            for x in (weight, gap)
+        )
         occupied = (count > 0) & (count >= self.empty_weight)
         gaps = torch.where(occupied, total.abs() / torch.where(occupied, count, 1.0), 0.0)
-        return gaps.sum(2) / occupied.sum(2).clamp(min=1)
+        return gaps.sum(1) / occupied.sum(1).clamp(min=1)
 
 
 class HardL1ACELoss(StatisticLoss):

@@ -118,13 +118,17 @@ def test_calibrated_predictions_cost_nothing_and_overconfident_ones_their_excess
 
 
 def test_gradient_of_the_hard_loss_pulls_every_voxel_of_a_bin_alike() -> None:
-    # one image, one class of two, one bin: d|mean s - mean y| / ds_i = sign / N
-    prob = torch.full((1, 2, 10), 0.5, requires_grad=True)
-    truth = torch.zeros(1, 2, 10)
-    truth[:, 0] = 1
-    rows = HardL1ACELoss().penalty.binned(prob, truth, torch.ones(1, 2, 10))
-    rows.sum().backward()
-    torch.testing.assert_close(prob.grad, torch.stack([torch.full((1, 10), -0.1), torch.full((1, 10), 0.1)], 1))
+    # one bin: d|mean s - mean y| / ds_i = sign / N
+    prob = torch.full((1, 10), 0.5, requires_grad=True)
+    HardL1ACELoss().penalty.mean_gap(prob, torch.ones(1, 10), torch.ones(1, 10)).sum().backward()
+    torch.testing.assert_close(prob.grad, torch.full((1, 10), -0.1))
+
+
+def test_soft_bins_may_hold_more_than_float32_can_add_up() -> None:
+    # shares added one by one in float32 are rounded off long before a 256^3 volume is read
+    penalty = SoftL1ACELoss().penalty
+    row = torch.full((1, 3_000_000), 0.33)
+    assert penalty.mean_gap(row, torch.zeros_like(row), torch.ones_like(row)).item() == pytest.approx(0.33, rel=1e-6)
 
 
 def test_the_outer_region_is_the_loss_of_the_outer_voxels() -> None:
