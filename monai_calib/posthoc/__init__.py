@@ -1,0 +1,39 @@
+"""Calibration after training: fitted on validation data by streaming, folded into the network or kept as its head."""
+
+from monai_calib.posthoc.base import Calibrator, CalibratorWarning, FitRecord, fit
+from monai_calib.posthoc.calibrate import Calibrated, calibrate
+from monai_calib.posthoc.evaluation import Comparison, compare
+from monai_calib.posthoc.export import CalibratedNetwork, export_onnx, export_torchscript
+from monai_calib.posthoc.folding import FoldingError, find_last_convolution, fold
+from monai_calib.posthoc.linear import LinearHead
+from monai_calib.posthoc.methods import METHODS, build_calibrator
+from monai_calib.posthoc.stream import LogitCase, LogitStream
+from monai_calib.posthoc.temperature import TemperatureScaling
+from monai_calib.posthoc.vector import ClasswiseTemperature, DirichletScaling, MatrixScaling, VectorScaling
+
+__all__ = [
+    "METHODS",
+    "Calibrated",
+    "CalibratedNetwork",
+    "Calibrator",
+    "CalibratorWarning",
+    "ClasswiseTemperature",
+    "Comparison",
+    "DirichletScaling",
+    "FitRecord",
+    "FoldingError",
+    "LinearHead",
+    "LogitCase",
+    "LogitStream",
+    "MatrixScaling",
+    "TemperatureScaling",
+    "VectorScaling",
+    "build_calibrator",
+    "calibrate",
+    "compare",
+    "export_onnx",
+    "export_torchscript",
+    "find_last_convolution",
+    "fit",
+    "fold",
+]

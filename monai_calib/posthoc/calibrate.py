@@ -1,0 +1,174 @@
+"""The whole way from a trained network to a calibrated one: what a bundle's calibrate.json calls."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import tempfile
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from monai_calib.metrics.protocols import Protocol, resolve_protocols
+from monai_calib.posthoc.base import Calibrator, fit
+from monai_calib.posthoc.evaluation import Comparison, compare
+from monai_calib.posthoc.export import CalibratedNetwork, export_torchscript
+from monai_calib.posthoc.folding import fold
+from monai_calib.posthoc.methods import METHODS, build_calibrator
+from monai_calib.posthoc.stream import LogitStream
+
+__all__ = ["Calibrated", "calibrate"]
+
+_log = logging.getLogger(__name__)
+
+
+class Calibrated(NamedTuple):
+    """What :func:`calibrate` made: the fitted method, the figures, and the model's file."""
+
+    calibrator: Calibrator
+    comparison: Comparison
+    model_path: Path
+
+
+def calibrate(
+    network: nn.Module,
+    loader: Iterable[Mapping[str, Any]],
+    inferer: Callable[..., Any] | None = None,
+    *,
+    num_classes: int,
+    models_dir: str | os.PathLike[str],
+    output_dir: str | os.PathLike[str],
+    method: str = "temperature",
+    method_args: Mapping[str, Any] | None = None,
+    region: str | None = None,
+    also: Sequence[str] = (),
+    checkpoint: str | os.PathLike[str] | None = None,
+    comparison_loader: Iterable[Mapping[str, Any]] | None = None,
+    protocols: Sequence[str | Mapping[str, Any] | Protocol] = ("paper", "recommended"),
+    device: torch.device | str | None = None,
+    amp: bool = False,
+    ignore_index: int | None = None,
+    spacing: Sequence[float] | None = None,
+    run: Mapping[str, Any] | None = None,
+) -> Calibrated:
+    """Fit a correction on validation data, build it into the network, and write model, parameters and figures.
+
+    Written are
+
+    - ``models_dir/model_calibrated.pt``: the network's state dict with the correction folded in, for a method that is
+      linear in the logits; else ``models_dir/model_calibrated.ts``, the network and its head as TorchScript;
+    - ``models_dir/calibration_parameters.json``: the fitted method, for :meth:`Calibrator.from_json`;
+    - ``output_dir/before_after.json`` and ``before_after.md``: the protocols' figures before and after, for this
+      method and those of ``also``.
+
+    Args:
+        network: the trained network, or one to load ``checkpoint`` into. A method that folds changes it in place.
+        loader: validation data without augmentation; each pass goes over it once, some 3 to 15 passes in all.
+        inferer: as the evaluation will use; it must average logits where windows overlap.
+        num_classes: channels of the logits.
+        models_dir, output_dir: folders, made when missing.
+        method: a name out of :data:`~monai_calib.posthoc.METHODS`.
+        method_args: arguments of the method beside ``num_classes`` and ``region``.
+        region: voxels that count in the fit; the method's own default if not given.
+        also: further methods to fit and to show beside it.
+        checkpoint: state dict of the network to load first.
+        comparison_loader: data for the figures, such as the test split; the validation data if not given, which
+            flatters the fitted methods.
+        protocols, device, amp, ignore_index, spacing: as in evaluation.
+        run: plain values that the JSON files should say about the run.
+
+    Raises: ``ValueError`` for an unknown method, no data or broken data; :class:`~.folding.FoldingError` for a network
+        that cannot take up a linear correction.
+    """
+    methods = {name: build_calibrator(name, num_classes, region, method_args if name == method else None)
+               for name in dict.fromkeys([method, *also])}  # fmt: skip
+    resolved = resolve_protocols(protocols)
+    if checkpoint is not None:
+        network.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True))
+    stream = LogitStream(network, loader, inferer, device, amp, ignore_index=ignore_index, spacing=spacing)
+    network.to(stream.device)
+    example = _FirstWindow(network)
+    fit(list(methods.values()), stream)
+    example.remove()
+    for name, calibrator in methods.items():
+        _log.info("%s: %s in %d passes over %d cases", name, calibrator.record.status, calibrator.record.passes,
+                  calibrator.record.cases)  # fmt: skip
+    seen = stream
+    if comparison_loader is not None:
+        seen = LogitStream(network, comparison_loader, inferer, device, amp, ignore_index=ignore_index, spacing=spacing)
+    comparison = compare(methods, seen, resolved)
+    chosen = methods[method]
+    model_path = _write_model(network, chosen, example.image, Path(models_dir))
+    about = {"run": dict(run or {}), "method": method, "model": model_path.name}
+    _write_text(Path(models_dir) / "calibration_parameters.json", json.dumps({**about, **chosen.to_json()}, indent=1))
+    content = {
+        "format": "monai_calib/before_after/1",
+        **about,
+        "compared_on": "validation data, which the methods were fitted on" if seen is stream else "other data",
+        "protocols": {protocol.name: protocol.to_json() for protocol in resolved},
+        "fits": {name: calibrator.to_json() for name, calibrator in methods.items()},
+        **comparison.to_json(),
+    }
+    _write_text(Path(output_dir) / "before_after.json", json.dumps(content, allow_nan=False))
+    _write_text(Path(output_dir) / "before_after.md", _page(content, comparison))
+    return Calibrated(chosen, comparison, model_path)
+
+
+class _FirstWindow:
+    """Keeps the first input the network sees, a window of the size it is used with."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self._image: Tensor | None = None
+        self._hook = network.register_forward_pre_hook(self._keep)
+
+    def _keep(self, module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        if self._image is None:
+            self._image = inputs[0][:1].detach().as_subclass(Tensor).float().clone()
+
+    @property
+    def image(self) -> Tensor:
+        assert self._image is not None, "a fit has run the network"
+        return self._image
+
+    def remove(self) -> None:
+        self._hook.remove()
+
+
+def _write_model(network: nn.Module, calibrator: Calibrator, image: Tensor, folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    # A model of an earlier method must not lie beside the new one.
+    for name in ("model_calibrated.pt", "model_calibrated.ts"):
+        (folder / name).unlink(missing_ok=True)
+    if not calibrator.foldable:
+        return export_torchscript(CalibratedNetwork(network, calibrator), image, folder / "model_calibrated.ts")
+    path = folder / "model_calibrated.pt"
+    state = fold(network, calibrator, image).state_dict()
+    with tempfile.NamedTemporaryFile("wb", dir=folder, suffix=".tmp", delete=False) as file:
+        torch.save({name: value.cpu() for name, value in state.items()}, file)
+    os.chmod(file.name, 0o644)  # a temporary file is private, a model is not
+    os.replace(file.name, path)
+    return path
+
+
+def _write_text(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False, encoding="utf-8") as file:
+        file.write(text)
+    os.chmod(file.name, 0o644)
+    os.replace(file.name, path)
+
+
+def _page(content: Mapping[str, Any], comparison: Comparison) -> str:
+    lines = ["# Calibration before and after", "", f"Figures on {content['compared_on']}.", ""]
+    for name, fitted in content["fits"].items():
+        record = fitted["fit"]
+        lines.append(
+            f"- **{name}**{' (in the model)' if name == content['method'] else ''}: {record['status']}, "
+            f"{record['passes']} passes over {record['cases']} cases, {record['voxels']} voxels of region "
+            f"{record['region']}. {record['message']}"
+        )
+    return "\n".join([*lines, "", comparison.table(), ""])

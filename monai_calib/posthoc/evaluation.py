@@ -1,0 +1,166 @@
+"""Before and after: the protocols' figures of a network as it is, and with each correction, from one pass."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+from monai_calib.metrics.histogram import CalibrationHistogram
+from monai_calib.metrics.protocols import Figure, Protocol, resolve_protocols
+from monai_calib.posthoc.base import Calibrator
+from monai_calib.posthoc.stream import LogitCase
+
+__all__ = ["BEFORE", "Comparison", "compare"]
+
+BEFORE = "before"
+
+
+class Comparison(NamedTuple):
+    """Figures by method, ``"before"`` first.
+
+    ``summary[method][name]`` holds reported figures, as ``ece_union_15bins_macro``; ``cases[case][method][name]``
+    those of one case, as ``ece_union_15bins``; ``change[method][name]`` the mean over cases of after minus before with
+    its 95 % bootstrap interval; ``labels_changed[method]`` counts voxels whose label is another than before.
+    NaN where a region is empty.
+    """
+
+    summary: dict[str, dict[str, float]]
+    cases: dict[str, dict[str, dict[str, float]]]
+    change: dict[str, dict[str, tuple[float, float, float]]]
+    labels_changed: dict[str, int]
+    voxels: int
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, null for NaN."""
+        return {
+            "summary": _plain(self.summary),
+            "change": _plain(self.change),
+            "labels_changed": self.labels_changed,
+            "voxels": self.voxels,
+            "cases": _plain(self.cases),
+        }
+
+    def table(self) -> str:
+        """A Markdown table, one figure a row and one method a column."""
+        methods = list(self.summary)
+        lines = ["| figure | " + " | ".join(methods) + " |", "|---" * (len(methods) + 1) + "|"]
+        for name in self.summary[BEFORE]:
+            lines.append(f"| {name} | " + " | ".join(f"{self.summary[m][name]:.4f}" for m in methods) + " |")
+        counts = [f"{self.labels_changed.get(m, 0)} of {self.voxels}" for m in methods]
+        return "\n".join([*lines, "| voxels with another label | " + " | ".join(counts) + " |"])
+
+
+def compare(
+    calibrators: Mapping[str, Calibrator],
+    cases: Iterable[LogitCase],
+    protocols: Sequence[str | Mapping[str, Any] | Protocol] = ("paper", "recommended"),
+) -> Comparison:
+    """Measure the network as it is and with each correction, by protocol, in one pass over the cases.
+
+    Cases of the fit flatter what was fitted on them, methods with many parameters most of all: compare on others.
+
+    Args:
+        calibrators: fitted methods by the name they get in the table.
+        cases: a list, or a :class:`~.stream.LogitStream`.
+        protocols: see :class:`~monai_calib.metrics.protocols.Protocol`.
+
+    Raises: ``ValueError`` for no case.
+
+    Example:
+        >>> from monai_calib.posthoc import TemperatureScaling
+        >>> cool = TemperatureScaling(2)
+        >>> cool.set_temperature(4.0)
+        >>> logits = torch.tensor([[3.0, 3.0], [0.0, 0.0]])
+        >>> case = LogitCase("a", logits, torch.tensor([1, 0]))
+        >>> comparison = compare({"cool": cool}, [case], [Protocol("whole", ["all"], ["ece"])])
+        >>> [round(row["ece_all_15bins_macro"], 3) for row in comparison.summary.values()]
+        [0.453, 0.179]
+    """
+    resolved = resolve_protocols(protocols)
+    figures = list({figure.name: figure for protocol in resolved for figure in protocol.figures}.values())
+    regions = {figure.region.name: figure.region for figure in figures}
+    names = [BEFORE, *calibrators]
+    pooled: dict[str, dict[str, CalibrationHistogram]] = {method: {} for method in names}
+    by_case: dict[str, dict[str, dict[str, float]]] = {}
+    labels_changed, voxels = dict.fromkeys(calibrators, 0), 0
+    for case in cases:
+        image = None if case.image is None else case.image[None]
+        rows = by_case[_unused(case.name, by_case)] = {}
+        before = case.logits.argmax(0)
+        voxels += before.numel()
+        for method in names:
+            logits = case.logits[None] if method == BEFORE else calibrators[method].apply(case.logits[None], image)
+            if method != BEFORE:
+                labels_changed[method] += int((logits[0].argmax(0) != before).sum())
+            histograms = {}
+            for name, region in regions.items():
+                histogram = histograms[name] = CalibrationHistogram(len(case.logits), strict=False)
+                # The same voxels before and after: regions are drawn from the labels before.
+                histogram.update(logits, case.label[None], mask=case.mask(region)[None])
+                pooled[method].setdefault(name, histogram.empty_like()).merge(histogram)
+            rows[method] = {figure.name: _mean(figure.values(histograms[figure.region.name])) for figure in figures}
+    if not by_case:
+        raise ValueError("no case to compare on: the loader is empty")
+    summary = {method: _summary(method, resolved, by_case, pooled[method]) for method in names}
+    change = {
+        method: {figure.name: _change([row[method][figure.name] - row[BEFORE][figure.name] for row in by_case.values()])
+                 for figure in figures}
+        for method in calibrators
+    }  # fmt: skip
+    return Comparison(summary, by_case, change, labels_changed, voxels)
+
+
+def _summary(
+    method: str,
+    protocols: Sequence[Protocol],
+    by_case: Mapping[str, Mapping[str, Mapping[str, float]]],
+    pooled: Mapping[str, CalibrationHistogram],
+) -> dict[str, float]:
+    summary = {}
+    for protocol in protocols:
+        for figure in protocol.figures:
+            for reduction in protocol.reductions:
+                if reduction == "macro":
+                    value = _mean([rows[method][figure.name] for rows in by_case.values()])
+                else:
+                    value = _pooled_value(figure, pooled[figure.region.name])
+                summary[f"{figure.name}_{reduction}"] = value
+    return summary
+
+
+def _pooled_value(figure: Figure, histogram: CalibrationHistogram) -> float:
+    return _mean(figure.values(histogram))
+
+
+def _mean(values: Sequence[float]) -> float:
+    kept = [value for value in values if not math.isnan(value)]
+    return math.fsum(kept) / len(kept) if kept else math.nan
+
+
+def _change(differences: Sequence[float], samples: int = 1000) -> tuple[float, float, float]:
+    """Mean of paired differences and its percentile bootstrap interval over cases."""
+    kept = torch.tensor([d for d in differences if not math.isnan(d)], dtype=torch.float64)
+    if not len(kept):
+        return math.nan, math.nan, math.nan
+    draws = torch.randint(len(kept), (samples, len(kept)), generator=torch.Generator().manual_seed(0))
+    low, high = kept[draws].mean(1).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
+    return float(kept.mean()), low, high
+
+
+def _unused(name: str, taken: Mapping[str, Any]) -> str:
+    number = 2
+    unused = name
+    while unused in taken:
+        unused, number = f"{name} ({number})", number + 1
+    return unused
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _plain(inner) for key, inner in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(inner) for inner in value]
+    return None if isinstance(value, float) and math.isnan(value) else value

@@ -1,0 +1,118 @@
+"""A network with its correction as a head, and files of it that run without this package."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+import warnings
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from monai_calib.posthoc.base import Calibrator
+
+__all__ = ["CalibratedNetwork", "export_onnx", "export_torchscript"]
+
+
+class CalibratedNetwork(nn.Module):
+    """The network followed by a calibrator's head: returns calibrated logits, to be used like the network.
+
+    For what does not fold. Where windows overlap, heads that are not linear act on each window before the average.
+
+    Args:
+        network: returns logits ``(B, K, *spatial)``.
+        calibrator: a fitted one.
+
+    Example:
+        >>> from monai_calib.posthoc import TemperatureScaling
+        >>> scaling = TemperatureScaling(2)
+        >>> scaling.set_temperature(2.0)
+        >>> network = nn.Conv2d(1, 2, 1)
+        >>> image = torch.randn(1, 1, 4, 4)
+        >>> torch.allclose(CalibratedNetwork(network, scaling)(image), network(image) / 2)
+        True
+    """
+
+    def __init__(self, network: nn.Module, calibrator: Calibrator) -> None:
+        super().__init__()
+        self.network = network
+        parameter = next(network.parameters())
+        self.head = calibrator.head.to(parameter.device, parameter.dtype)
+
+    def forward(self, image: Tensor) -> Tensor:
+        """Calibrated logits ``(B, K, *spatial)``."""
+        return self.head(self.network(image), image)
+
+
+def export_torchscript(network: nn.Module, image: Tensor, path: str | os.PathLike[str]) -> Path:
+    """Write a network as TorchScript, read it back, and check that it computes the same.
+
+    Scripted, and traced on ``image`` where scripting is not possible.
+
+    Args:
+        network: in evaluation mode afterwards.
+        image: an input ``(B, C, *spatial)``.
+        path: the file, replaced in one step.
+
+    Raises: ``RuntimeError`` if the file's logits differ from the network's.
+    """
+    network = network.eval()
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        try:
+            exported = torch.jit.script(network)
+        except Exception:  # whatever TorchScript cannot compile can still be traced
+            exported = torch.jit.trace(network, image, check_trace=False)
+        temporary = _temporary(path)
+        try:
+            torch.jit.save(exported, temporary)
+            found = torch.jit.load(temporary, map_location=image.device)(image)
+            _check_same(found, network(image), path)
+            os.replace(temporary, path)
+        finally:
+            Path(temporary).unlink(missing_ok=True)
+    return path
+
+
+def export_onnx(network: nn.Module, image: Tensor, path: str | os.PathLike[str], **options: Any) -> Path:
+    """Write a network as ONNX with inputs named ``image`` and outputs ``logits``; needs the package onnxscript.
+
+    Args:
+        network: in evaluation mode afterwards.
+        image: an input ``(B, C, *spatial)`` of the size the file is for.
+        path: the file, replaced in one step.
+        options: passed to ``torch.onnx.export``, such as ``dynamic_shapes``.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = _temporary(path)
+    try:
+        with torch.no_grad(), warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            settings: dict[str, Any] = {"dynamo": True, "external_data": False, "verbose": False, **options}
+            torch.onnx.export(
+                network.eval(), (image,), temporary, input_names=["image"], output_names=["logits"], **settings
+            )
+        os.replace(temporary, path)
+    finally:
+        Path(temporary).unlink(missing_ok=True)
+    return path
+
+
+def _temporary(path: Path) -> str:
+    handle, name = tempfile.mkstemp(dir=path.parent, suffix=f".tmp{path.suffix}")
+    os.close(handle)
+    os.chmod(name, 0o644)  # a temporary file is private, a model is not
+    return name
+
+
+def _check_same(found: Tensor, expected: Tensor, path: Path) -> None:
+    difference = float((found.softmax(1) - expected.softmax(1)).abs().max())
+    if not difference <= 1e-5:
+        raise RuntimeError(
+            f"{path}: probabilities of the exported network differ from the network's by {difference:.2g}"
+        )

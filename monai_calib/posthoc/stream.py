@@ -1,0 +1,191 @@
+"""Logits of validation cases, one case at a time, as often as a fit asks for them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.data import MetaTensor
+from monai.data.utils import affine_to_spacing
+from torch import Tensor, nn
+
+from monai_calib.metrics.regions import Region, region_mask
+
+__all__ = ["LogitCase", "LogitStream"]
+
+SLAB = 2**18
+
+
+@dataclass
+class LogitCase:
+    """One case as a fit sees it.
+
+    Args:
+        name: how errors call it.
+        logits: ``(K, *spatial)``.
+        label: true class numbers ``(*spatial)`` or ``(1, *spatial)``, any dtype.
+        image: ``(C, *spatial)``; only the local temperature reads it.
+        spacing: voxel size in mm; only regions and methods with a size in mm read it.
+        ignore_index: label of voxels that count nowhere.
+        data: masks of the user's own for regions ``mask:<key>``.
+
+    Raises: ``ValueError`` naming the case for logits that are NaN or infinite, labels that are no class numbers, and
+        grids that differ.
+
+    Example:
+        >>> case = LogitCase("a", torch.zeros(2, 2, 2), torch.tensor([[0, 1], [0, 0]]))
+        >>> [tuple(logits.shape) for logits, _ in case.slabs("foreground")]
+        [(2, 1)]
+    """
+
+    name: str
+    logits: Tensor
+    label: Tensor
+    image: Tensor | None = None
+    spacing: Sequence[float] | None = None
+    ignore_index: int | None = None
+    data: Mapping[str, Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.logits = self.logits.as_subclass(Tensor)
+        label = self.label.as_subclass(Tensor).to(self.logits.device)
+        spatial = self.logits.shape[1:]
+        if label.shape not in (spatial, (1, *spatial)):
+            raise ValueError(
+                f"case {self.name}: expected a label with the grid {tuple(spatial)} of the logits, "
+                f"got {tuple(label.shape)}"
+            )
+        label = label.reshape(spatial)
+        self._ignored = None if self.ignore_index is None else label == self.ignore_index
+        if self._ignored is not None:
+            label = label.masked_fill(self._ignored, 0)
+        if not bool(self.logits.isfinite().all()):
+            raise ValueError(
+                f"case {self.name}: the logits hold NaN or infinity: the network diverged, half precision overflowed, "
+                "or the image is broken. Evaluate the network before calibrating it"
+            )
+        if label.numel() and not (0 <= float(label.min()) and float(label.max()) < len(self.logits)):
+            raise ValueError(
+                f"case {self.name}: expected labels 0 ... {len(self.logits) - 1}, got {float(label.min()):g} ... "
+                f"{float(label.max()):g}; remap them, or name the value to leave out with ignore_index"
+            )
+        self.label = label.long()
+        self._masks: dict[str, Tensor] = {}
+
+    def mask(self, region: str | Region) -> Tensor:
+        """The voxels ``(*spatial)`` of a region, without ignored ones."""
+        region = Region.parse(region)
+        if region.name not in self._masks:
+            predicted = self.logits.argmax(0)
+            if self._ignored is not None:
+                predicted = predicted.masked_fill(self._ignored, 0)
+            try:
+                mask = region_mask(region, self.label, predicted, self.spacing, self.data)
+            except ValueError as error:
+                raise ValueError(f"case {self.name}: {error}") from error
+            self._masks[region.name] = mask if self._ignored is None else mask & ~self._ignored
+        return self._masks[region.name]
+
+    def slabs(self, region: str | Region, *maps: Tensor) -> Iterator[tuple[Tensor, ...]]:
+        """Voxels of a region in parts of bounded size: logits ``(K, n)`` float64, labels ``(n,)``, then each of
+        ``maps`` ``(M, *spatial)`` as ``(M, n)`` float64."""
+        where = self.mask(region).flatten().nonzero().squeeze(1)
+        for part in where.split(SLAB) if len(where) else ():
+            rows = (value.flatten(1)[:, part].double() for value in (self.logits, *maps))
+            logits, *others = rows
+            yield logits, self.label.flatten()[part], *others
+
+
+class LogitStream:
+    """Runs a network over a loader, case by case; each iteration is one pass over the data, and keeps nothing.
+
+    The loader must give the same cases every time: no random cropping or augmentation.
+
+    Args:
+        network: put into evaluation mode.
+        loader: yields mappings with an image ``(B, C, *spatial)`` and a label ``(B, 1, *spatial)``.
+        inferer: as in MONAI, ``inferer(image, network) -> logits (B, K, *spatial)``; the network itself by default.
+            It must average logits, not probabilities, where windows overlap.
+        device: where the network runs; that of its parameters by default.
+        amp: whether to run it under autocast, as evaluation will.
+        image_key, label_key: names in the batch.
+        ignore_index: label of voxels that count nowhere.
+        spacing: voxel size in mm of cases without a header.
+
+    Example:
+        >>> loader = [{"image": torch.zeros(1, 1, 4, 4), "label": torch.zeros(1, 1, 4, 4)}]
+        >>> stream = LogitStream(nn.Conv2d(1, 3, 1), loader)
+        >>> [(case.name, tuple(case.logits.shape)) for case in stream]
+        [('case_0001', (3, 4, 4))]
+    """
+
+    def __init__(
+        self,
+        network: nn.Module,
+        loader: Iterable[Mapping[str, Any]],
+        inferer: Callable[..., Any] | None = None,
+        device: torch.device | str | None = None,
+        amp: bool = False,
+        image_key: str = "image",
+        label_key: str = "label",
+        ignore_index: int | None = None,
+        spacing: Sequence[float] | None = None,
+    ) -> None:
+        self.network = network
+        self.loader = loader
+        self.inferer = inferer
+        parameter = next(network.parameters(), None)
+        self.device = torch.device(device or (parameter.device if parameter is not None else "cpu"))
+        self.amp = amp
+        self.image_key = image_key
+        self.label_key = label_key
+        self.ignore_index = ignore_index
+        self.spacing = spacing
+
+    def __iter__(self) -> Iterator[LogitCase]:
+        self.network.eval()
+        number = 0
+        for batch in self.loader:
+            image, labels = batch[self.image_key], batch[self.label_key]
+            logits = self._logits(image)
+            for i in range(len(logits)):
+                number += 1
+                yield LogitCase(
+                    name=_file_name(image, i) or f"case_{number:04d}",
+                    logits=logits[i],
+                    label=labels[i],
+                    image=image[i].as_subclass(Tensor).to(logits.device),
+                    spacing=_spacing(labels, i, logits.ndim - 2) or self.spacing,
+                    ignore_index=self.ignore_index,
+                    data={k: v[i] for k, v in batch.items() if isinstance(v, Tensor) and len(v) == len(logits)},
+                )
+
+    @torch.no_grad()
+    def _logits(self, image: Tensor) -> Tensor:
+        image = image.as_subclass(Tensor).to(self.device)
+        with torch.autocast(self.device.type, enabled=self.amp):
+            output = self.network(image) if self.inferer is None else self.inferer(image, self.network)
+        if not isinstance(output, Tensor):
+            raise TypeError(
+                f"expected one tensor of logits from the network, got {type(output).__name__}; "
+                "a network with deep supervision must return its finest output in evaluation mode"
+            )
+        return output.as_subclass(Tensor).float()
+
+
+def _file_name(image: Any, index: int) -> str:
+    if not isinstance(image, MetaTensor):
+        return ""
+    path = image.meta.get("filename_or_obj", "")
+    path = path[index] if isinstance(path, (list, tuple)) else path
+    return Path(str(path)).name.removesuffix(".gz").removesuffix(".nii") if path else ""
+
+
+def _spacing(label: Any, index: int, ndim: int) -> tuple[float, ...] | None:
+    if not isinstance(label, MetaTensor):
+        return None
+    affine = label.affine if label.affine.ndim == 2 else label.affine[index]
+    return tuple(float(step) for step in affine_to_spacing(affine, r=ndim))
