@@ -14,7 +14,7 @@ from monai.handlers import from_engine
 
 from monai_calib.handlers.calibration_file import write_calibration_file
 from monai_calib.handlers.case_metric import CaseMetric, mean_without_nan
-from monai_calib.handlers.cases import Case, index_map
+from monai_calib.handlers.cases import Case, index_map, top_class
 from monai_calib.handlers.ranks import gather_lists, rank
 from monai_calib.metrics.histogram import CalibrationHistogram
 from monai_calib.metrics.inputs import Activation
@@ -214,7 +214,7 @@ class CalibrationHandler(CaseMetric):
             threshold = 0.0 if self.from_logits else 0.5
             truth, predicted = (case.label != 0).any(0).long(), (case.prediction > threshold).any(0).long()
         else:
-            truth, predicted = index_map(case.label), case.prediction.argmax(0)
+            truth, predicted = index_map(case.label), top_class(case.prediction)
         if self.ignore_index is not None:
             ignored = (case.label == self.ignore_index).any(0)
             truth, predicted = truth.masked_fill(ignored, 0), predicted.masked_fill(ignored, 0)

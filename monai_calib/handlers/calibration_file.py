@@ -63,7 +63,7 @@ def write_calibration_file(
     path.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False, encoding="utf-8") as file:
         try:
-            json.dump(content, file, allow_nan=False)
+            file.write(json.dumps(content, allow_nan=False))  # json.dump would not use the compiled encoder
         except BaseException:
             os.unlink(file.name)
             raise

@@ -14,7 +14,7 @@ from monai.utils import ImageMetaKey
 
 from monai_calib.handlers.ranks import rank, world_size
 
-__all__ = ["Case", "as_tensor", "cases_of_iteration", "index_map"]
+__all__ = ["Case", "as_tensor", "cases_of_iteration", "index_map", "top_class"]
 
 
 class Case(NamedTuple):
@@ -85,7 +85,24 @@ def as_tensor(values: Any) -> torch.Tensor:
 
 def index_map(label: torch.Tensor) -> torch.Tensor:
     """Class indices ``(*spatial)`` of an index label ``(1, *spatial)`` or of one-hot channels ``(K, *spatial)``."""
-    return label[0] if label.shape[0] == 1 else label.argmax(0)
+    return label[0] if label.shape[0] == 1 else top_class(label)
+
+
+def top_class(prediction: torch.Tensor) -> torch.Tensor:
+    """Index ``(*spatial)`` of the largest of the channels ``(K, *spatial)``, the first of equals.
+
+    What ``prediction.argmax(0)`` gives, which on the CPU is some ten times slower across the leading axis.
+
+    Example:
+        >>> top_class(torch.tensor([[0.2, 0.5], [0.8, 0.5]]))
+        tensor([1, 0])
+    """
+    best = prediction[0].clone()
+    top = torch.zeros_like(best, dtype=torch.int64)
+    for k in range(1, len(prediction)):
+        top.masked_fill_(prediction[k] > best, k)
+        torch.maximum(best, prediction[k], out=best)
+    return top
 
 
 def _data_of_case(batch: Any, index: int, num_cases: int) -> Mapping[str, Any]:

@@ -168,7 +168,11 @@ def bounding_box(mask: torch.Tensor, margin: Sequence[int] | int = 0) -> tuple[s
         (slice(1, 2, None), slice(1, 3, None))
     """
     margins = [margin] * mask.ndim if isinstance(margin, int) else margin
-    profiles = [mask.movedim(axis, 0).flatten(1).any(1) for axis in range(mask.ndim)]
+    profiles, rest = [], mask
+    while rest.ndim > 1:
+        profiles.append(rest.flatten(1).any(1))
+        rest = rest.any(0)
+    profiles.append(rest)
     occupied = torch.cat(profiles).cpu().split([len(p) for p in profiles])
     box = []
     for profile, extra in zip(occupied, margins, strict=True):
