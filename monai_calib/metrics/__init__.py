@@ -14,14 +14,19 @@ from monai_calib.metrics.errors import (
     under_confidence,
 )
 from monai_calib.metrics.histogram import Bins, CalibrationHistogram
+from monai_calib.metrics.protocols import PROTOCOLS, Protocol
+from monai_calib.metrics.regions import Region, region_mask
 from monai_calib.metrics.reliability import ReliabilityCurve, reliability_curve, wilson_interval
 from monai_calib.metrics.scores import BrierDecomposition, brier, brier_decomposition, nll, sharpness
 
 __all__ = [
+    "PROTOCOLS",
     "Bins",
     "BrierDecomposition",
     "CalibrationHistogram",
     "Interval",
+    "Protocol",
+    "Region",
     "ReliabilityCurve",
     "ace",
     "adaptive_ece",
@@ -38,6 +43,7 @@ __all__ = [
     "mce",
     "nll",
     "over_confidence",
+    "region_mask",
     "reliability_curve",
     "rmsce",
     "sharpness",
