@@ -52,7 +52,7 @@ lint: $(VENV)/dev.installed
 	"$(PY)" bundles/render.py --check
 
 bench: $(VENV)/dev.installed
-	for script in benchmarks/bench_*.py; do "$(PY)" "$$script" || exit 1; done
+	for script in benchmarks/*.py; do "$(PY)" "$$script" || exit 1; done
 
 clean:
 	rm -rf $(VENV) runs build *.egg-info
