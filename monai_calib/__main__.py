@@ -27,7 +27,7 @@ def _add_phantom(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("--noise", type=float, default=0.08, help="noise, relative to tissue (default: %(default)s)")
     parser.add_argument(
-        "--ambiguity", type=float, default=0.25, metavar="MM", help="softness of the boundary (default: %(default)s)"
+        "--ambiguity", type=float, default=0.2, metavar="MM", help="softness of the boundary (default: %(default)s)"
     )
     parser.set_defaults(run=_phantom)
 
@@ -65,8 +65,7 @@ def _add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 def _report(arguments: argparse.Namespace) -> None:
     from .report.html import write_report
 
-    write_report(arguments.runs, arguments.output)
-    print(f"Wrote {arguments.output.absolute()}")
+    print(f"Wrote {write_report(arguments.runs, arguments.output).absolute()}")
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -79,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     chosen = parser.parse_args(arguments)
     try:
         chosen.run(chosen)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, ModuleNotFoundError) as error:
         print(f"monai_calib: {error}", file=sys.stderr)
         return 1
     return 0

@@ -69,7 +69,7 @@ def _average(fine: NDArray[np.float64], factors: Sequence[int]) -> NDArray[np.fl
 
 
 def draw_anatomy(
-    rng: np.random.Generator, shape: Sequence[int], spacing: Sequence[float], ambiguity: float = 0.25
+    rng: np.random.Generator, shape: Sequence[int], spacing: Sequence[float], ambiguity: float = 0.2
 ) -> Anatomy:
     """Draw a subject of the population.
 
@@ -106,11 +106,11 @@ def draw_anatomy(
     side, sweep = rng.choice([-1.0, 1.0]), rng.normal(10.0, 2.0)
     rise = np.sqrt((t - elbow) ** 2 + 0.02)
     line = np.stack([side * sweep * ((t - 0.4) ** 2 - 0.1), length * (0.5 - t), lift * (rise - rise.mean())], axis=1)
-    head, tail = rng.normal(5.8, 0.35), rng.normal(3.9, 0.25)
+    head, tail = rng.normal(5.8, 0.35), rng.normal(4.3, 0.2)
     radii = tail + (head - tail) * expit((elbow - t) / 0.08)
     turn, shift = _rotation(rng), rng.normal(0.0, 1.0, size=3)
     distance, share = _tube(points, line @ turn.T + shift, radii)
-    distance = distance + 0.5 * gaussian_field(rng, fine_shape, [step / scale for step in fine_spacing], 4.0).reshape(
+    distance = distance + 0.4 * gaussian_field(rng, fine_shape, [step / scale for step in fine_spacing], 4.0).reshape(
         -1
     )
 

@@ -46,7 +46,7 @@ def phantom_case(
     shape: Sequence[int] = (36, 50, 36),
     spacing: Sequence[float] = (1.0, 1.0, 1.0),
     noise: float = 0.08,
-    ambiguity: float = 0.25,
+    ambiguity: float = 0.2,
 ) -> PhantomCase:
     """Draw case ``index`` of the population ``seed``: a state, then independently an image and a label of it.
 

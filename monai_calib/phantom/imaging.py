@@ -31,7 +31,7 @@ def take_image(
         rng: source of randomness.
         anatomy: what to take an image of, ``(X, Y, Z)``.
         spacing: voxel size in mm.
-        noise: standard deviation of the noise; the shape is about 1 bright and its surroundings about 0.5.
+        noise: standard deviation of the noise; the shape is about 1 bright and its surroundings about 0.45.
 
     Returns:
         int16 image ``(X, Y, Z)``.
@@ -43,7 +43,7 @@ def take_image(
         dtype('int16')
     """
     shape = anatomy.cavity.shape
-    surroundings = 0.5 + 0.08 * gaussian_field(rng, shape, spacing, 3.0)
+    surroundings = 0.45 + 0.08 * gaussian_field(rng, shape, spacing, 3.0)
     surroundings += (0.15 - surroundings) * anatomy.cavity
     anterior, posterior = rng.normal(1.0, 0.04), rng.normal(0.88, 0.04)
     tissue = np.stack([surroundings, np.full(shape, anterior), np.full(shape, posterior)], axis=-1)

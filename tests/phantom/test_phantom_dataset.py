@@ -151,7 +151,7 @@ def test_a_small_network_learns_it(tmp_path):
     torch.manual_seed(0)
     network = UNet(3, 1, 3, (8, 16, 32, 64), (2, 2, 2), num_res_units=1)
     optimizer, loss = torch.optim.Adam(network.parameters(), 5e-3), DiceCELoss(to_onehot_y=True, softmax=True)
-    for step in range(200):
+    for step in range(100):
         chosen = [(2 * step) % 16, (2 * step + 1) % 16]
         optimizer.zero_grad()
         loss(network(image[chosen]), label[chosen]).backward()
@@ -159,6 +159,5 @@ def test_a_small_network_learns_it(tmp_path):
     with torch.no_grad():
         predicted = network.eval()(image[16:]).argmax(1, keepdim=True)
     truth = label[16:]
-    for k in (1, 2):
-        both = 2 * ((predicted == k) & (truth == k)).sum() / ((predicted == k).sum() + (truth == k).sum())
-        assert both > 0.75, f"Dice {both:.3f} of class {k}"
+    dice = [2 * ((predicted == k) & (truth == k)).sum() / ((predicted == k).sum() + (truth == k).sum()) for k in (1, 2)]
+    assert sum(dice) / 2 > 0.8
