@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any, cast
 
 import torch
-from ignite.engine import Engine
+from monai.engines import SupervisedTrainer
 from monai.engines.utils import IterationEvents
 from monai.utils.enums import CommonKeys
 from torch import Tensor
@@ -108,12 +109,12 @@ class BoundaryConsistency:
         self.intensity = intensity
         self.ignore_index = ignore_index
 
-    def attach(self, engine: Engine) -> None:
+    def attach(self, engine: SupervisedTrainer) -> None:
         """Add the term to the loss of ``engine``, a MONAI trainer, before its backward pass."""
         engine.add_event_handler(IterationEvents.LOSS_COMPLETED, self)
 
-    def __call__(self, engine: Engine) -> None:
-        output = engine.state.output
+    def __call__(self, engine: SupervisedTrainer) -> None:
+        output = cast(dict[str, Any], engine.state.output)
         image, pred = plain(output[CommonKeys.IMAGE]), output[CommonKeys.PRED]
         logits = plain(pred[0] if isinstance(pred, (list, tuple)) else pred)
         # drawn on the host, so that a GPU is not waited for

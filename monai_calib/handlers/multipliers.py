@@ -6,13 +6,12 @@ import logging
 from collections.abc import Callable
 from typing import Any
 
-import ignite.distributed as idist
 import torch
 import torch.distributed as dist
 from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
 from monai.handlers import from_engine
-from torch import Tensor, nn
+from torch import nn
 
 from monai_calib.losses.adaptive import AdaptivePenalty, ConstraintSums
 from monai_calib.losses.base import ConstrainedLoss
@@ -158,18 +157,16 @@ class MultiplierHandler:
 
 def _over_ranks(penalty: AdaptivePenalty, sums: ConstraintSums | None) -> ConstraintSums | None:
     """The sums of all ranks, on the multipliers' device; a rank that saw nothing adds nothing; None if none did."""
-    classes = penalty.multiplier.shape[1]
     if not (dist.is_available() and dist.is_initialized()):
         return sums
-    most = torch.tensor(classes, device=idist.device())
+    device = torch.device("cuda", torch.cuda.current_device()) if dist.get_backend() == "nccl" else torch.device("cpu")
+    most = torch.tensor(penalty.multiplier.shape[1], device=device)
     dist.all_reduce(most, dist.ReduceOp.MAX)
     if not int(most):
         return None
     penalty.fit_to(int(most))
-    packed: Tensor
-    if sums is None:
-        packed = torch.zeros(len(penalty.regions), 2 * int(most) + 1, dtype=torch.float64, device=idist.device())
-    else:
-        packed = torch.cat(sums, dim=1).to(idist.device())
+    packed = torch.zeros(len(penalty.regions), 2 * int(most) + 1, dtype=torch.float64, device=device)
+    if sums is not None:
+        packed += torch.cat(sums, dim=1).to(device)
     dist.all_reduce(packed)
     return ConstraintSums(*packed.to(penalty.multiplier.device).split([int(most), int(most), 1], dim=1))

@@ -84,7 +84,7 @@ def build_loss(name: str, **overrides: Any) -> ConstrainedLoss:
     if unknown:
         raise ValueError(f"Unknown loss {unknown[0]!r}; the names are {', '.join(PRESETS)}, joined by '+'.")
     own = {part: overrides.pop(part) for part in parts if isinstance(overrides.get(part), Mapping)}
-    shared = {
+    shared: dict[str, Any] = {
         key: overrides.pop(key) for key in ("reduction", "ignore_index", "include_background") if key in overrides
     }
 
@@ -99,9 +99,9 @@ def build_loss(name: str, **overrides: Any) -> ConstrainedLoss:
         taken |= set(general)
         settings.append({**defaults, **shared, **general, **own.get(part, {})})
     if set(overrides) - taken:
-        known = sorted(set().union(_SHARED, *(_own_arguments(PRESETS[part][0]) for part in parts)))
+        taken_by_some = sorted(_SHARED.union(*(_own_arguments(PRESETS[part][0]) for part in parts)))
         wrong = ", ".join(sorted(set(overrides) - taken))
-        raise ValueError(f"{name} does not take {wrong}; it takes {', '.join(known)}.")
+        raise ValueError(f"{name} does not take {wrong}; it takes {', '.join(taken_by_some)}.")
 
     loss = PRESETS[parts[0]][0](**settings[0])
     for part, chosen in zip(parts[1:], settings[1:], strict=True):
