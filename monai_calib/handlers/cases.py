@@ -14,7 +14,7 @@ from monai.utils import ImageMetaKey
 
 from monai_calib.handlers.ranks import rank, world_size
 
-__all__ = ["Case", "as_tensor", "cases_of_iteration", "index_map", "top_class"]
+__all__ = ["Case", "as_tensor", "case_of_file", "cases_of_iteration", "index_map", "top_class"]
 
 
 class Case(NamedTuple):
@@ -83,6 +83,17 @@ def as_tensor(values: Any) -> torch.Tensor:
     return torch.as_tensor(values).as_subclass(torch.Tensor)
 
 
+def case_of_file(path: str | Path) -> str:
+    """A case's name: its image file without folder and extension.
+
+    Example:
+        >>> case_of_file("patient folder/hippocampus_001.nii.gz")
+        'hippocampus_001'
+    """
+    file = Path(str(path)).name.removesuffix(".gz")
+    return file.rsplit(".", 1)[0] if "." in file[1:] else file
+
+
 def index_map(label: torch.Tensor) -> torch.Tensor:
     """Class indices ``(*spatial)`` of an index label ``(1, *spatial)`` or of one-hot channels ``(K, *spatial)``."""
     return label[0] if label.shape[0] == 1 else top_class(label)
@@ -120,8 +131,7 @@ def _file_name(image: Any, prediction: Any, label: Any, index: int) -> str:
             # One row of a collated batch may still carry the list of all the batch's files.
             path = path[index] if isinstance(path, (list, tuple)) and index < len(path) else path
             if isinstance(path, (str, Path)) and str(path):
-                file = Path(str(path)).name.removesuffix(".gz")
-                return file.rsplit(".", 1)[0] if "." in file[1:] else file
+                return case_of_file(path)
     return ""
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections import deque
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
@@ -12,6 +11,8 @@ from ignite.engine import Engine, Events
 from monai.engines.utils import IterationEvents
 from monai.utils.enums import CommonKeys
 from torch import Tensor
+
+from .cases import case_of_file
 
 __all__ = ["NonFiniteGuard", "case_names"]
 
@@ -30,7 +31,7 @@ def case_names(batch: Any) -> list[str]:
         meta = getattr(batch.get(CommonKeys.IMAGE), "meta", None) or {}
         names = meta.get("filename_or_obj", [])
     listed = [names] if isinstance(names, str) else list(names)
-    return [Path(str(name)).name.removesuffix(".gz").removesuffix(".nii") for name in listed]
+    return [case_of_file(name) for name in listed]
 
 
 class _Look(NamedTuple):

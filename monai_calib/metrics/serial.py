@@ -19,7 +19,7 @@ def array_to_json(array: np.ndarray[Any, Any]) -> dict[str, Any]:
         '<i8'
     """
     little = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False)
-    data = base64.b64encode(zlib.compress(little.tobytes(), 6)).decode("ascii")
+    data = base64.b64encode(zlib.compress(little.tobytes(), 1)).decode("ascii")
     return {"dtype": little.dtype.str, "shape": list(array.shape), "data": data}
 
 
