@@ -1,11 +1,14 @@
 """Calibration after training: fitted on validation data by streaming, folded into the network or kept as its head."""
 
 from monai_calib.posthoc.base import Calibrator, CalibratorWarning, FitRecord, fit
+from monai_calib.posthoc.boundary import BoundaryTemperature
 from monai_calib.posthoc.calibrate import Calibrated, calibrate
 from monai_calib.posthoc.evaluation import Comparison, compare
 from monai_calib.posthoc.export import CalibratedNetwork, export_onnx, export_torchscript
 from monai_calib.posthoc.folding import FoldingError, find_last_convolution, fold
+from monai_calib.posthoc.isotonic import HistogramBinning, IsotonicRegression
 from monai_calib.posthoc.linear import LinearHead
+from monai_calib.posthoc.local import LocalTemperature
 from monai_calib.posthoc.methods import METHODS, build_calibrator
 from monai_calib.posthoc.stream import LogitCase, LogitStream
 from monai_calib.posthoc.temperature import TemperatureScaling
@@ -13,6 +16,7 @@ from monai_calib.posthoc.vector import ClasswiseTemperature, DirichletScaling, M
 
 __all__ = [
     "METHODS",
+    "BoundaryTemperature",
     "Calibrated",
     "CalibratedNetwork",
     "Calibrator",
@@ -22,7 +26,10 @@ __all__ = [
     "DirichletScaling",
     "FitRecord",
     "FoldingError",
+    "HistogramBinning",
+    "IsotonicRegression",
     "LinearHead",
+    "LocalTemperature",
     "LogitCase",
     "LogitStream",
     "MatrixScaling",

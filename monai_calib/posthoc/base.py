@@ -164,9 +164,8 @@ def fit(calibrators: Sequence[Calibrator], cases: Iterable[LogitCase], max_passe
         for case in cases:
             seen += 1
             if len(case.logits) != calibrators[0].num_classes:
-                raise ValueError(
-                    f"case {case.name}: expected {calibrators[0].num_classes} channels of logits, got {len(case.logits)}"
-                )
+                expected = calibrators[0].num_classes
+                raise ValueError(f"case {case.name}: expected {expected} channels of logits, got {len(case.logits)}")
             for region in voxels:
                 voxels[region] += int(case.mask(region).sum())
             for calibrator in unfinished:

@@ -18,7 +18,7 @@ from monai_calib.posthoc.base import Calibrator, fit
 from monai_calib.posthoc.evaluation import Comparison, compare
 from monai_calib.posthoc.export import CalibratedNetwork, export_torchscript
 from monai_calib.posthoc.folding import fold
-from monai_calib.posthoc.methods import METHODS, build_calibrator
+from monai_calib.posthoc.methods import build_calibrator
 from monai_calib.posthoc.stream import LogitStream
 
 __all__ = ["Calibrated", "calibrate"]
@@ -84,8 +84,8 @@ def calibrate(
     Raises: ``ValueError`` for an unknown method, no data or broken data; :class:`~.folding.FoldingError` for a network
         that cannot take up a linear correction.
     """
-    methods = {name: build_calibrator(name, num_classes, region, method_args if name == method else None)
-               for name in dict.fromkeys([method, *also])}  # fmt: skip
+    methods = {name: build_calibrator(name, num_classes, region) for name in also}
+    methods[method] = build_calibrator(method, num_classes, region, method_args)
     resolved = resolve_protocols(protocols)
     if checkpoint is not None:
         network.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True))
@@ -95,8 +95,8 @@ def calibrate(
     fit(list(methods.values()), stream)
     example.remove()
     for name, calibrator in methods.items():
-        _log.info("%s: %s in %d passes over %d cases", name, calibrator.record.status, calibrator.record.passes,
-                  calibrator.record.cases)  # fmt: skip
+        record = calibrator.record
+        _log.info("%s: %s in %d passes over %d cases", name, record.status, record.passes, record.cases)
     seen = stream
     if comparison_loader is not None:
         seen = LogitStream(network, comparison_loader, inferer, device, amp, ignore_index=ignore_index, spacing=spacing)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import torch
 
 from monai_calib.metrics.histogram import CalibrationHistogram
-from monai_calib.metrics.protocols import Figure, Protocol, resolve_protocols
+from monai_calib.metrics.protocols import Protocol, resolve_protocols
 from monai_calib.posthoc.base import Calibrator
 from monai_calib.posthoc.stream import LogitCase
 
@@ -105,11 +105,11 @@ def compare(
     if not by_case:
         raise ValueError("no case to compare on: the loader is empty")
     summary = {method: _summary(method, resolved, by_case, pooled[method]) for method in names}
-    change = {
-        method: {figure.name: _change([row[method][figure.name] - row[BEFORE][figure.name] for row in by_case.values()])
-                 for figure in figures}
-        for method in calibrators
-    }  # fmt: skip
+    change: dict[str, dict[str, tuple[float, float, float]]] = {method: {} for method in calibrators}
+    for method, changes in change.items():
+        for figure in figures:
+            differences = [row[method][figure.name] - row[BEFORE][figure.name] for row in by_case.values()]
+            changes[figure.name] = _change(differences)
     return Comparison(summary, by_case, change, labels_changed, voxels)
 
 
@@ -126,13 +126,9 @@ def _summary(
                 if reduction == "macro":
                     value = _mean([rows[method][figure.name] for rows in by_case.values()])
                 else:
-                    value = _pooled_value(figure, pooled[figure.region.name])
+                    value = _mean(figure.values(pooled[figure.region.name]))
                 summary[f"{figure.name}_{reduction}"] = value
     return summary
-
-
-def _pooled_value(figure: Figure, histogram: CalibrationHistogram) -> float:
-    return _mean(figure.values(histogram))
 
 
 def _mean(values: Sequence[float]) -> float:

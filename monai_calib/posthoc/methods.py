@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from typing import Any
 
 from monai_calib.posthoc.base import Calibrator
+from monai_calib.posthoc.boundary import BoundaryTemperature
+from monai_calib.posthoc.isotonic import HistogramBinning, IsotonicRegression
+from monai_calib.posthoc.local import LocalTemperature
 from monai_calib.posthoc.temperature import TemperatureScaling
 from monai_calib.posthoc.vector import ClasswiseTemperature, DirichletScaling, MatrixScaling, VectorScaling
 
@@ -13,7 +16,17 @@ __all__ = ["METHODS", "build_calibrator"]
 
 METHODS: dict[str, type[Calibrator]] = {
     kind.method: kind
-    for kind in (TemperatureScaling, ClasswiseTemperature, VectorScaling, MatrixScaling, DirichletScaling)
+    for kind in (
+        TemperatureScaling,
+        ClasswiseTemperature,
+        VectorScaling,
+        MatrixScaling,
+        DirichletScaling,
+        BoundaryTemperature,
+        LocalTemperature,
+        HistogramBinning,
+        IsotonicRegression,
+    )
 }
 """Every method by its name."""
 

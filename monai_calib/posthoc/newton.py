@@ -29,7 +29,8 @@ class StreamingNewton:
         >>> fit = StreamingNewton(torch.zeros(1).double(), torch.tensor([-9.0]), torch.tensor([9.0]), torch.zeros(1))
         >>> done = False
         >>> while not done:  # minimise (theta - 3)^2
-        ...     fit.add([(theta - 3).square().sum() for theta in fit.trials], 2 * (fit.trials[0] - 3), 2 * torch.eye(1), 1)
+        ...     values = [(theta - 3).square().sum() for theta in fit.trials]
+        ...     fit.add(values, 2 * (fit.trials[0] - 3), 2 * torch.eye(1), count=1)
         ...     done = fit.end_pass()
         >>> fit.theta.tolist()
         [3.0]

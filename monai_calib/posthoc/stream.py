@@ -67,7 +67,7 @@ class LogitCase:
                 f"case {self.name}: the logits hold NaN or infinity: the network diverged, half precision overflowed, "
                 "or the image is broken. Evaluate the network before calibrating it"
             )
-        if label.numel() and not (0 <= float(label.min()) and float(label.max()) < len(self.logits)):
+        if label.numel() and not (float(label.min()) >= 0 and float(label.max()) < len(self.logits)):
             raise ValueError(
                 f"case {self.name}: expected labels 0 ... {len(self.logits) - 1}, got {float(label.min()):g} ... "
                 f"{float(label.max()):g}; remap them, or name the value to leave out with ignore_index"

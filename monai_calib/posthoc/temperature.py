@@ -13,7 +13,7 @@ from monai_calib.posthoc.base import Calibrator
 from monai_calib.posthoc.linear import LinearHead
 from monai_calib.posthoc.stream import LogitCase
 
-__all__ = ["LOWEST_TEMPERATURE", "HIGHEST_TEMPERATURE", "TemperatureScaling", "TemperatureSearch"]
+__all__ = ["HIGHEST_TEMPERATURE", "LOWEST_TEMPERATURE", "TemperatureScaling", "TemperatureSearch"]
 
 LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.05, 20.0
 _CANDIDATES = 13
@@ -65,7 +65,7 @@ class TemperatureSearch:
 
     def end_pass(self) -> bool:
         """Whether :attr:`temperature` is found; otherwise the next pass looks closer."""
-        assert self._sums is not None and self.class_voxels is not None
+        assert self._sums is not None, "a pass has voxels"
         rows = (self._sums / self._voxels).tolist()
         for log_t, (value, slope, curvature) in zip(self._candidates, rows, strict=True):
             beta = math.exp(-log_t)

@@ -1,0 +1,210 @@
+"""A temperature that depends on the distance to the predicted boundary."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from monai_calib.metrics.regions import Region
+from monai_calib.posthoc.base import Calibrator
+from monai_calib.posthoc.newton import StreamingNewton
+from monai_calib.posthoc.stream import LogitCase
+from monai_calib.posthoc.temperature import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE, TemperatureSearch, note_search
+
+__all__ = ["BoundaryHead", "BoundaryTemperature", "distance_to_boundary"]
+
+_FAR = 1e6
+_RIDGE = 1e-6
+
+
+def distance_to_boundary(predicted: Tensor, num_classes: int, spacing: list[float], reach: float) -> Tensor:
+    """Distance in mm from each voxel to the nearest voxel of another predicted label, negative in the background.
+
+    The exact squared distance, cut off at ``reach``, is the separable minimum ``min_o f(x + o) + (o spacing)^2``
+    over the steps ``o`` within reach along each axis in turn. TorchScript compiles it.
+
+    Args:
+        predicted: class numbers ``(B, *spatial)``.
+        num_classes: number of classes.
+        spacing: voxel size in mm, one number an axis.
+        reach: voxels farther away than this, or in a volume of one label, get ``reach``.
+
+    Returns: float32 ``(B, *spatial)``.
+
+    Example:
+        >>> distance_to_boundary(torch.tensor([[0, 0, 0, 1, 1]]), 2, [2.0], 5.0).tolist()
+        [[-5.0, -4.0, -2.0, 2.0, 4.0]]
+    """
+    squared = torch.stack([torch.where(predicted == k, _FAR, 0.0) for k in range(num_classes)], 1)
+    for axis in range(2, squared.dim()):
+        step = spacing[axis - 2]
+        offsets = int(reach / step + 1e-5)
+        padding = [0, 0] * (squared.dim() - 1 - axis) + [offsets, offsets]
+        padded = F.pad(squared, padding, value=_FAR)
+        nearest = squared
+        for offset in range(-offsets, offsets + 1):
+            shifted = padded.narrow(axis, offset + offsets, squared.shape[axis])
+            nearest = torch.minimum(nearest, shifted + (offset * step) ** 2)
+        squared = nearest
+    # In a voxel's own class channel lies the distance to the others, in every other channel 0.
+    distance = squared.amax(1).sqrt().clamp(max=reach)
+    return torch.where(predicted == 0, -distance, distance)
+
+
+class BoundaryHead(nn.Module):
+    """Multiplies logits by ``beta(d)``, linear between knots of the signed distance ``d`` to the predicted boundary.
+
+    Args:
+        num_classes: channels of the logits.
+        knots: increasing distances in mm, negative in the predicted background.
+        spacing: voxel size in mm.
+    """
+
+    beta: Tensor
+
+    def __init__(self, num_classes: int, knots: Sequence[float], spacing: Sequence[float]) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.knots = [float(knot) for knot in knots]
+        self.spacing = [float(step) for step in spacing]
+        self.reach = max(abs(self.knots[0]), abs(self.knots[-1]))
+        self.register_buffer("beta", torch.ones(len(self.knots)))
+
+    def forward(self, logits: Tensor, image: Tensor | None = None) -> Tensor:
+        """Calibrated logits ``(B, K, *spatial)``; the image is not read."""
+        distance = distance_to_boundary(logits.argmax(1), self.num_classes, self.spacing, self.reach)
+        beta = self.beta[0] + torch.zeros_like(distance)
+        for i in range(len(self.knots) - 1):
+            share = ((distance - self.knots[i]) / (self.knots[i + 1] - self.knots[i])).clamp(0.0, 1.0)
+            beta = beta + (self.beta[i + 1] - self.beta[i]) * share
+        return logits * beta.unsqueeze(1).to(logits.dtype)
+
+    def features(self, logits: Tensor) -> Tensor:
+        """How much each knot weighs in each voxel: ``(K, *spatial)`` to ``(M, *spatial)``, summing to 1 over M."""
+        distance = distance_to_boundary(logits.argmax(0)[None], self.num_classes, self.spacing, self.reach)[0]
+        shares = [((distance - a) / (b - a)).clamp(0.0, 1.0) for a, b in pairwise(self.knots)]
+        edges = [torch.ones_like(distance), *shares, torch.zeros_like(distance)]
+        return torch.stack([here - there for here, there in pairwise(edges)])
+
+
+class BoundaryTemperature(Calibrator):
+    """A temperature for each distance to the predicted boundary: ``softmax(beta(d) logits)``.
+
+    Near a boundary a network is over-confident, in easy background it is not: a single temperature trades one for the
+    other. ``d`` is the distance in mm to the nearest voxel predicted as another class, negative in the background;
+    ``beta = 1 / T`` is linear between knots and constant beyond the outer ones. It is linear in its parameters, so
+    the likelihood is convex, and a streaming Newton fit finds its optimum. Labels stay as they are.
+
+    Distances are those of the voxel size of the fit. Where windows overlap the head sees the boundary of its window
+    only; apply it to the stitched logits to be exact.
+
+    Args:
+        num_classes, region: see :class:`~monai_calib.posthoc.base.Calibrator`; the whole volume by default, since every
+            distance has its own temperature.
+        knots: increasing distances in mm.
+        spacing: voxel size in mm; that of the first case if not given.
+
+    Raises: ``ValueError`` for knots that do not increase, or cases of differing or unknown voxel size.
+
+    Example:
+        >>> BoundaryTemperature(2, knots=(-2.0, 2.0), spacing=(1.0, 1.0)).temperatures()
+        {-2.0: 1.0, 2.0: 1.0}
+    """
+
+    method = "boundary_temperature"
+    keeps_argmax = True
+    default_region = "all"
+
+    def __init__(
+        self,
+        num_classes: int,
+        region: str | Region | None = None,
+        knots: Sequence[float] = (-8.0, -4.0, -2.0, -1.0, 1.0, 2.0, 4.0),
+        spacing: Sequence[float] | None = None,
+    ) -> None:
+        if len(knots) < 2 or any(b <= a for a, b in pairwise(knots)):
+            raise ValueError(f"knots: expected at least two increasing distances in mm, got {tuple(knots)}")
+        self.knots = tuple(float(knot) for knot in knots)
+        self.spacing = None if spacing is None else tuple(float(step) for step in spacing)
+        self._search = TemperatureSearch()
+        self._newton: StreamingNewton | None = None
+        super().__init__(num_classes, region)
+
+    def settings(self) -> dict[str, Any]:
+        return {**super().settings(), "knots": list(self.knots), "spacing": self.spacing and list(self.spacing)}
+
+    def temperatures(self) -> dict[float, float]:
+        """The temperature at each knot."""
+        beta = self.head.state_dict()["beta"].tolist()
+        return {knot: 1 / value for knot, value in zip(self.knots, beta, strict=True)}
+
+    def make_head(self) -> nn.Module:
+        return BoundaryHead(self.num_classes, self.knots, self.spacing or (1.0, 1.0, 1.0))
+
+    def observe(self, case: LogitCase) -> None:
+        self._check_spacing(case)
+        if self._newton is None:
+            for logits, label in case.slabs(self.region):
+                self._search.add(logits, label)
+            return
+        assert isinstance(self.head, BoundaryHead)
+        for logits, label, weight in case.slabs(self.region, self.head.features(case.logits)):
+            at_label = logits.gather(0, label[None])[0]
+            values = []
+            for theta in self._newton.trials:
+                beta = theta.to(logits) @ weight
+                values.append(((beta * logits).logsumexp(0) - beta * at_label).sum())
+            p = (self._newton.trials[0].to(logits) @ weight * logits).softmax(0)
+            mean = (p * logits).sum(0)
+            variance = (p * (logits - mean).square()).sum(0)
+            self._newton.add(values, weight @ (mean - at_label), (weight * variance) @ weight.T, len(label))
+
+    def end_pass(self) -> bool:
+        if self._newton is None:
+            if not self._search.end_pass():
+                return False
+            note_search(self, self._search)
+            start = torch.full((len(self.knots),), 1 / self._search.temperature, dtype=torch.float64)
+            self._set(start)
+            if self.record.status != "converged":
+                return True
+            low, high = (torch.full_like(start, 1 / t) for t in (HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE))
+            self._newton = StreamingNewton(start, low, high, torch.full_like(start, _RIDGE))
+            return False
+        done = self._newton.end_pass()
+        self._set(self._newton.theta)
+        if done and self._newton.status == "at bound":
+            reached = {d: round(t, 3) for d, t in self.temperatures().items() if not 0.051 < t < 19.9}
+            self.warn(
+                "at bound",
+                f"temperatures {reached} (mm: T) ended at the end of the range {LOWEST_TEMPERATURE:g} ... "
+                f"{HIGHEST_TEMPERATURE:g}: nearly all voxels at that distance are right, or none is told apart",
+            )
+        return done
+
+    def _set(self, beta: Tensor) -> None:
+        self.head.load_state_dict({"beta": beta.float()})
+
+    def _check_spacing(self, case: LogitCase) -> None:
+        if case.spacing is None and self.spacing is None:
+            raise ValueError(
+                f"case {case.name}: distances in mm need the voxel spacing; load a header or pass spacing="
+            )
+        if self.spacing is None:
+            assert case.spacing is not None
+            self.spacing = tuple(float(step) for step in case.spacing)
+            self.head = self.make_head()
+        given = case.spacing or self.spacing
+        if len(given) != len(self.spacing) or any(
+            not math.isclose(a, b, rel_tol=0.01) for a, b in zip(given, self.spacing, strict=True)
+        ):
+            raise ValueError(
+                f"case {case.name}: voxels of {tuple(given)} mm, but the others have {self.spacing}: bring the cases "
+                "to one spacing (Spacingd) for a temperature by distance"
+            )
