@@ -18,7 +18,7 @@ from .contact_sheet import write_contact_sheet
 from .dataset import Case, Dataset, SourceError, Volume, name_problems
 from .splitting import split_cases
 from .summary import summarise, write_table
-from .volumes import check_same_grid, read_channels, read_volume, remap_labels, spacing, write_nifti
+from .volumes import check_same_grid, count_values, read_channels, read_volume, remap_labels, spacing, write_nifti
 
 __all__ = ["convert"]
 
@@ -86,7 +86,7 @@ def _convert_case(dataset: Dataset, case: Case, output: Path) -> dict[str, Any]:
         },
         "shape": [int(size) for size in written.shape[:3]],
         "spacing": [round(size, 4) for size in spacing(np.asarray(written.affine))],
-        "voxels": np.bincount(values.reshape(-1), minlength=len(dataset.labels)).tolist(),
+        "voxels": count_values(values)[: len(dataset.labels)].tolist(),
     }
 
 

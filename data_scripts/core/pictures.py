@@ -13,7 +13,7 @@ from .dataset import SourceError, Volume
 
 __all__ = ["read_mask", "read_picture"]
 
-# Rows run from the top down, thus to the inferior side; the first column is taken as the patient's right.
+# Rows run from the skin down, taken as towards the back; columns are taken as running to the patient's right.
 _AFFINE = np.diag([1.0, -1.0, 1.0, 1.0])
 
 

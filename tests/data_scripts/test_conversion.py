@@ -14,13 +14,16 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from official_layouts import LAYOUTS, script, snapshot
 
 from data_scripts.core import conversion
 from data_scripts.core.command import run
 from data_scripts.core.conversion import convert
-from data_scripts.core.dataset import SourceError
+from data_scripts.core.dataset import SourceError, Volume
 from data_scripts.core.download import fetch
+from data_scripts.core.volumes import remap_labels, write_nifti
 from data_scripts.msd_hippocampus import subject
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -249,3 +252,29 @@ def test_the_real_hippocampus(tmp_path):
     assert run(script("msd_hippocampus"), ["--check", str(out)]) == 0
     for entry in datalist["test"][:5]:
         assert (out / entry["image"]).read_bytes() == (REAL / entry["image"]).read_bytes()
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.dictionaries(st.integers(0, 255), st.integers(0, 255), min_size=1, max_size=6), st.integers(0, 1000))
+def test_labels_are_replaced_as_the_map_says(label_map, seed):
+    keys = np.array(sorted(label_map))
+    array = np.random.default_rng(seed).choice(keys, size=(3, 4, 5))
+    for dtype in (np.int16, np.uint8, np.float32, np.float64):
+        found = remap_labels(array.astype(dtype), label_map, Path("x.nii.gz"))
+        assert found.dtype == np.uint8
+        assert found.tolist() == [[[label_map[v] for v in row] for row in part] for part in array.tolist()]
+
+
+@pytest.mark.parametrize(("value", "said"), [(-1, "-1"), (256, "256"), (3, "3"), (1.4, "1.4 is not a whole")])
+def test_labels_outside_the_map_are_named(value, said):
+    with pytest.raises(SourceError, match=rf"x\.nii\.gz: .*label value {said}"):
+        remap_labels(np.array([[[0, value, 1]]]), {0: 0, 1: 1}, Path("x.nii.gz"))
+
+
+@pytest.mark.parametrize(("top", "stored"), [(1024.0, np.int16), (1024.5, np.float64), (40000.0, np.float64)])
+def test_whole_numbers_are_stored_small_and_others_as_they_are(top, stored, tmp_path):
+    array = np.array([[[-1000.0, 0.0, top]]])
+    write_nifti(Volume(array, np.eye(4)), tmp_path / "x.nii.gz", "test")
+    written = nib.load(tmp_path / "x.nii.gz")
+    assert written.get_data_dtype() == stored
+    assert np.array_equal(written.get_fdata(), array)
