@@ -198,7 +198,12 @@ def _comparison(runs: list[Run]) -> Comparison:
 
 
 def _identity(settings: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    return tuple(sorted((str(key), str(value)) for key, value in settings.items() if key not in _PER_RUN))
+    """The settings that make a method, those inside a mapping such as ``loss_args`` under their own names."""
+    flat: dict[str, str] = {}
+    for key, value in settings.items():
+        if key not in _PER_RUN:
+            flat |= {str(k): str(v) for k, v in (value if isinstance(value, Mapping) else {key: value}).items()}
+    return tuple(sorted(flat.items()))
 
 
 def _labels(identities: list[dict[str, str]]) -> list[str]:

@@ -39,11 +39,12 @@ class Figure:
 
 
 def style(index: int) -> dict[str, Any]:
-    """Line and marker of the ``index``-th method: colour, symbol and, past eight methods, dash tell them apart."""
+    """Line and marker of the ``index``-th method; past eight methods, open symbols and dashes tell them apart."""
     colour = COLOURS[index % len(COLOURS)]
+    filling = "-open" if index // len(COLOURS) % 2 else ""
     return {
         "line": {"color": colour, "width": 2, "dash": _DASHES[index // len(COLOURS) % len(_DASHES)]},
-        "marker": {"color": colour, "symbol": _SYMBOLS[index % len(_SYMBOLS)], "size": 8},
+        "marker": {"color": colour, "symbol": _SYMBOLS[index % len(_SYMBOLS)] + filling, "size": 8},
     }
 
 

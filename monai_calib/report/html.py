@@ -103,10 +103,16 @@ def _part(comparison: Comparison) -> dict[str, Any]:
         "overlap_tests": overlap_findings,
         "findings": [*overlap_findings, *in_sections],
         "views": case_views(comparison) if comparison.methods else [],
-        "swatches": {method.label: COLOURS[i % len(COLOURS)] for i, method in enumerate(comparison.methods)},
+        "swatches": {method.label: _swatch(index) for index, method in enumerate(comparison.methods)},
         "classes": [(name, class_colour(index)) for index, name in enumerate(comparison.class_names) if index > 0],
         "num_subjects": len(set(comparison.subjects)),
     }
+
+
+def _swatch(index: int) -> str:
+    """CSS of a method's square: filled, or open like its symbol past the last colour."""
+    colour = COLOURS[index % len(COLOURS)]
+    return f"box-shadow: inset 0 0 0 .2em {colour}" if index // len(COLOURS) % 2 else f"background: {colour}"
 
 
 def _title(comparison: Comparison) -> str:

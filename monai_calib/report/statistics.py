@@ -127,8 +127,10 @@ def bootstrap_ratio(
     tail = (1.0 - confidence) / 2.0
     # A resample without any voxel of a bin says nothing about that bin; a bin that no case fills stays NaN.
     low, high = np.full(drawn.shape[1], np.nan), np.full(drawn.shape[1], np.nan)
-    filled = np.isfinite(drawn).any(axis=0)
-    low[filled], high[filled] = np.nanquantile(drawn[:, filled], [tail, 1.0 - tail], axis=0)
+    finite = np.isfinite(drawn)
+    always, sometimes = finite.all(axis=0), finite.any(axis=0) & ~finite.all(axis=0)
+    low[always], high[always] = np.quantile(drawn[:, always], [tail, 1.0 - tail], axis=0)
+    low[sometimes], high[sometimes] = np.nanquantile(drawn[:, sometimes], [tail, 1.0 - tail], axis=0)
     return value, low.reshape(shape), high.reshape(shape)
 
 

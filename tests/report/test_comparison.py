@@ -68,13 +68,13 @@ def test_runs_align_by_case_whatever_their_order(tmp_path: Path) -> None:
 def test_other_settings_make_another_method_and_name_it(tmp_path: Path) -> None:
     common = {"bundle": "b", "loss_name": "mbls", "network_name": "unet", "seed": 1}
     folders = [
-        write_run(tmp_path / "a", common | {"margin": 5}, [0, 1], protocols=["paper"]),
-        write_run(tmp_path / "b", common | {"margin": 10}, [0, 1], protocols=["paper"]),
-        write_run(tmp_path / "c", common | {"margin": 10, "network_name": "swin"}, [0, 1], protocols=["paper"]),
+        write_run(tmp_path / "a", common | {"loss_args": {"margin": 5}}, [0, 1], protocols=["paper"]),
+        write_run(tmp_path / "b", common | {"loss_args": {"margin": 10}}, [0, 1], protocols=["paper"]),
+        write_run(tmp_path / "c", common | {"loss_args": {}, "network_name": "swin"}, [0, 1], protocols=["paper"]),
     ]
     (only,) = compare(read_runs(folders))
     labels = [method.label for method in only.methods]
-    assert labels == ["mbls · margin 5 · unet", "mbls · margin 10 · unet", "mbls · margin 10 · swin"]
+    assert labels == ["mbls · margin 5 · unet", "mbls · margin 10 · unet", "mbls · swin"]
 
 
 @pytest.mark.parametrize(
