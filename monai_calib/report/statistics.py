@@ -129,8 +129,10 @@ def bootstrap_ratio(
     low, high = np.full(drawn.shape[1], np.nan), np.full(drawn.shape[1], np.nan)
     finite = np.isfinite(drawn)
     always, sometimes = finite.all(axis=0), finite.any(axis=0) & ~finite.all(axis=0)
-    low[always], high[always] = np.quantile(drawn[:, always], [tail, 1.0 - tail], axis=0)
-    low[sometimes], high[sometimes] = np.nanquantile(drawn[:, sometimes], [tail, 1.0 - tail], axis=0)
+    # The same figures either way; the one that looks for NaN takes several times as long.
+    for quantile, chosen in ((np.quantile, always), (np.nanquantile, sometimes)):
+        if chosen.any():
+            low[chosen], high[chosen] = quantile(drawn[:, chosen], [tail, 1.0 - tail], axis=0)
     return value, low.reshape(shape), high.reshape(shape)
 
 
