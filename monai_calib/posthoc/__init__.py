@@ -3,6 +3,7 @@
 from monai_calib.posthoc.base import Calibrator, CalibratorWarning, FitRecord, fit
 from monai_calib.posthoc.boundary import BoundaryTemperature
 from monai_calib.posthoc.calibrate import Calibrated, calibrate
+from monai_calib.posthoc.conformal import ConformalThreshold, FalseNegativeControl, conformal_threshold
 from monai_calib.posthoc.evaluation import Comparison, compare
 from monai_calib.posthoc.export import CalibratedNetwork, export_onnx, export_torchscript
 from monai_calib.posthoc.folding import FoldingError, find_last_convolution, fold
@@ -23,7 +24,9 @@ __all__ = [
     "CalibratorWarning",
     "ClasswiseTemperature",
     "Comparison",
+    "ConformalThreshold",
     "DirichletScaling",
+    "FalseNegativeControl",
     "FitRecord",
     "FoldingError",
     "HistogramBinning",
@@ -38,6 +41,7 @@ __all__ = [
     "build_calibrator",
     "calibrate",
     "compare",
+    "conformal_threshold",
     "export_onnx",
     "export_torchscript",
     "find_last_convolution",

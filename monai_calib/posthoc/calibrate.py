@@ -84,8 +84,8 @@ def calibrate(
     Raises: ``ValueError`` for an unknown method, no data or broken data; :class:`~.folding.FoldingError` for a network
         that cannot take up a linear correction.
     """
-    methods = {name: build_calibrator(name, num_classes, region) for name in also}
-    methods[method] = build_calibrator(method, num_classes, region, method_args)
+    methods = {method: build_calibrator(method, num_classes, region, method_args)}
+    methods |= {name: build_calibrator(name, num_classes, region) for name in also if name != method}
     resolved = resolve_protocols(protocols)
     if checkpoint is not None:
         network.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True))

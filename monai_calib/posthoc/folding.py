@@ -176,8 +176,8 @@ def _fold_into(layer: LastConvolution, weight: Tensor, bias: Tensor) -> None:
             raise FoldingError(
                 f"the network adds the input of {layer.name!r} to its output, and its kernel has no centre"
             )
-        centre = tuple(size // 2 for size in module.kernel_size)
-        folded[(slice(None), slice(None), *centre)] += weight.double() - torch.eye(len(weight)).to(folded)
+        centre = (slice(None), slice(None), *(size // 2 for size in module.kernel_size))
+        folded[centre] += weight.double() - torch.eye(len(weight)).to(folded)
     module.weight.copy_(folded.transpose(0, 1) if transposed else folded)
     if module.bias is not None:
         module.bias.copy_(weight.double() @ module.bias.double() + bias.double())

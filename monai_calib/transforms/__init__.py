@@ -1,5 +1,17 @@
 """MONAI transforms for calibrated segmentation."""
 
 from .loading import LoadCased
+from .overlap import ExpectedDiced, expected_dice
+from .quality import QualityFlagd
+from .volumes import ExpectedVolumed, VolumeFit, VolumeModel, expected_volume
 
-__all__ = ["LoadCased"]
+__all__ = [
+    "ExpectedDiced",
+    "ExpectedVolumed",
+    "LoadCased",
+    "QualityFlagd",
+    "VolumeFit",
+    "VolumeModel",
+    "expected_dice",
+    "expected_volume",
+]

@@ -1,0 +1,67 @@
+"""One word a case on whether a person should look at it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Hashable, Mapping
+from typing import Any
+
+from monai.transforms import Transform
+
+__all__ = ["QualityFlagd"]
+
+
+class QualityFlagd(Transform):
+    """Adds ``quality`` to a case: ``{"flag": "ok" or "check", "reasons": [...]}``.
+
+    A case is to be checked if a structure's expected Dice is below ``lowest_dice``; if the interval of its volume is
+    wider than ``widest_interval`` times the expected volume; or if nothing of it is predicted though some is
+    expected. List it after :class:`ExpectedDiced` and :class:`ExpectedVolumed`. Thresholds belong to a task: set them
+    where cases of the validation set begin to need correction.
+
+    Args:
+        lowest_dice: smallest expected Dice that needs no look.
+        widest_interval: largest ``(high - low) / expected`` volume that needs no look.
+        dice_key, volumes_key: where the two results are.
+        output_key: where the flag goes.
+
+    Raises: ``KeyError`` saying which transform is missing before this one.
+
+    Example:
+        >>> volumes = {"tumour": {"ml": 2.0, "low_ml": 1.5, "high_ml": 2.5, "label_ml": 2.1}}
+        >>> QualityFlagd(lowest_dice=0.7)({"expected_dice": {"tumour": 0.6}, "volumes": volumes})["quality"]
+        {'flag': 'check', 'reasons': ['tumour: expected Dice 0.60, below 0.70']}
+    """
+
+    def __init__(
+        self,
+        lowest_dice: float = 0.7,
+        widest_interval: float = 0.5,
+        dice_key: str = "expected_dice",
+        volumes_key: str = "volumes",
+        output_key: str = "quality",
+    ) -> None:
+        if not 0 <= lowest_dice <= 1 or not widest_interval > 0:
+            raise ValueError(
+                f"expected lowest_dice between 0 and 1 and a positive widest_interval, "
+                f"got {lowest_dice} and {widest_interval}"
+            )
+        self.lowest_dice, self.widest_interval = lowest_dice, widest_interval
+        self.dice_key, self.volumes_key, self.output_key = dice_key, volumes_key, output_key
+
+    def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
+        for key, transform in ((self.dice_key, "ExpectedDiced"), (self.volumes_key, "ExpectedVolumed")):
+            if key not in data:
+                raise KeyError(f"the case has no {key!r}: list {transform} before QualityFlagd")
+        reasons = []
+        for name, dice in data[self.dice_key].items():
+            if dice < self.lowest_dice:
+                reasons.append(f"{name}: expected Dice {dice:.2f}, below {self.lowest_dice:.2f}")
+        for name, volume in data[self.volumes_key].items():
+            width = volume["high_ml"] - volume["low_ml"]
+            if volume["label_ml"] == 0:
+                if volume["high_ml"] > 0 and not math.isnan(data[self.dice_key].get(name, 0.0)):
+                    reasons.append(f"{name}: not found, though {volume['ml']:.2g} ml are expected")
+            elif width > self.widest_interval * volume["ml"]:
+                reasons.append(f"{name}: {volume['low_ml']:.2f} ... {volume['high_ml']:.2f} ml, too wide an interval")
+        return {**data, self.output_key: {"flag": "check" if reasons else "ok", "reasons": reasons}}
