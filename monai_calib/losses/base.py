@@ -126,11 +126,11 @@ class ConstrainedLoss(nn.Module):
             logits = torch.where(target.valid.unsqueeze(1), logits, 0.0)
         if self.weight is not None and len(self.weight) != target.num_classes:
             raise ValueError(f"weight has {len(self.weight)} numbers for {target.num_classes} classes.")
-        swept = fused.evaluate(self, logits, target)
+        swept, penalized = fused.evaluate(self, logits, target)
         value = self._primary(logits, target) if swept is None else swept
         if self.dice is not None:
             value = value + self.lambda_dice * self._dice(logits, target)
-        if self.penalty is not None and swept is None:
+        if self.penalty is not None and not penalized:
             value = value + self.alpha * self._penalty(logits, target)
         return value if target.poison is None or not outermost else value + target.poison
 

@@ -87,24 +87,21 @@ def _chosen(logits: Tensor) -> str:
     return _path or ("compiled" if compiled else "slabs")
 
 
-def evaluate(loss: ConstrainedLoss, logits: Tensor, target: Target) -> Tensor | None:
-    """Primary and penalty of ``loss`` in one sweep, or None where the plain formulas have to be used.
+def evaluate(loss: ConstrainedLoss, logits: Tensor, target: Target) -> tuple[Tensor | None, bool]:
+    """Primary and penalty of ``loss`` in one sweep, and whether the penalty is in it.
 
-    Covered are cross-entropy, alone or with a penalty that puts itself in the words of a :class:`Term`, on class
-    numbers, reduced to a mean or a sum.
+    Swept is cross-entropy on class numbers, reduced to a mean or a sum, together with a penalty that puts itself in
+    the words of a :class:`Term`. None stands for a primary that has to be computed by its plain formula.
     """
-    primary = getattr(loss.primary, "compiled", False) is True
     path = _chosen(logits)
+    primary = getattr(loss.primary, "compiled", False) is True
     if path == "plain" or not primary or target.soft is not None or loss.reduction == "none":
-        return None
-    term: Term | None = Term(NOTHING)
-    first_class = 0
-    if loss.penalty is not None:
-        compiled = getattr(loss.penalty, "compiled", None)
-        term = None if compiled is None else compiled(logits, target)
-        first_class = 0 if loss.include_background else 1
+        return None, False
+    first_class = 0 if loss.include_background else 1
+    compiled = getattr(loss.penalty, "compiled", None)
+    term: Term | None = None if compiled is None else compiled(logits, target)
     if term is None or (first_class and (term.kind == ENTROPY or target.num_classes == 1)):
-        return None
+        term, first_class = Term(NOTHING), 0
 
     known = None if target.valid is None else target.valid.float()
     mass_ce, mass_penalty = known, known
@@ -123,7 +120,8 @@ def evaluate(loss: ConstrainedLoss, logits: Tensor, target: Target) -> Tensor | 
         scale_ce = scale_ce / (voxels if mass_ce is None else _total(mass_ce))
         scale_penalty = scale_penalty / (voxels if known is None else _total(known))
     chosen = (mass_ce, mass_penalty, first_class, counted)
-    return sweep(logits, target.index, term, scale_ce, scale_penalty, *chosen, path=path)
+    value = sweep(logits, target.index, term, scale_ce, scale_penalty, *chosen, path=path)
+    return value, term.kind != NOTHING
 
 
 def _total(mass: Tensor) -> float | Tensor:

@@ -18,6 +18,7 @@ def array_to_json(array: np.ndarray[Any, Any]) -> dict[str, Any]:
         >>> array_to_json(np.zeros(3, dtype=np.int64))["dtype"]
         '<i8'
     """
+    # the fastest level: an evaluation writes dozens of these a case, for an eighth more text
     little = np.ascontiguousarray(array).astype(array.dtype.newbyteorder("<"), copy=False)
     data = base64.b64encode(zlib.compress(little.tobytes(), 1)).decode("ascii")
     return {"dtype": little.dtype.str, "shape": list(array.shape), "data": data}
