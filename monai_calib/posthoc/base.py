@@ -119,7 +119,7 @@ class Calibrator(ABC):
         """The calibrator that :meth:`to_json` wrote, of whichever method. Raises ``ValueError`` for another format."""
         if data.get("format") != CALIBRATOR_FORMAT:
             raise ValueError(f"format: expected {CALIBRATOR_FORMAT!r}, got {data.get('format')!r}")
-        methods = {kind.method: kind for kind in _subclasses(cls)}
+        methods = {kind.method: kind for kind in _methods(cls)}
         if data["method"] not in methods:
             raise ValueError(f"unknown method {data['method']!r}; expected one of {', '.join(sorted(methods))}")
         made = methods[data["method"]](**data["settings"])
@@ -133,12 +133,12 @@ class Calibrator(ABC):
         warnings.warn(f"{self.method}: {message}", CalibratorWarning, stacklevel=2)
 
 
-def _subclasses(kind: type[Calibrator]) -> Iterable[type[Calibrator]]:
-    """Those with a method's name, at any depth."""
+def _methods(kind: type[Calibrator]) -> Iterable[type[Calibrator]]:
+    """A kind of calibrator and those derived from it, without the abstract ones."""
+    if hasattr(kind, "method"):
+        yield kind
     for child in kind.__subclasses__():
-        if hasattr(child, "method"):
-            yield child
-        yield from _subclasses(child)
+        yield from _methods(child)
 
 
 def fit(calibrators: Sequence[Calibrator], cases: Iterable[LogitCase], max_passes: int = 40) -> None:

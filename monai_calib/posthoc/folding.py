@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -176,7 +177,7 @@ def _fold_into(layer: LastConvolution, weight: Tensor, bias: Tensor) -> None:
             raise FoldingError(
                 f"the network adds the input of {layer.name!r} to its output, and its kernel has no centre"
             )
-        centre = (slice(None), slice(None), *(size // 2 for size in module.kernel_size))
+        centre: tuple[Any, ...] = (..., *(size // 2 for size in module.kernel_size))
         folded[centre] += weight.double() - torch.eye(len(weight)).to(folded)
     module.weight.copy_(folded.transpose(0, 1) if transposed else folded)
     if module.bias is not None:
