@@ -42,7 +42,7 @@ _C5 = np.float32(5.0000001201e-1)
 
 
 @jit
-def exp_in_place(x, bits):  # type: ignore[no-untyped-def]  # compiled
+def exp_in_place(x, bits):
     """``x = exp(x)`` for float32 ``x <= 0``, to 2 ulp; below -87 it stays at exp(-87), about 1.6e-38; NaN stays NaN.
 
     The loop holds nothing a compiler cannot turn into vector instructions, which ``math.exp`` prevents.
@@ -84,7 +84,7 @@ _L8 = np.float32(3.3333331174e-1)
 
 
 @jit
-def log_in_place(x, bits):  # type: ignore[no-untyped-def]  # compiled
+def log_in_place(x, bits):
     """``x = log(x)`` for normal float32 ``x > 0``, to 2 ulp; NaN and infinity become NaN.
 
     ``bits`` is int32 scratch of at least the length of ``x``.

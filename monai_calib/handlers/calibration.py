@@ -115,6 +115,7 @@ class CalibrationHandler(CaseMetric):
         super().reset()
         self._pooled = {name: self._histogram(region) for name, region in self.regions.items()}
         self._histograms: list[dict[str, Any]] = []
+        self._subjects: list[str] = []
 
     def region_name(self, region: str | Region) -> str:
         """The name of a region, if it is measured in; ``ValueError`` otherwise."""
@@ -139,6 +140,7 @@ class CalibrationHandler(CaseMetric):
             self._pooled[name].merge(histogram)
         if self.output_dir is not None:
             self._histograms.append({name: histogram.to_json() for name, histogram in histograms.items()})
+            self._subjects.append(str(case.data.get("subject", "")))
         return {name: figure.values(histograms[figure.region.name]) for name, figure in self._by_name.items()}
 
     def compute(self) -> dict[str, float]:
@@ -150,6 +152,7 @@ class CalibrationHandler(CaseMetric):
         self._of_all_ranks["pooled"] = {name: histogram.state_dict() for name, histogram in pooled.items()}
         if self.output_dir is not None:
             self._of_all_ranks["histograms"] = gather_lists(self._histograms)
+            self._of_all_ranks["subjects"] = gather_lists(self._subjects)
         micro = {
             f"{self.prefix}{name}_micro": mean_without_nan(figure.values(pooled[figure.region.name]))
             for name, figure in self._by_name.items()
@@ -169,11 +172,13 @@ class CalibrationHandler(CaseMetric):
                 pooled={name: self.pooled(region) for name, region in self.regions.items()},
                 rows=self._of_all_ranks["rows"],
                 histograms=self._of_all_ranks["histograms"],
+                subjects=self._of_all_ranks["subjects"],
             )
 
     def state_dict(self) -> dict[str, Any]:  # type: ignore[override]
         pooled = {name: histogram.state_dict() for name, histogram in self._pooled.items()}
-        return {"pooled": pooled, "histograms": self._histograms, **super().state_dict()}
+        kept = {"pooled": pooled, "histograms": self._histograms, "subjects": self._subjects}
+        return {**kept, **super().state_dict()}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         super().load_state_dict(state_dict)
@@ -181,6 +186,7 @@ class CalibrationHandler(CaseMetric):
             for name, histogram in self._pooled.items():
                 histogram.load_state_dict(state_dict["pooled"][name])
             self._histograms = list(state_dict["histograms"])
+            self._subjects = list(state_dict["subjects"])
 
     def _histogram(self, region: Region) -> CalibrationHistogram:
         # Only the first region is measured on the whole volume; a small box may well be saturated, and no mistake.

@@ -33,6 +33,7 @@ def write_calibration_file(
     pooled: Mapping[str, CalibrationHistogram],
     rows: Sequence[CaseRow],
     histograms: Sequence[Mapping[str, Any]],
+    subjects: Sequence[str],
 ) -> None:
     """Write everything a report needs, in one step: the file is there in full or not at all.
 
@@ -45,6 +46,7 @@ def write_calibration_file(
         pooled: a region's histogram over all cases.
         rows: a case's name and its rows: one value a figure becomes a number, several a list, NaN null.
         histograms: a case's histograms in their JSON form, by region.
+        subjects: whom a case was taken from, "" where the datalist does not say; an id, nothing more.
     """
     content = {
         "format": CALIBRATION_FORMAT,
@@ -56,8 +58,10 @@ def write_calibration_file(
         "left_out": _left_out(rows),
         "pooled": {name: histogram.to_json() for name, histogram in pooled.items()},
         "cases": [
-            {"case": case, "metrics": {name: _plain(row) for name, row in figures.items()}, "histograms": dict(parts)}
-            for (case, figures), parts in zip(rows, histograms, strict=True)
+            {"case": case}
+            | ({"subject": subject} if subject else {})
+            | {"metrics": {name: _plain(row) for name, row in figures.items()}, "histograms": dict(parts)}
+            for (case, figures), parts, subject in zip(rows, histograms, subjects, strict=True)
         ],
     }
     path.parent.mkdir(parents=True, exist_ok=True)

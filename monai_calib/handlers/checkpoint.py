@@ -34,6 +34,7 @@ class TrainingCheckpoint:
         patience: stop when the best epoch lies this many epochs back; ``0`` never stops.
         resume: start from ``last.pt``; without such a file the run starts from the beginning.
         settings: what ``training.json`` should say about the run, as plain values: loss, network, seed ...
+        loss: the loss, if it learns something of its own, such as the multipliers of CRaC and CALS.
 
     Example:
         >>> import tempfile
@@ -64,6 +65,7 @@ class TrainingCheckpoint:
         patience: int = 0,
         resume: bool = False,
         settings: Mapping[str, Any] | None = None,
+        loss: torch.nn.Module | None = None,
     ) -> None:
         self.directory = Path(directory)
         self.network = network
@@ -75,6 +77,7 @@ class TrainingCheckpoint:
         self.patience = patience
         self.resume = resume
         self.settings = dict(settings or {})
+        self.loss = loss
         self.best_value: float | None = None
         self.best_epoch = 0
 
@@ -96,6 +99,8 @@ class TrainingCheckpoint:
         module.load_state_dict(state["model"])
         self.optimizer.load_state_dict(state["optimizer"])
         self.lr_scheduler.load_state_dict(state["lr_scheduler"])
+        if self.loss is not None:
+            self.loss.load_state_dict(state["loss"])
         self.best_value, self.best_epoch = state["best_value"], state["best_epoch"]
         engine.state.epoch = state["epoch"]
         engine.state.iteration = state["iteration"]
@@ -127,6 +132,7 @@ class TrainingCheckpoint:
             "model": network,
             "optimizer": self.optimizer.state_dict(),
             "lr_scheduler": self.lr_scheduler.state_dict(),
+            "loss": {} if self.loss is None else self.loss.state_dict(),
             "iteration": engine.state.iteration,
             **reached,
         }

@@ -96,7 +96,7 @@ class NonFiniteGuard:
         engine.add_event_handler(Events.STARTED, self._raise_at_last)
 
     def _look(self, engine: Engine) -> None:
-        output = engine.state.output
+        output: Any = engine.state.output
         loss = output[CommonKeys.LOSS]
         cases = case_names(engine.state.batch)
         state = engine.state

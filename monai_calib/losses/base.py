@@ -70,6 +70,8 @@ class ConstrainedLoss(nn.Module):
     """
 
     weight: Tensor | None
+    reduction: str
+    ignore_index: int | None
 
     def __init__(
         self,

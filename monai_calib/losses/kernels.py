@@ -17,7 +17,7 @@ _TWO = np.float32(2.0)
 
 
 @jit
-def _walk(column, labels, d, depth, size, window, outside, fresh):  # type: ignore[no-untyped-def]  # compiled
+def _walk(column, labels, d, depth, size, window, outside, fresh):
     """``column[k, i]``: labels k in the window along the first axis, from the sums one plane before, or afresh."""
     reach = window // 2
     if fresh:
@@ -63,7 +63,7 @@ def _walk(column, labels, d, depth, size, window, outside, fresh):  # type: igno
 
 
 @jit
-def _spread(counts, at, column, row, padded, height, width, window, outside):  # type: ignore[no-untyped-def]  # compiled
+def _spread(counts, at, column, row, padded, height, width, window, outside):
     """``counts[k, i]``: the columns summed over the window along the other two axes."""
     reach_y, reach_x = window[1] // 2, window[2] // 2
     for k in range(counts.shape[0]):
@@ -116,7 +116,7 @@ def _spread(counts, at, column, row, padded, height, width, window, outside):  #
 
 
 @jit
-def _block(  # type: ignore[no-untyped-def]  # compiled
+def _block(
     logits, gradient, index, mass_ce, mass_penalty, prior, first, last, prior_first, share, full,
     kind, margin, scale_ce, scale_penalty, first_class, outer_only, rows, bits,
 ):  # fmt: skip
@@ -272,7 +272,7 @@ def _block(  # type: ignore[no-untyped-def]  # compiled
 
 
 @jit
-def sweep_planes(  # type: ignore[no-untyped-def]  # compiled
+def sweep_planes(
     start, stop, logits, gradient, index, mass_ce, mass_penalty, prior,
     kind, margin, scale_ce, scale_penalty, first_class, outer_only,
     shape, window, outside, counted, number,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -36,13 +37,17 @@ def window(kernel_size: int | Sequence[int], axes: int) -> tuple[int, ...]:
     return tuple(int(k) for k in sizes)
 
 
+def _middle(shape: Sequence[int], sizes: Sequence[int]) -> tuple[Any, ...]:
+    """Where the image lies in what :func:`_pad` makes of it."""
+    return (..., *(slice(k // 2, k // 2 + n) for n, k in zip(shape, sizes, strict=True)))
+
+
 def _pad(x: Tensor, sizes: Sequence[int], value: float | None) -> Tensor:
     """Widen the trailing ``len(sizes)`` axes by half a window, with ``value`` or (None) by repeating the border."""
     first = x.ndim - len(sizes)
     if value is not None:
         out = x.new_full([*x.shape[:first], *(n + k - 1 for n, k in zip(x.shape[first:], sizes, strict=True))], value)
-        inside = tuple(slice(k // 2, k // 2 + n) for n, k in zip(x.shape[first:], sizes, strict=True))
-        out[(..., *inside)] = x
+        out[_middle(x.shape[first:], sizes)] = x
         return out
     for axis, k in enumerate(sizes, start=first):
         if k > 1:
@@ -194,7 +199,7 @@ def _image_guided(
     total = torch.zeros((mass.shape[0], mass.shape[1], *shape), dtype=dtype, device=mass.device)
     norm = torch.zeros_like(total[:, :1])
     for offset in itertools.product(*(range(k) for k in sizes)):
-        at = (..., *(slice(o, o + n) for o, n in zip(offset, shape, strict=True)))
+        at: tuple[Any, ...] = (..., *(slice(o, o + n) for o, n in zip(offset, shape, strict=True)))
         difference = padded[at] - image
         distance = (difference * difference if squared else difference.abs()).mean(1, keepdim=True)
         weight = torch.exp(-distance)
@@ -275,9 +280,9 @@ def label_proportions(
 
     complete = padding == "zeros" or (padding != "valid" and ignore is None)
     if kernel_ops == "gaussian":
-        centre = tuple(slice(k // 2, k // 2 + n) for n, k in zip(label.shape[-axes:], sizes, strict=True))
         mass = mass.to(dtype)
-        return _centre_half(mass, mass[(..., *centre)], _gaussian_weights(sizes, sigma), complete)
+        centre = mass[_middle(label.shape[-axes:], sizes)]
+        return _centre_half(mass, centre, _gaussian_weights(sizes, sigma), complete)
     counts = _box(mass, sizes)
     if kernel_ops != "mean":
         chosen = _vote(counts, kernel_ops).unsqueeze(1)

@@ -30,7 +30,7 @@ class Bins(NamedTuple):
     """One histogram row: ``edges (n + 1,)``; ``count``, ``hits`` (int64), summed ``confidence`` (float64), ``(n,)``."""
 
     edges: torch.Tensor
-    count: torch.Tensor
+    count: torch.Tensor  # type: ignore[assignment]
     hits: torch.Tensor
     confidence: torch.Tensor
 

@@ -36,7 +36,7 @@ _LOWER_HALF, _UPPER_THIRD = np.float32(LOWER_HALF), np.float32(UPPER_THIRD)
 
 
 @jit
-def _softmax_block(x, stride, first, p, top, scale, winner, finite, bits):  # type: ignore[no-untyped-def]
+def _softmax_block(x, stride, first, p, top, scale, winner, finite, bits):
     """Fill ``p`` with exp(x - max), ``top`` with the largest logit, ``scale`` with the sum of ``p``."""
     n = top.size
     row = x[first : first + n]
@@ -62,7 +62,7 @@ def _softmax_block(x, stride, first, p, top, scale, winner, finite, bits):  # ty
 
 
 @jit
-def _probability_block(x, stride, first, p, top, scale, winner, finite, proper, tolerance):  # type: ignore[no-untyped-def]
+def _probability_block(x, stride, first, p, top, scale, winner, finite, proper, tolerance):
     """Copy ``x`` to ``p``; ``scale`` is 1, and ``proper`` says where the values are probabilities."""
     n = top.size
     winner[:] = 0
@@ -88,7 +88,7 @@ def _probability_block(x, stride, first, p, top, scale, winner, finite, proper, 
 
 
 @jit
-def _judge_block(number, classes, finite, proper, y, use, problems):  # type: ignore[no-untyped-def]
+def _judge_block(number, classes, finite, proper, y, use, problems):
     """``use`` is 1 for voxels to be counted; the others are excluded, or a problem. Returns how many are used."""
     n = number.size
     used = np.int32(0)
@@ -111,7 +111,7 @@ def _judge_block(number, classes, finite, proper, y, use, problems):  # type: ig
 
 
 @jit
-def _bin_row(p, use, factors, tail, bins, index, fixed):  # type: ignore[no-untyped-def]
+def _bin_row(p, use, factors, tail, bins, index, fixed):
     """As ``bins.fine_index``, and confidence in fixed point; unused voxels go to the bin past the last, worth 0."""
     below, above, plain = factors
     for i in range(p.size):
@@ -126,7 +126,7 @@ def _bin_row(p, use, factors, tail, bins, index, fixed):  # type: ignore[no-unty
 
 
 @jit
-def _scatter_row(index, fixed, packed):  # type: ignore[no-untyped-def]
+def _scatter_row(index, fixed, packed):
     for i in range(index.size // _COPIES):
         for turn in range(_COPIES):
             j = np.uint64(_COPIES * i + turn)
@@ -136,7 +136,7 @@ def _scatter_row(index, fixed, packed):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _hit_block(y, winner, index, right):  # type: ignore[no-untyped-def]
+def _hit_block(y, winner, index, right):
     """Count the true class of each voxel in the bin its probability fell in, and the top label's if it is right."""
     top = index.shape[0] - 1
     for i in range(y.size // _COPIES):
@@ -151,7 +151,7 @@ def _hit_block(y, winner, index, right):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _flush(packed, count, confidence):  # type: ignore[no-untyped-def]
+def _flush(packed, count, confidence):
     rows, bins = count.shape
     for row in range(rows):
         for copy in range(_COPIES):
@@ -163,7 +163,7 @@ def _flush(packed, count, confidence):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _weigh_row(p, inverse, use, y, k, error):  # type: ignore[no-untyped-def]
+def _weigh_row(p, inverse, use, y, k, error):
     """Make a row of probabilities of exponentials, 0 where unused, and add its part of the Brier score."""
     for i in range(p.size):
         v = p[i] * inverse[i] if use[i] != 0 else _ZERO
@@ -173,7 +173,7 @@ def _weigh_row(p, inverse, use, y, k, error):  # type: ignore[no-untyped-def]
 
 
 @jit
-def _one_pass(x, stride, offset, number, start, stop, factors, tail, bins, from_logits, tolerance, classes):  # type: ignore[no-untyped-def]
+def _one_pass(x, stride, offset, number, start, stop, factors, tail, bins, from_logits, tolerance, classes):
     """Sums of the voxels ``start ... stop`` of ``number``; class k of voxel i is ``x[offset + k * stride + i]``."""
     packed = np.zeros((classes + 1, _COPIES, bins + 1), np.uint64)
     count = np.zeros((classes + 1, bins), np.int64)
@@ -292,7 +292,7 @@ def add_flat_compiled(sums: Sums, flat: Flat, num_bins: int, from_logits: bool, 
                 stride, offset = size, 0
             number = _numbers(flat, b, part, classes, ignore_index)
 
-            def kernel(start: int, stop: int, x=x, stride=stride, offset=offset, number=number):  # type: ignore[no-untyped-def]
+            def kernel(start: int, stop: int, x=x, stride=stride, offset=offset, number=number):
                 layout = (x, stride, offset, number, start, stop)
                 return _one_pass(*layout, factors, np.int32(tail), bins, from_logits, tolerance, classes)
 

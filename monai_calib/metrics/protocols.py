@@ -197,11 +197,12 @@ PROTOCOLS: dict[str, Protocol] = {
         ),
         Protocol(
             "recommended",
-            regions=["all", "union", "dilated:2mm", "boundary:2mm", "bbox"],
+            regions=["all", "predicted", "union", "dilated:2mm", "boundary:2mm", "bbox"],
             metrics=["ece", "classwise_ece", "nll", "brier"],
             reductions=REDUCTIONS,
-            description="Regions that do not depend on the truth alone: the whole volume, the union of truth and "
-            "prediction, that union dilated, a band of 2 mm around either boundary, the bounding box. Proper scores, "
+            description="Regions that do not depend on the truth alone: the whole volume, the predicted foreground, "
+            "the union of truth and prediction (above 0 even for a perfect posterior), that union dilated, a band of "
+            "2 mm around either boundary, the bounding box. Proper scores, "
             "ECE over 15 bins, class-wise error with absent classes left out; mean over cases (macro) and over "
             "voxels (micro).",
         ),

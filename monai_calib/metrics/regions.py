@@ -15,7 +15,7 @@ import torch
 
 __all__ = ["REGION_KINDS", "Region", "bounding_box", "region_mask"]
 
-REGION_KINDS = ("all", "foreground", "union", "dilated", "boundary", "bbox", "mask")
+REGION_KINDS = ("all", "foreground", "predicted", "union", "dilated", "boundary", "bbox", "mask")
 _SIZED = ("dilated", "boundary", "bbox")
 # A voxel at exactly r mm belongs to the region, whatever the rounding of spacing times steps.
 _ROUNDING = 1e-5
@@ -27,11 +27,17 @@ class Region:
 
     - ``all``: every voxel.
     - ``foreground``: voxels whose true label is not 0 (the papers' choice).
+    - ``predicted``: voxels whose predicted label is not 0.
     - ``union``: voxels whose true or predicted label is not 0.
     - ``dilated:5mm``: voxels at most 5 mm from a voxel of ``union``.
     - ``boundary:2mm``: voxels with a voxel of **another** label at most 2 mm away, in the truth or in the prediction.
     - ``bbox``, ``bbox:10mm``: the smallest box around ``union``, widened by 10 mm along each axis.
     - ``mask:lung``: a mask of the user's own, under the key ``lung`` of the batch.
+
+    Where the true label decides what belongs to a region, as in ``foreground`` and ``union``, even a perfect posterior
+    does not score 0, since the voxels were chosen by how the draw came out (on the phantom, true posterior: 0.012 and
+    0.056, against 0.0003 in ``all`` and 0.0025 in ``predicted``). Compare methods there, but do not read the figure as
+    a distance to perfection.
 
     Distances run from voxel centre to voxel centre; a voxel at exactly the given distance belongs to the region.
 
@@ -88,7 +94,7 @@ class Region:
 
     @property
     def needs_prediction(self) -> bool:
-        return self.kind in ("union", "dilated", "boundary", "bbox")
+        return self.kind in ("predicted", "union", "dilated", "boundary", "bbox")
 
     def __str__(self) -> str:
         detail = self.key or (f"{self.size_mm:g}mm" if self.size_mm else "")
@@ -139,6 +145,8 @@ def region_mask(
     if prediction.shape != label.shape:
         raise ValueError(f"prediction {tuple(prediction.shape)} and label {tuple(label.shape)} differ in shape")
     prediction = prediction.to(label.device)
+    if region.kind == "predicted":
+        return prediction != 0
     union = (label != 0) | (prediction != 0)
     if region.kind == "union":
         return union

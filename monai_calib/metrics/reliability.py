@@ -17,7 +17,7 @@ class ReliabilityCurve(NamedTuple):
 
     lower: torch.Tensor
     upper: torch.Tensor
-    count: torch.Tensor
+    count: torch.Tensor  # type: ignore[assignment]
     confidence: torch.Tensor
     accuracy: torch.Tensor
     accuracy_low: torch.Tensor

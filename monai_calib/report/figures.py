@@ -141,7 +141,7 @@ def distribution(comparison: Comparison, measure: Measure) -> Figure:
     plot = new_plot(120 + 44 * len(comparison.methods), xaxis_title=_axis(measure), showlegend=False)
     plot.update_yaxes(autorange="reversed", automargin=True)
     rows: list[list[Any]] = []
-    told = []
+    told: list[str] = []
     for index, method in enumerate(comparison.methods):
         values = comparison.case_values(method.runs, measure)
         plot.add_trace(
@@ -180,7 +180,7 @@ def class_distribution(comparison: Comparison, measure: Measure) -> Figure | Non
     plot.update_yaxes(autorange="reversed", automargin=True)
     plot.update_layout(legend={"y": -70 / max(height - 64, 1)})
     rows: list[list[Any]] = []
-    told = []
+    told: list[str] = []
     for index, (method, table) in enumerate(zip(comparison.methods, tables, strict=True)):
         if table is None:
             continue

@@ -31,7 +31,7 @@ def findings(comparison: Comparison, measure: Measure) -> Findings:
     if len(values) < 2 or not measure.ranks or measure.reduction == "micro":
         return Findings(measure, (), None)
     ranking = None
-    complete = np.isfinite(np.stack(list(values.values()))).all(axis=0)
+    complete = np.asarray(np.isfinite(np.stack(list(values.values()))).all(axis=0))
     subjects = {subject for subject, keep in zip(comparison.subjects, complete, strict=True) if keep}
     if len(values) >= 3 and len(subjects) >= 2:
         ranking = friedman_nemenyi(values, comparison.subjects, measure.lower_is_better)

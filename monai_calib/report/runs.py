@@ -184,13 +184,14 @@ def region_in_words(name: str) -> str:
         >>> region_in_words("boundary2mm"), region_in_words("all"), region_in_words("lung")
         ('boundary band of 2 mm', 'whole volume', 'lung')
     """
-    found = re.fullmatch(r"(all|foreground|union|dilated|boundary|bbox)(?:([\d.]+)mm)?", name)
+    found = re.fullmatch(r"(all|foreground|predicted|union|dilated|boundary|bbox)(?:([\d.]+)mm)?", name)
     if not found:
         return name
     kind, size = found.groups()
     words = {
         "all": "whole volume",
         "foreground": "true foreground",
+        "predicted": "predicted foreground",
         "union": "union of truth and prediction",
         "dilated": f"union dilated by {size} mm",
         "boundary": f"boundary band of {size} mm",

@@ -105,12 +105,15 @@ def test_foreground_union_all_and_users_mask():
     prediction = torch.tensor([[1, 0, 0, 2]])
     lung = torch.tensor([[[0.0, 1.0, 1.0, 0.0]]])
     assert region_mask("foreground", label).tolist() == [[False, True, False, True]]
+    assert region_mask("predicted", label, prediction).tolist() == [[True, False, False, True]]
     assert region_mask("union", label, prediction).tolist() == [[True, True, False, True]]
     assert region_mask("all", label).all()
     assert region_mask("mask:lung", label, masks={"lung": lung}).tolist() == [[False, True, True, False]]
 
 
-@pytest.mark.parametrize("region", ["foreground", "union", "dilated:5mm", "boundary:5mm", "bbox", "bbox:5mm"])
+@pytest.mark.parametrize(
+    "region", ["foreground", "predicted", "union", "dilated:5mm", "boundary:5mm", "bbox", "bbox:5mm"]
+)
 def test_empty_truth_and_prediction_give_an_empty_region(region):
     nothing = torch.zeros(4, 4, 4, dtype=torch.long)
     assert not region_mask(region, nothing, nothing, (1.0, 1.0, 1.0)).any()
@@ -140,7 +143,7 @@ def test_cuda_equals_cpu(region):
     assert torch.equal(region_mask(region, label.cuda(), prediction.cuda(), (0.9, 0.9, 2.0)).cpu(), expected)
 
 
-@pytest.mark.parametrize("text", ["all", "foreground", "union", "dilated:5mm", "boundary:2.5mm", "bbox", "mask:lung"])
+@pytest.mark.parametrize("text", ["all", "predicted", "union", "dilated:5mm", "boundary:2.5mm", "bbox", "mask:lung"])
 def test_text_round_trip(text):
     assert str(Region.parse(text)) == text
     assert set(Region.parse(text).name) <= set("abcdefghijklmnopqrstuvwxyz0123456789.")
