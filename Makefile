@@ -43,7 +43,7 @@ $(RUNS)/%/eval/calibration.json: $(RUNS)/data/datalist.json
 	| tee "$$log" | sed -un 's/.*\(epoch .*\)/$*: \1/p' || { tail -n 40 "$$log"; exit 1; }
 
 test: $(VENV)/dev.installed
-	"$(PY)" -m pytest
+	OMP_NUM_THREADS=1 "$(PY)" -m pytest --numprocesses 2 --dist loadfile
 
 lint: $(VENV)/dev.installed
 	"$(PY)" -m ruff check .

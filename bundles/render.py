@@ -26,6 +26,7 @@ WIDTH = 100
 CONFIGS = (
     "train.json",
     "evaluate.json",
+    "calibrate.json",
     "inference.json",
     "multi_gpu_train.json",
     "multi_gpu_evaluate.json",

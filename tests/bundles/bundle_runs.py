@@ -9,7 +9,12 @@ import monai.bundle
 
 BUNDLES_FOLDER = Path(__file__).parents[2] / "bundles"
 BUNDLES = sorted(path.parent.parent for path in BUNDLES_FOLDER.glob("*/configs/train.json"))
-OVERRIDES = {"train": ["train"], "evaluate": ["train", "evaluate"], "inference": ["inference"]}
+OVERRIDES = {
+    "train": ["train"],
+    "evaluate": ["train", "evaluate"],
+    "calibrate": ["train", "calibrate"],
+    "inference": ["inference"],
+}
 """Configuration files of each workflow, the first complete in itself."""
 
 

@@ -52,6 +52,22 @@ def test_evaluation_names_cases_and_run(bundle: Path, phantom: Path, trained: Pa
     assert {path.stem for path in (trained / "eval" / "previews").iterdir()} == {case["case"] for case in listed}
 
 
+def test_calibration_folds_into_a_model_that_evaluates(phantom: Path, trained: Path, tmp_path: Path) -> None:
+    run = shutil.copytree(trained, tmp_path / "run")
+    bundle = next(path for path in BUNDLES if path.name in (run / "eval" / "calibration.json").read_text())
+    run_bundle(bundle, "calibrate", dataset_dir=str(phantom), run_dir=str(run))
+    names = ("model", "model_calibrated")
+    plain, folded = (torch.load(run / "models" / f"{name}.pt", weights_only=True) for name in names)
+    changed = [name for name in plain if not torch.equal(plain[name], folded[name])]
+    assert {name.rsplit(".", 1)[-1] for name in changed} <= {"weight", "bias"}
+    assert len({name.rsplit(".", 1)[0] for name in changed}) == 1, "only the last convolution changes"
+    calibrated_model = str(run / "models" / "model_calibrated.pt")
+    run_bundle(bundle, "evaluate", dataset_dir=str(phantom), run_dir=str(run), model_path=calibrated_model)
+    before, after = (json.loads((path / "eval" / "calibration.json").read_text())["summary"] for path in (trained, run))
+    assert before.keys() == after.keys()
+    assert before != after
+
+
 def test_inference_writes_labels_and_confidence_on_the_grid_of_the_image(phantom: Path, trained: Path) -> None:
     images = sorted((phantom / "imagesTr").glob("*.nii.gz"))
     assert len(images) == 6
