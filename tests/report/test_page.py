@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 from synthetic_runs import write_run
 
+from monai_calib.metrics.protocols import PROTOCOLS
 from monai_calib.report.figures import COLOURS
 from monai_calib.report.html import write_report
 
@@ -133,7 +134,8 @@ def test_one_run_on_one_case(tmp_path: Path) -> None:
     text = " ".join(page.text.split())
     assert "1 run of 1 method on 1 case of 1 subject." in text
     assert "Paired tests" not in text.split("How the figures were made")[1]
-    assert len(page.all("table")) == 11 + 2, "one a region and reduction, what was run, one case of slices"
+    tables = sum(len(protocol.regions) * len(protocol.reductions) for protocol in PROTOCOLS.values())
+    assert len(page.all("table")) == tables + 2, "one a region and reduction, what was run, one case of slices"
 
 
 def test_runs_that_never_converged_give_tables_without_figures(tmp_path: Path) -> None:
@@ -141,9 +143,9 @@ def test_runs_that_never_converged_give_tables_without_figures(tmp_path: Path) -
     page = Page(write_report([folder], tmp_path / "report.html"))
     assert "anterior never found" in page.text
     assert "did not converge" in page.text
-    assert len([figure for figure in page.all("figure") if figure.get("class") == "plot"]) == 6, (
-        "each run's reliability"
-    )
+    regions = sum(len(protocol.regions) for protocol in PROTOCOLS.values())
+    plots = [figure for figure in page.all("figure") if figure.get("class") == "plot"]
+    assert len(plots) == regions, "each run's reliability"
 
 
 def test_without_previews_tables_or_histograms(tmp_path: Path) -> None:
