@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import statistics
 import subprocess
 import sys
@@ -107,22 +108,29 @@ def times(shape: tuple[int, ...], names: list[str], rounds: int) -> dict[str, tu
     }
 
 
-def peak_memory(shape: tuple[int, ...], name: str) -> float:
-    """Peak of one pass above what the process held before it, as a multiple of the logits."""
-    command = [sys.executable, __file__, "--peak", name, "--shape", json.dumps(shape)]
-    return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
+def peak_memory(shape: tuple[int, ...], names: list[str]) -> dict[str, float]:
+    """Peak of one pass above what the process held before it, as a multiple of the logits; in a process of its own."""
+    command = [sys.executable, __file__, "--peak", *names, "--shape", json.dumps(shape)]
+    # glibc gives every large block back at once, so that what is freed is not taken for what was never needed
+    environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}
+    done = subprocess.run(command, check=True, capture_output=True, text=True, env=environment)
+    peaks: dict[str, float] = json.loads(done.stdout)
+    return peaks
 
 
-def _measure_peak(shape: tuple[int, ...], name: str) -> float:
+def _measure_peaks(shape: tuple[int, ...], names: list[str]) -> dict[str, float]:
     small = (1, shape[1], *[8] * (len(shape) - 2))
-    once(contestants(small)[name], *inputs(small))  # compiled, libraries loaded
-    step = contestants(shape)[name]
+    peaks = {}
     logits, label = inputs(shape)
-    # 5: forget the peak so far
-    Path("/proc/self/clear_refs").write_text("5")
-    before = _kilobytes("VmRSS")
-    once(step, logits, label)
-    return (_kilobytes("VmHWM") - before) * 1024 / (logits.numel() * 4)
+    for name in names:
+        once(contestants(small)[name], *inputs(small))  # compiled, libraries loaded
+        step = contestants(shape)[name]
+        # 5: forget the peak so far
+        Path("/proc/self/clear_refs").write_text("5")
+        before = _kilobytes("VmRSS")
+        once(step, logits, label)
+        peaks[name] = (_kilobytes("VmHWM") - before) * 1024 / (logits.numel() * 4)
+    return peaks
 
 
 def _kilobytes(field: str) -> int:
@@ -170,23 +178,25 @@ def main() -> None:
     parser.add_argument("--no-memory", action="store_true")
     parser.add_argument("--table", type=Path)
     parser.add_argument("--plot", type=Path)
-    parser.add_argument("--peak", help=argparse.SUPPRESS)
+    parser.add_argument("--peak", nargs="+", help=argparse.SUPPRESS)
     parser.add_argument("--shape", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.peak:
-        print(_measure_peak(tuple(json.loads(options.shape)), options.peak))
+        print(json.dumps(_measure_peaks(tuple(json.loads(options.shape)), options.peak)))
         return
     results: dict[str, dict[str, dict[str, float]]] = {}
     for title in options.shapes:
         shape = SHAPES[title]
         names = options.losses or list(contestants(shape))
+        measured = times(shape, names, options.rounds)
+        memory = {} if options.no_memory else peak_memory(shape, list(measured))
         results[title] = {
             name: {
                 "milliseconds": milliseconds,
                 "ratio": ratio,
-                "memory": float("nan") if options.no_memory else peak_memory(shape, name),
+                "memory": memory.get(name, float("nan")),
             }
-            for name, (milliseconds, ratio) in times(shape, names, options.rounds).items()
+            for name, (milliseconds, ratio) in measured.items()
         }
         for name, row in results[title].items():
             print(
