@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from .image_prior import image_guided_proportions
+
 __all__ = ["KERNEL_OPS", "PADDINGS", "label_proportions", "neighbor_counts", "outer_voxels", "per_axis"]
 
 KERNEL_OPS = ("mean", "gaussian", "mode", "median", "max", "min", "image_proportions_l1", "image_proportions_l2")
@@ -264,18 +266,25 @@ def label_proportions(
     soft = label.ndim > 2 and label.is_floating_point() and label.shape[1] == num_classes
     axes = label.ndim - (2 if soft else 1)
     sizes = window(kernel_size, axes)
+    guided = kernel_ops in ("image_proportions_l1", "image_proportions_l2")
+    if guided:
+        if image is None:
+            raise ValueError(f"kernel_ops={kernel_ops!r} weights neighbours by the image: call the loss with image=….")
+        if image.shape[0] != label.shape[0] or image.shape[2:] != label.shape[-axes:]:
+            raise ValueError(f"image {tuple(image.shape)} does not fit the label {tuple(label.shape)}.")
+        eager = label.device.type == "cpu" and label.numel() > 0 and not torch.compiler.is_compiling()
+        if eager and not soft and dtype == torch.float32 and num_classes < 255 and ignore in (None, num_classes):
+            squared = kernel_ops.endswith("l2")
+            return image_guided_proportions(label, image, num_classes, sizes, padding, squared)
+
     if soft:
         mass = _pad(label.to(dtype), sizes, None if padding == "replicate" else 0.0)
         if padding == "background":
             mass[:, 0] = _pad(label[:, 0].to(dtype), sizes, 1.0)
     else:
         mass = _classes_first(label, num_classes, sizes, padding, ignore)
-
-    if kernel_ops in ("image_proportions_l1", "image_proportions_l2"):
-        if image is None:
-            raise ValueError(f"kernel_ops={kernel_ops!r} weights neighbours by the image: call the loss with image=….")
-        if image.shape[0] != label.shape[0] or image.shape[2:] != label.shape[-axes:]:
-            raise ValueError(f"image {tuple(image.shape)} does not fit the label {tuple(label.shape)}.")
+    if guided:
+        assert image is not None
         return _image_guided(mass, image, sizes, padding, kernel_ops.endswith("l2"), dtype)
 
     complete = padding == "zeros" or (padding != "valid" and ignore is None)

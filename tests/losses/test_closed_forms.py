@@ -170,6 +170,28 @@ def test_soft_one_hot_labels_give_what_class_numbers_give(seed: int, axes: int, 
                 torch.testing.assert_close(by_number.sum(1), torch.ones_like(by_number[:, 0]))
 
 
+@settings(deadline=None, max_examples=40)
+@given(
+    seed=st.integers(0, 10_000),
+    axes=st.integers(1, 3),
+    size=st.sampled_from([1, 3, 5]),
+    channels=st.integers(1, 2),
+    padding=st.sampled_from(["replicate", "valid", "background", "zeros"]),
+    ignored=st.booleans(),
+)
+def test_compiled_image_guided_prior_equals_the_formula(
+    seed: int, axes: int, size: int, channels: int, padding: str, ignored: bool
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    shape = torch.randint(1, 7, (axes,), generator=generator).tolist()
+    label = torch.randint(0, 4 if ignored else 3, (2, *shape), generator=generator)
+    image = torch.randn(2, channels, *shape, generator=generator)
+    for ops in ("image_proportions_l1", "image_proportions_l2"):
+        arguments = (label, 3, ops, size, 1.0, padding, image, 3 if ignored else None)
+        compiled, formula = (label_proportions(*arguments, dtype=dtype) for dtype in (torch.float32, torch.float64))
+        torch.testing.assert_close(compiled, formula.float(), rtol=1e-5, atol=1e-6)
+
+
 @settings(deadline=None, max_examples=30)
 @given(seed=st.integers(0, 10_000), size=st.sampled_from([3, 5]))
 def test_mean_mode_and_gaussian_do_not_depend_on_the_numbering(seed: int, size: int) -> None:
