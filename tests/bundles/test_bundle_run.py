@@ -109,7 +109,7 @@ def test_same_seed_same_weights_and_another_seed_others(phantom: Path, tmp_path:
 
 
 def test_an_interrupted_run_goes_on_where_it_stopped(phantom: Path, tmp_path: Path) -> None:
-    settings = {"dataset_dir": str(phantom), "run_dir": str(tmp_path), "epochs": 3, "loss_name": "ce"}
+    settings = {"dataset_dir": str(phantom), "run_dir": str(tmp_path), "epochs": 3, "loss_name": "crac"}
     interrupted = load_workflow(BUNDLE_3D, "train", **settings)
     interrupted.trainer.add_event_handler(Events.EPOCH_COMPLETED(once=1), lambda engine: engine.terminate())
     interrupted.run()
@@ -117,6 +117,8 @@ def test_an_interrupted_run_goes_on_where_it_stopped(phantom: Path, tmp_path: Pa
     assert first["epoch"] == 1
     # A best value that cannot be reached again shows that it is kept.
     first["best_value"] = 2.0
+    # and a steepness that three validations do not bring, that the loss's multipliers are
+    first["loss"]["penalty.rho"] += 3.0
     torch.save(first, tmp_path / "models" / "last.pt")
     best_model = (tmp_path / "models" / "model.pt").read_bytes()
 
@@ -126,6 +128,8 @@ def test_an_interrupted_run_goes_on_where_it_stopped(phantom: Path, tmp_path: Pa
     assert last["lr_scheduler"]["last_epoch"] == 3
     assert {int(state["step"]) for state in last["optimizer"]["state"].values()} == {last["iteration"]}
     assert (last["best_value"], last["best_epoch"]) == (2.0, 1)
+    assert torch.equal(last["loss"]["penalty.rho"], first["loss"]["penalty.rho"])
+    assert (last["loss"]["penalty.multiplier"] > first["loss"]["penalty.multiplier"]).any()
     assert (tmp_path / "models" / "model.pt").read_bytes() == best_model
 
 
