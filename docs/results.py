@@ -11,9 +11,11 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from monai_calib.metrics import CalibrationHistogram
 from monai_calib.report.runs import Run, read_runs
 from monai_calib.report.statistics import bootstrap_mean
 
@@ -28,14 +30,22 @@ COLUMNS = {
     "ece_all_15bins": ("ECE all", 4),
     "nll_boundary2mm": ("NLL 2 mm band", 3),
     "brier_boundary2mm": ("Brier 2 mm band", 3),
+    "gap_boundary2mm": ("confidence − accuracy, 2 mm band", 3),
     "nll_all": ("NLL all", 4),
 }
 """Per-case figure: its heading and decimals. All are means over cases (macro)."""
 
 
+def signed_gap(histogram: Mapping[str, Any]) -> float:
+    """Mean confidence minus accuracy of a case's voxels: above 0 over-confident, below 0 under-confident."""
+    bins = CalibrationHistogram.from_json(dict(histogram)).bins()
+    return float(bins.share_of_gap().sum())
+
+
 def figures_of(run: Run) -> dict[str, Any]:
     """What is kept of a run."""
-    measured = {name: bootstrap_mean(run.values[name], run.subjects) for name in COLUMNS}
+    values = {**run.values, "gap_boundary2mm": [signed_gap(hist) for hist in run.histograms["boundary2mm"]]}
+    measured = {name: bootstrap_mean(values[name], run.subjects) for name in COLUMNS}
     kept = ("bundle", "loss_name", "loss_args", "network_name", "seed", "split")
     return {
         **{name: run.settings[name] for name in kept},
@@ -53,7 +63,10 @@ def table(runs: list[dict[str, Any]]) -> str:
         "|---" * (len(COLUMNS) + 1) + "|",
     ]
     best = {
-        name: (max if name == "dsc" else min)(run["figures"][name][0] for run in runs if not run["missed_classes"])
+        name: min(
+            (run["figures"][name][0] for run in runs if not run["missed_classes"]),
+            key=lambda value, name=name: -value if name == "dsc" else abs(value),
+        )
         for name in COLUMNS
     }
     for run in runs:

@@ -59,7 +59,7 @@ def _agree(results: list[tuple[torch.Tensor, torch.Tensor]]) -> None:
     for value, gradient in fast:
         assert value.dtype == plain_value.dtype
         torch.testing.assert_close(value, plain_value, rtol=1e-6, atol=1e-6)
-        torch.testing.assert_close(gradient, plain_gradient, rtol=1e-5, atol=1e-6 * max(largest, 1e-12))
+        torch.testing.assert_close(gradient, plain_gradient, rtol=1e-6, atol=1e-6 * max(largest, 1e-12))
 
 
 @pytest.mark.parametrize(("name", "arguments"), VARIANTS, ids=str)

@@ -71,6 +71,16 @@ def test_reductions_agree(name: str) -> None:
     torch.testing.assert_close(voxels.sum(), build_loss(name, reduction="sum")(logits, label))
 
 
+@pytest.mark.parametrize("name", NAMES)
+def test_a_batch_without_foreground_is_finite(name: str) -> None:
+    logits = torch.randn(2, 3, 6, 6, requires_grad=True)
+    value = build_loss(name)(logits, torch.zeros(2, 1, 6, 6))
+    value.backward()
+    assert value.isfinite()
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+
+
 def test_class_weights_are_torchs() -> None:
     logits, label = torch.randn(2, 3, 6, 5), torch.randint(0, 3, (2, 6, 5))
     weight = torch.tensor([0.1, 2.0, 5.0])
