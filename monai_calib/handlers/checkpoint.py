@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -22,8 +23,9 @@ class TrainingCheckpoint:
     At the end of every epoch ``last.pt`` gets everything that is needed to go on (network, optimizer, learning-rate
     scheduler, epoch, best value so far); when the validation that just ran is the best yet, ``model.pt`` gets the
     network's state dict. ``training.json`` says how far the run is and what it was started with. Each is written to a
-    temporary file first, so a killed run leaves whole files. List the handler after the one that validates. In a
-    process group every rank follows the validation, and rank 0 writes.
+    temporary file first, so a killed run leaves whole files; its ``seconds`` are those of the epochs that are kept,
+    over all resumptions. List the handler after the one that validates. In a process group every rank follows the
+    validation, and rank 0 writes.
 
     Args:
         directory: folder of the three files; made when missing.
@@ -80,6 +82,8 @@ class TrainingCheckpoint:
         self.loss = loss
         self.best_value: float | None = None
         self.best_epoch = 0
+        self._started_at = time.monotonic()
+        self._seconds_before = 0.0
 
     def attach(self, engine: Engine) -> None:
         """Registers the handler on the trainer."""
@@ -88,6 +92,7 @@ class TrainingCheckpoint:
 
     def started(self, engine: Engine) -> None:
         """Restores ``last.pt`` when the run resumes."""
+        self._started_at = time.monotonic()
         path = self.directory / "last.pt"
         if not self.resume:
             return
@@ -102,6 +107,7 @@ class TrainingCheckpoint:
         if self.loss is not None:
             self.loss.load_state_dict(state["loss"])
         self.best_value, self.best_epoch = state["best_value"], state["best_epoch"]
+        self._seconds_before = state.get("seconds", 0.0)
         engine.state.epoch = state["epoch"]
         engine.state.iteration = state["iteration"]
 
@@ -127,7 +133,12 @@ class TrainingCheckpoint:
     def _write(self, engine: Engine, better: bool) -> None:
         self.directory.mkdir(parents=True, exist_ok=True)
         network = getattr(self.network, "module", self.network).state_dict()
-        reached = {"epoch": engine.state.epoch, "best_value": self.best_value, "best_epoch": self.best_epoch}
+        reached = {
+            "epoch": engine.state.epoch,
+            "best_value": self.best_value,
+            "best_epoch": self.best_epoch,
+            "seconds": self._seconds_before + time.monotonic() - self._started_at,
+        }
         state = {
             "model": network,
             "optimizer": self.optimizer.state_dict(),
