@@ -1,11 +1,11 @@
-"""The list of cases of a converted data set, with errors that say how to get the data."""
+"""The list of cases of a converted data set, with errors that say how to get the data, and its share of a process."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
-__all__ = ["load_datalist"]
+__all__ = ["load_datalist", "share_of_rank"]
 
 _SPLITS = ("training", "validation", "test")
 
@@ -54,3 +54,29 @@ def load_datalist(
                 raise FileNotFoundError(f"{listing} names the {key} {entry[key]!r}, which is missing. {advice}")
         cases.append({"image": str(paths["image"]), "label": str(paths["label"]), "case": str(entry["case"])})
     return cases
+
+
+def share_of_rank(count: int, rank: int, world_size: int) -> range:
+    """Numbers of the cases that one process of several evaluates, as the ``sampler`` of its loader.
+
+    Shares are contiguous, so that what is gathered in the order of the ranks stands in the order of the list: figures
+    and files are then those of one process, to the last digit. They differ by at most one case.
+
+    Args:
+        count: cases in the list.
+        rank: number of this process.
+        world_size: number of processes.
+
+    Raises:
+        ValueError: fewer cases than processes; MONAI's evaluator skips an empty loader, and the others would wait.
+
+    Example:
+        >>> [list(share_of_rank(5, rank, 2)) for rank in range(2)]
+        [[0, 1], [2, 3, 4]]
+    """
+    if count < world_size:
+        raise ValueError(
+            f"{count} cases for {world_size} processes: each needs at least one. Start at most {count} processes "
+            "(--nproc_per_node, --nnodes)"
+        )
+    return range(count * rank // world_size, count * (rank + 1) // world_size)

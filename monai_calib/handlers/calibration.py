@@ -15,7 +15,7 @@ from monai.handlers import from_engine
 from monai_calib.handlers.calibration_file import write_calibration_file
 from monai_calib.handlers.case_metric import CaseMetric, mean_without_nan
 from monai_calib.handlers.cases import Case, index_map, top_class
-from monai_calib.handlers.ranks import gather_lists, rank
+from monai_calib.handlers.ranks import gather_lists, rank, world_size
 from monai_calib.metrics.histogram import CalibrationHistogram
 from monai_calib.metrics.inputs import Activation
 from monai_calib.metrics.protocols import METRICS, Figure, Protocol, resolve_protocols
@@ -146,13 +146,11 @@ class CalibrationHandler(CaseMetric):
     def compute(self) -> dict[str, float]:
         """Figures over the cases of all ranks under their reported names; NaN where no case has any voxel."""
         macro = super().compute()
-        pooled = {}
-        for name, histogram in self._pooled.items():
-            pooled[name] = CalibrationHistogram.from_state(histogram.state_dict()).all_reduce()
-        self._of_all_ranks["pooled"] = {name: histogram.state_dict() for name, histogram in pooled.items()}
         if self.output_dir is not None:
             self._of_all_ranks["histograms"] = gather_lists(self._histograms)
             self._of_all_ranks["subjects"] = gather_lists(self._subjects)
+        pooled = {name: self._over_all_ranks(name) for name in self._pooled}
+        self._of_all_ranks["pooled"] = {name: histogram.state_dict() for name, histogram in pooled.items()}
         micro = {
             f"{self.prefix}{name}_micro": mean_without_nan(figure.values(pooled[figure.region.name]))
             for name, figure in self._by_name.items()
@@ -187,6 +185,17 @@ class CalibrationHandler(CaseMetric):
                 histogram.load_state_dict(state_dict["pooled"][name])
             self._histograms = list(state_dict["histograms"])
             self._subjects = list(state_dict["subjects"])
+
+    def _over_all_ranks(self, region: str) -> CalibrationHistogram:
+        """The pooled histogram of all ranks; a copy, so that updates may follow."""
+        pooled = CalibrationHistogram.from_state(self._pooled[region].state_dict())
+        if self.output_dir is None or world_size() == 1:
+            return pooled.all_reduce()
+        # The cases are at hand: added up one by one, as one process does, they give its sums to the last digit.
+        pooled.reset()
+        for case in self._of_all_ranks["histograms"]:
+            pooled.merge(CalibrationHistogram.from_json(case[region]))
+        return pooled
 
     def _histogram(self, region: Region) -> CalibrationHistogram:
         # Only the first region is measured on the whole volume; a small box may well be saturated, and no mistake.

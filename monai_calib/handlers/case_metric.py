@@ -89,8 +89,12 @@ class CaseMetric(Metric):
     @sync_all_reduce("_sums", "_counts", "_num_cases")
     def compute(self) -> dict[str, float]:
         """Means over the cases of all ranks under their reported names, NaN for a figure that no case has."""
-        self._of_all_ranks = {**self._fixed_state(), "rows": gather_lists(self._rows) if self.save_details else []}
-        means = (self._sums / self._counts).tolist()
+        rows = gather_lists(self._rows) if self.save_details else []
+        self._of_all_ranks = {**self._fixed_state(), "rows": rows}
+        if self.save_details:  # summed without rounding, so that the last digit is the same on any number of ranks
+            means = [mean_without_nan([mean_without_nan(row[name]) for _, row in rows]) for name in self.figures]
+        else:
+            means = (self._sums / self._counts).tolist()
         return {self.prefix + name: mean for name, mean in zip(self.figures.values(), means, strict=True)}
 
     def completed(self, engine: Engine, name: str = "") -> None:
