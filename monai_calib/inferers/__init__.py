@@ -1,6 +1,19 @@
 """Networks over patches in training and over volumes in use, with a say in precision and in what is averaged."""
 
+from monai_calib.inferers.averaging import AveragingInferer, log_mean_probability
+from monai_calib.inferers.dropout import MCDropoutInferer
+from monai_calib.inferers.ensemble import EnsembleInferer, find_checkpoints
+from monai_calib.inferers.flips import FlipInferer
 from monai_calib.inferers.sliding_window import ProbabilitySlidingWindowInferer
 from monai_calib.inferers.training import TrainingInferer
 
-__all__ = ["ProbabilitySlidingWindowInferer", "TrainingInferer"]
+__all__ = [
+    "AveragingInferer",
+    "EnsembleInferer",
+    "FlipInferer",
+    "MCDropoutInferer",
+    "ProbabilitySlidingWindowInferer",
+    "TrainingInferer",
+    "find_checkpoints",
+    "log_mean_probability",
+]
