@@ -90,6 +90,7 @@ def _check_divisor(num_bins: int, coarse: int) -> None:
 
 
 @lru_cache(maxsize=64)
+@lru_cache(maxsize=32)
 def coarse_of_fine(num_bins: int, coarse: int) -> torch.Tensor:
     """Index of the coarse bin each fine bin lies in, int64 ``(len(fine_edges) - 1,)``.
 
@@ -105,6 +106,7 @@ def coarse_of_fine(num_bins: int, coarse: int) -> torch.Tensor:
     return uniform.long() // (num_bins // coarse)
 
 
+@lru_cache(maxsize=32)
 def coarse_edges(num_bins: int, coarse: int) -> torch.Tensor:
     """Edges of the coarse bins, float64 ``(coarse + 1,)``, as the fine bins have them.
 

@@ -8,6 +8,8 @@ all background voxels meet in the same one, where an addition must wait for the 
 
 from __future__ import annotations
 
+from functools import lru_cache
+
 import numpy as np
 import torch
 
@@ -275,6 +277,13 @@ def _one_pass(x, stride, offset, number, start, stop, factors, tail, bins, sure,
     return count, hits, confidence, scores, problems
 
 
+@lru_cache(maxsize=16)
+def _sure(num_bins: int, from_logits: bool) -> tuple[np.float32, int]:
+    """The largest probability that does not make a class the top label by itself, and the first bin above it."""
+    upper = int(fine_index(torch.tensor(0.5 if from_logits else 0.6), num_bins)) + 1
+    return np.float32(fine_edges(num_bins)[upper]), upper
+
+
 def _numbers(flat: Flat, b: int, part: slice, classes: int, ignore_index: int | None) -> np.ndarray:
     """Class numbers int32: -1 or ``classes`` if out of range, ``_EXCLUDED`` if outside the mask or to be ignored."""
     label = flat.label[b, ..., part]
@@ -299,8 +308,7 @@ def add_flat_compiled(sums: Sums, flat: Flat, num_bins: int, from_logits: bool, 
     tail = tail_bins(num_bins)
     bins = np.int32(num_bins + 2 * tail - 2)
     factors = (np.float32(BELOW_ONE * num_bins), np.float32(ABOVE_ONE * num_bins), np.float32(num_bins))
-    sure_bin = int(fine_index(torch.tensor(0.5 if from_logits else 0.6), num_bins)) + 1
-    sure = (np.float32(fine_edges(num_bins)[sure_bin]), sure_bin)
+    sure = _sure(num_bins, from_logits)
     tolerance = np.float32(sum_tolerance(flat.prediction.dtype))
     direct = flat.prediction.dtype == torch.float32 and flat.prediction.is_contiguous()
     copies_nothing = direct and flat.label.ndim == 2
