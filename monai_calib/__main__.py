@@ -1,4 +1,4 @@
-"""The command line: ``python -m monai_calib {phantom,report} ...``; what a command needs is imported when it runs."""
+"""The command line: ``python -m monai_calib {phantom,report,dicom} ...``; what one needs is imported when it runs."""
 
 from __future__ import annotations
 
@@ -68,6 +68,91 @@ def _report(arguments: argparse.Namespace) -> None:
     print(f"Wrote {write_report(arguments.runs, arguments.output).absolute()}")
 
 
+def _add_dicom(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "dicom",
+        help="read a DICOM series, write predictions as DICOM SEG",
+        description="From a DICOM series to a volume, and from predictions to DICOM SEG; see docs/dicom.md.",
+    )
+    steps = parser.add_subparsers(required=True, metavar="step")
+
+    nifti = steps.add_parser("to-nifti", help="a series as NIfTI volume")
+    nifti.add_argument("series", type=Path, metavar="SERIES", help="folder that holds the series")
+    nifti.add_argument("output", type=Path, metavar="OUT.nii.gz", help="volume to write")
+    nifti.set_defaults(run=_dicom_to_nifti)
+
+    seg = steps.add_parser("to-seg", help="predictions in NIfTI as DICOM SEG")
+    seg.add_argument("series", type=Path, metavar="SERIES", help="folder that holds the series")
+    seg.add_argument("segmentation", type=Path, metavar="SEGMENTATION.nii.gz", help="label map on the series' grid")
+    seg.add_argument("output", type=Path, metavar="OUT.dcm", help="binary SEG to write")
+    seg.add_argument(
+        "--probabilities",
+        type=Path,
+        metavar="PROB.nii.gz",
+        help="class probabilities, background first on the last axis; also writes OUT_probabilities.dcm",
+    )
+    seg.add_argument(
+        "--confidence",
+        type=Path,
+        metavar="CONF.nii.gz",
+        help="confidence map, in percent if integers; also writes OUT_confidence.dcm",
+    )
+    seg.add_argument("--labels", type=Path, metavar="JSON", help="a bundle's metadata.json, or labels.json")
+    seg.add_argument("--resample", action="store_true", help="accept another grid and resample it to the series'")
+    seg.set_defaults(run=_dicom_to_seg)
+
+    segment = steps.add_parser("segment", help="a bundle run on a series, its outputs as DICOM SEG")
+    segment.add_argument("series", type=Path, metavar="SERIES", help="folder that holds the series")
+    segment.add_argument("bundle", type=Path, metavar="BUNDLE", help="bundle folder")
+    segment.add_argument("output", type=Path, metavar="OUT", help="folder to write to")
+    segment.add_argument("--run_dir", type=Path, metavar="RUN", help="run whose models/model.pt predicts")
+    segment.add_argument(
+        "--set", nargs="+", default=[], metavar="NAME=VALUE", help="options of inference.json, such as device=cpu"
+    )
+    segment.set_defaults(run=_dicom_segment)
+
+    for step in (nifti, seg, segment):
+        step.add_argument("--series_uid", metavar="UID", help="which series, where the folder holds several")
+    for step in (seg, segment):
+        step.add_argument("--omit_empty_frames", action="store_true", help="smaller files; not every viewer shows them")
+
+
+def _dicom_to_nifti(arguments: argparse.Namespace) -> None:
+    from .dicom.command import to_nifti
+
+    to_nifti(arguments.series, arguments.output, arguments.series_uid)
+
+
+def _dicom_to_seg(arguments: argparse.Namespace) -> None:
+    from .dicom.command import to_seg
+
+    to_seg(
+        arguments.series,
+        arguments.segmentation,
+        arguments.output,
+        labels=arguments.labels,
+        probabilities=arguments.probabilities,
+        confidence=arguments.confidence,
+        series_uid=arguments.series_uid,
+        resample=arguments.resample,
+        omit_empty_frames=arguments.omit_empty_frames,
+    )
+
+
+def _dicom_segment(arguments: argparse.Namespace) -> None:
+    from .dicom.command import segment
+
+    segment(
+        arguments.series,
+        arguments.bundle,
+        arguments.output,
+        run_dir=arguments.run_dir,
+        settings=arguments.set,
+        series_uid=arguments.series_uid,
+        omit_empty_frames=arguments.omit_empty_frames,
+    )
+
+
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status: 0, 1 for what the user can mend, 2 for arguments not understood."""
     parser = argparse.ArgumentParser(prog="monai_calib", description="Calibrated medical image segmentation.")
@@ -75,6 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     commands = parser.add_subparsers(required=True, metavar="command")
     _add_phantom(commands)
     _add_report(commands)
+    _add_dicom(commands)
     chosen = parser.parse_args(arguments)
     try:
         chosen.run(chosen)

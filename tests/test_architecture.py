@@ -17,6 +17,7 @@ MAY_IMPORT = {
     "transforms": set(),
     "phantom": set(),
     "inferers": set(),
+    "dicom": set(),
     "data": set(),
     "handlers": {"losses", "metrics"},
     "posthoc": {"losses", "metrics"},

@@ -1,0 +1,35 @@
+"""From a DICOM series to a volume for the network, and from its predictions to DICOM SEG: extra ``[dicom]``."""
+
+try:
+    import highdicom  # noqa: F401
+    import pydicom  # noqa: F401
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        f'monai_calib.dicom needs {error.name}, which is not installed: pip install "monai_calib[dicom]"',
+        name=error.name,
+    ) from error
+
+from .concepts import CONFIDENCE, Algorithm, Structure, name_structures, read_labels
+from .grid import load_on_grid
+from .readback import read_segmentation
+from .segmentation import write_confidence, write_labels, write_probabilities
+from .series import Series, find_series, read_series
+from .volume import to_metatensor, write_nifti
+
+__all__ = [
+    "CONFIDENCE",
+    "Algorithm",
+    "Series",
+    "Structure",
+    "find_series",
+    "load_on_grid",
+    "name_structures",
+    "read_labels",
+    "read_segmentation",
+    "read_series",
+    "to_metatensor",
+    "write_confidence",
+    "write_labels",
+    "write_nifti",
+    "write_probabilities",
+]

@@ -1,0 +1,113 @@
+"""A bundle's ``inference.json`` run on a series, its outputs written back as DICOM SEG."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from monai.bundle import ConfigParser, ConfigWorkflow
+
+from .concepts import read_labels
+from .grid import load_on_grid
+from .segmentation import write_confidence, write_labels, write_probabilities
+from .series import Series
+from .volume import write_nifti
+
+__all__ = ["segment_series"]
+
+_NAME = "series"  # of the volume the bundle sees, and so of its outputs: nothing of the patient
+
+
+def segment_series(
+    series: Series,
+    bundle: str | Path,
+    output_dir: str | Path,
+    settings: Mapping[str, Any] | None = None,
+    omit_empty_frames: bool = False,
+) -> list[Path]:
+    """Predict a series with a bundle of this project and write labels, probabilities and confidence as DICOM SEG.
+
+    The bundle sees the series as one NIfTI volume; its own ``inference.json`` runs unchanged but for one more output,
+    the class probabilities before the decision.
+
+    Args:
+        series: what to segment.
+        bundle: the bundle's folder.
+        output_dir: folder for ``segmentation.dcm``, ``probabilities.dcm`` and ``confidence.dcm``.
+        settings: options of ``inference.json``, as on ``monai.bundle``'s command line: ``run_dir``, ``network_name``,
+            ``model_path``, ``device``.
+        omit_empty_frames: as for :func:`monai_calib.dicom.write_labels`.
+
+    Raises:
+        FileNotFoundError: the folder is no bundle.
+        ValueError: its postprocessing is not that of this project's bundles, or it wrote no prediction.
+    """
+    root, target = Path(bundle), Path(output_dir)
+    config, metadata = root / "configs" / "inference.json", root / "configs" / "metadata.json"
+    for needed in (config, metadata):
+        if not needed.is_file():
+            raise FileNotFoundError(f"there is no {str(needed)!r}; expected the folder of a bundle")
+    structures, algorithm = read_labels(metadata)
+    target.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target, prefix=".unfinished-") as name:
+        folder = Path(name)
+        write_nifti(series, folder / "images" / f"{_NAME}.nii.gz")
+        places = {
+            "bundle_root": str(root),
+            "dataset_dir": str(folder / "images"),
+            "output_dir": str(folder),
+            "postprocessing#transforms": _with_probabilities(config),
+        }
+        workflow = ConfigWorkflow(
+            str(config),
+            meta_file=str(metadata),
+            logging_file=False,
+            workflow_type="inference",
+            **{**(settings or {}), **places},
+        )
+        workflow.initialize()
+        workflow.run()
+        workflow.finalize()
+        labels = load_on_grid(_output(folder, "seg"), series)
+        probabilities = load_on_grid(_output(folder, "prob"), series)
+        confidence = load_on_grid(_output(folder, "confidence"), series)
+        channels = np.moveaxis(probabilities, -1, 0)[sorted(structures)]
+        options: dict[str, Any] = {"algorithm": algorithm, "omit_empty_frames": omit_empty_frames}
+        return [
+            write_labels(series, labels, structures, target / "segmentation.dcm", **options),
+            write_probabilities(
+                series, channels, [structures[k] for k in sorted(structures)], target / "probabilities.dcm", **options
+            ),
+            write_confidence(series, confidence / 100.0, target / "confidence.dcm", **options),
+        ]
+
+
+def _with_probabilities(config: Path) -> list[dict[str, Any]]:
+    """The bundle's postprocessing, which also saves the probabilities just before they become labels."""
+    transforms = ConfigParser.load_config_file(str(config))["postprocessing"]["transforms"]
+    decision = [k for k, one in enumerate(transforms) if one.get("_target_") == "AsDiscreted"]
+    if len(decision) != 1:
+        raise ValueError(
+            f"{config}: postprocessing has {len(decision)} AsDiscreted; expected one, as in the bundles of this "
+            "project. Run the bundle by itself and write its output with to-seg"
+        )
+    save = {
+        "_target_": "SaveImaged",
+        "keys": "pred",
+        "output_dir": "@output_dir",
+        "output_postfix": "prob",
+        "output_dtype": "$torch.float32",
+        "separate_folder": False,
+        "print_log": False,
+    }
+    return [*transforms[: decision[0]], save, *transforms[decision[0] :]]
+
+
+def _output(folder: Path, what: str) -> Path:
+    path = folder / f"{_NAME}_{what}.nii.gz"
+    if not path.is_file():
+        raise ValueError(f"the bundle wrote no {path.name}; expected *_seg.nii.gz and *_confidence.nii.gz")
+    return path

@@ -1,0 +1,188 @@
+"""Slices of a series as one regular stack: their order, their geometry, and what keeps them from being a volume."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from pydicom import Dataset
+
+__all__ = ["LPS_TO_RAS", "stack_slices"]
+
+# DICOM's axes run to the left, the back and the head; NIfTI's to the right, the front and the head.
+LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
+
+_NEEDED = ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing", "Rows", "Columns", "FrameOfReferenceUID")
+# Positions are decimal strings, which some scanners round to 0.01 mm, and direction cosines to few digits.
+_DIRECTION_TOLERANCE = 1e-3
+_SPACING_TOLERANCE = 0.01  # of the distance of slices
+_GAP_TOLERANCE = 0.02  # mm
+_SAME_POSITION = 1e-3  # mm
+
+
+def stack_slices(headers: Sequence[Dataset], series: str) -> tuple[list[int], NDArray[np.float64]]:
+    """Order slices along their normal and give the volume's affine.
+
+    With the direction cosines ``r`` along a row and ``c`` along a column, the normal is ``n = r × c`` and a slice at
+    position ``p`` lies at ``n · p``. Voxel ``(column, row, slice)`` is then at
+    ``p_0 + column Δ_column r + row Δ_row c + slice (p_last - p_0) / (slices - 1)``, turned from LPS to RAS.
+
+    Args:
+        headers: one header a slice, in any order.
+        series: name of the series, for error messages.
+
+    Returns:
+        Indices of the slices from the lowest position along the normal to the highest, and the ``(4, 4)`` affine from
+        voxel indices to RAS coordinates in mm.
+
+    Raises:
+        ValueError: the slices are no regular volume: a header lacks its geometry, sizes, orientations or frames of
+            reference differ, several volumes share the positions (4D), slices are missing, unevenly spaced, or
+            shifted against each other (gantry tilt).
+    """
+    _check_headers(headers, series)
+    row, column = _directions(headers, series)
+    normal = np.cross(row, column)
+    positions = np.array([header.ImagePositionPatient for header in headers], dtype=np.float64)
+    depth = positions @ normal
+    order = np.argsort(depth, kind="stable")
+    _check_repeats(depth[order], series)
+    _check_spacing(depth[order], headers, order, series)
+    step = (positions[order[-1]] - positions[order[0]]) / (len(headers) - 1)
+    _check_straight(positions[order], step, normal, headers[0], series)
+    row_spacing, column_spacing = (float(value) for value in headers[0].PixelSpacing)
+    lps = np.eye(4)
+    lps[:3, :3] = np.stack([row * column_spacing, column * row_spacing, step], axis=1)
+    lps[:3, 3] = positions[order[0]]
+    return [int(index) for index in order], LPS_TO_RAS @ lps
+
+
+def _check_headers(headers: Sequence[Dataset], series: str) -> None:
+    for header in headers:
+        missing = [name for name in _NEEDED if header.get(name) in (None, "")]
+        if int(header.get("NumberOfFrames") or 1) > 1:
+            raise ValueError(
+                f"{series} holds a multi-frame object (instance {_instance(header)}); expected one file a slice. "
+                "Convert it to single-frame files first"
+            )
+        if missing:
+            raise ValueError(
+                f"{series}: instance {_instance(header)} has no {', '.join(missing)}; a volume needs them in every "
+                "slice. Is it a series of cross-sectional images?"
+            )
+        if int(header.get("SamplesPerPixel") or 1) != 1:
+            raise ValueError(f"{series} is in colour (instance {_instance(header)}); expected one value a pixel")
+    if len(headers) < 2:
+        raise ValueError(f"{series} has one slice; a volume needs at least two to know their distance")
+    same: dict[str, list[Any]] = {
+        "size in pixels": [(int(header.Rows), int(header.Columns)) for header in headers],
+        "pixel spacing in mm": [tuple(np.round(np.array(h.PixelSpacing, float), 4).tolist()) for h in headers],
+        "frame of reference": [str(header.FrameOfReferenceUID) for header in headers],
+        "study": [str(header.get("StudyInstanceUID")) for header in headers],
+    }
+    for what, values in same.items():
+        if len(set(values)) > 1:
+            found = ", ".join(f"{value} in {count} slices" for value, count in Counter(values).most_common(4))
+            raise ValueError(f"{series} mixes slices of different {what}: {found}; expected one for the whole volume")
+    if len({str(header.get("PatientID")) for header in headers}) > 1:
+        raise ValueError(f"{series} mixes slices of several patients; expected one")
+
+
+def _directions(headers: Sequence[Dataset], series: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    cosines = np.array([header.ImageOrientationPatient for header in headers], dtype=np.float64)
+    groups: list[NDArray[np.float64]] = []
+    sizes: list[int] = []
+    for one in cosines:
+        known = [k for k, other in enumerate(groups) if np.abs(one - other).max() < _DIRECTION_TOLERANCE]
+        if known:
+            sizes[known[0]] += 1
+        else:
+            groups.append(one)
+            sizes.append(1)
+    if len(groups) > 1:
+        found = ", ".join(
+            f"{size} along {np.round(group, 3).tolist()}" for group, size in zip(groups[:4], sizes[:4], strict=True)
+        )
+        raise ValueError(
+            f"{series} mixes {len(groups)} orientations of slices: {found}; expected one. Localizers are like that; "
+            "choose another series, or part the slices"
+        )
+    row, column = cosines[0, :3], cosines[0, 3:]
+    lengths = np.linalg.norm(row), np.linalg.norm(column)
+    if abs(row @ column) > _DIRECTION_TOLERANCE or max(abs(length - 1) for length in lengths) > _DIRECTION_TOLERANCE:
+        raise ValueError(
+            f"{series}: Image Orientation {cosines[0].tolist()} is not two perpendicular unit vectors; "
+            "the header is broken"
+        )
+    return row / lengths[0], column / lengths[1]
+
+
+def _check_repeats(depth: NDArray[np.float64], series: str) -> None:
+    repeats = np.split(depth, np.flatnonzero(np.diff(depth) > _SAME_POSITION) + 1)
+    counts = {len(group) for group in repeats}
+    if counts == {1}:
+        return
+    if len(counts) == 1:
+        raise ValueError(
+            f"{series} is 4D: {counts.pop()} images at each of {len(repeats)} positions (time points, echoes or "
+            "b-values); expected one. Part it into one folder a volume"
+        )
+    twice = next(group for group in repeats if len(group) > 1)
+    raise ValueError(
+        f"{series} has {len(twice)} images at the position {twice[0]:.2f} mm along the slice normal, and one or "
+        "another number elsewhere; expected one a position. Is a file there twice?"
+    )
+
+
+def _check_spacing(
+    depth: NDArray[np.float64], headers: Sequence[Dataset], order: NDArray[np.intp], series: str
+) -> None:
+    gaps = np.diff(depth)
+    usual = float(gaps.min())
+    uneven = np.flatnonzero(gaps - usual > max(_SPACING_TOLERANCE * usual, _GAP_TOLERANCE))
+    if not uneven.size:
+        return
+    steps = (gaps / usual).round()
+    if np.all(np.abs(gaps - steps * usual) <= np.maximum(_SPACING_TOLERANCE * steps * usual, _GAP_TOLERANCE)):
+        where = ", ".join(
+            f"between {_instance(headers[order[k]])} and {_instance(headers[order[k + 1]])} ({gaps[k]:.2f} mm)"
+            for k in uneven[:4]
+        )
+        raise ValueError(
+            f"{series} lacks {int((steps - 1).sum())} slice(s): by instance number {where}, where {usual:.2f} mm is "
+            "usual; expected every slice. Export or copy the series again"
+        )
+    raise ValueError(
+        f"{series} has unevenly spaced slices: {gaps.min():.3f} to {gaps.max():.3f} mm; expected one distance (within "
+        "1 %). A NIfTI volume cannot hold them; resample the series first"
+    )
+
+
+def _check_straight(
+    positions: NDArray[np.float64],
+    step: NDArray[np.float64],
+    normal: NDArray[np.float64],
+    header: Dataset,
+    series: str,
+) -> None:
+    distance = float(np.linalg.norm(step))
+    if distance - step @ normal > _DIRECTION_TOLERANCE * distance:
+        angle = float(np.degrees(np.arccos(np.clip(step @ normal / distance, -1, 1))))
+        raise ValueError(
+            f"{series} is sheared: the slices follow each other {angle:.1f} degrees off their normal (gantry tilt); "
+            "expected none. Resample the series to a straight grid first"
+        )
+    straight = positions[0] + np.arange(len(positions))[:, None] * step
+    astray = float(np.abs(positions - straight).max())
+    if astray > max(0.05 * float(min(header.PixelSpacing)), _GAP_TOLERANCE):
+        raise ValueError(
+            f"{series}: a slice lies {astray:.2f} mm from where it would be between the first and the last; expected "
+            "a straight and even stack. Was the table moved, or the spacing changed?"
+        )
+
+
+def _instance(header: Dataset) -> str:
+    return str(header.get("InstanceNumber") or header.get("SOPInstanceUID"))
