@@ -1,13 +1,18 @@
-"""The command line: ``python -m monai_calib {phantom,report,dicom} ...``; what one needs is imported when it runs."""
+"""The command line: ``python -m monai_calib COMMAND ...``; what a command needs is imported when it runs."""
 
 from __future__ import annotations
 
 import argparse
+import ast
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from .version import __version__
+
+if TYPE_CHECKING:
+    from .experiments import Named, Plan
 
 
 def _add_phantom(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -45,6 +50,138 @@ def _phantom(arguments: argparse.Namespace) -> None:
         ambiguity=arguments.ambiguity,
     )
     print(f"Wrote {arguments.cases} SYNTHETIC cases (no patient data), seed {arguments.seed}: {datalist}")
+
+
+def _add_benchmark(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "benchmark",
+        help="train and compare losses over seeds, networks and bundles",
+        description="Train, evaluate and correct every loss with every seed, each in a process and folder of its own, "
+        "and report. Run it again to resume; see docs/comparison.md.",
+    )
+    parser.add_argument("--bundle", type=Path, nargs="+", required=True, help="bundle folders")
+    parser.add_argument("--dataset_dir", type=Path, required=True, help="converted data set, with datalist.json")
+    parser.add_argument("--output", type=Path, required=True, metavar="OUT", help="folder of the comparison")
+    parser.add_argument(
+        "--losses",
+        nargs="+",
+        required=True,
+        metavar="LOSS",
+        help="NAME or NAME:ARGUMENT=VALUE,...; of values separated by '|' validation chooses one",
+    )
+    parser.add_argument("--seeds", type=int, default=5, metavar="N", help="seeds 0 to N-1 (default: %(default)s)")
+    parser.add_argument("--network_names", nargs="+", default=[], metavar="NAME", help="(default: the bundle's own)")
+    parser.add_argument(
+        "--posthoc",
+        nargs="+",
+        default=["none"],
+        metavar="METHOD",
+        help="corrections after training, such as temperature or vector:region=all; 'none' reports the networks as "
+        "trained as well (default: none)",
+    )
+    parser.add_argument(
+        "--margins",
+        type=float,
+        nargs="+",
+        default=[],
+        metavar="M",
+        help="for losses that take a margin and are given none: validation chooses one",
+    )
+    parser.add_argument(
+        "--choose_by",
+        default="nll_all_macro",
+        metavar="FIGURE",
+        help="what validation chooses by, smaller is better; a key of the summary in calibration.json "
+        "(default: %(default)s)",
+    )
+    parser.add_argument(
+        "--set", nargs="+", default=[], metavar="NAME=VALUE", help="settings of the bundle, such as epochs=10"
+    )
+    parser.add_argument("--jobs", type=int, default=1, help="runs side by side on this machine (default: %(default)s)")
+    parser.add_argument(
+        "--retries", type=int, default=1, help="how often a failed run is repeated (default: %(default)s)"
+    )
+    parser.add_argument("--dry-run", action="store_true", help="say what would be done, and do nothing")
+    parser.set_defaults(run=_benchmark)
+
+
+def _benchmark(arguments: argparse.Namespace) -> None:
+    from .experiments import LocalWorkers, Manifest, make_plan, report_folders, run_benchmark, variants
+
+    if arguments.seeds < 1 or arguments.jobs < 1 or arguments.retries < 0:
+        raise ValueError("--seeds and --jobs must be at least 1, --retries at least 0.")
+    methods = [variants(text) for text in arguments.posthoc if text != "none"]
+    plan = make_plan(
+        arguments.output,
+        arguments.bundle,
+        arguments.dataset_dir,
+        _families(arguments.losses, arguments.margins),
+        range(arguments.seeds),
+        arguments.network_names,
+        [method for options in methods for method in options],
+        _settings(arguments.set),
+        uncorrected="none" in arguments.posthoc,
+        choose_by=arguments.choose_by,
+    )
+    if arguments.dry_run:
+        _show(plan)
+        return
+    failed = run_benchmark(plan, lambda: LocalWorkers(arguments.jobs), arguments.retries)
+    folders = report_folders(plan, Manifest(plan))
+    if folders:
+        from .report.html import write_report
+
+        print(f"Wrote {write_report(folders, plan.output / 'report.html')} and {plan.output / 'results.json'}")
+    if failed:
+        names = "\n".join(f"  {run.key}: {run.folder / 'run.log'}" for run in failed)
+        raise ValueError(f"{len(failed)} of {len(plan.runs)} runs failed; the same command repeats them.\n{names}")
+
+
+def _families(losses: Sequence[str], margins: Sequence[float]) -> dict[str, list[Named]]:
+    """The variants of every loss, with ``margins`` for a loss that takes one and is given none."""
+    from .experiments import Named, variants
+
+    families: dict[str, list[Named]] = {}
+    for text in losses:
+        members = list(variants(text))
+        if margins and all("margin" not in loss.arguments and _takes_margin(loss) for loss in members):
+            members = [Named(x.name, {**x.arguments, "margin": margin}) for x in members for margin in margins]
+        families[text] = members
+    return families
+
+
+def _takes_margin(loss: Named) -> bool:
+    from .losses import build_loss
+
+    try:
+        build_loss(loss.name, **{**loss.arguments, "margin": 1.0})
+    except (TypeError, ValueError):  # also an unknown loss: its run will say so
+        return False
+    return True
+
+
+def _settings(pairs: Sequence[str]) -> Mapping[str, Any]:
+    settings: dict[str, Any] = {}
+    for pair in pairs:
+        name, separator, value = pair.partition("=")
+        if not name or not separator:
+            raise ValueError(f"--set expects NAME=VALUE, got {pair!r}.")
+        try:
+            settings[name] = ast.literal_eval(value)
+        except (SyntaxError, ValueError):
+            settings[name] = value
+    return settings
+
+
+def _show(plan: Plan) -> None:
+    """What a run of the plan would do."""
+    from .experiments import Manifest, missing_steps
+
+    manifest = Manifest(plan)
+    left = {run.key: missing_steps(run, manifest[run].trained) for run in plan.runs}
+    for key, steps in left.items():
+        print(f"{key}: {', '.join(steps) or 'finished'}")
+    print(f"{sum(map(bool, left.values()))} of {len(left)} runs to do, below {plan.output / 'runs'}")
 
 
 def _add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -154,11 +291,15 @@ def _dicom_segment(arguments: argparse.Namespace) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit status: 0, 1 for what the user can mend, 2 for arguments not understood."""
+    """Run a command and return its exit status.
+
+    0; 1 for what the user can mend, 2 for arguments not understood, 130 when interrupted.
+    """
     parser = argparse.ArgumentParser(prog="monai_calib", description="Calibrated medical image segmentation.")
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
     _add_phantom(commands)
+    _add_benchmark(commands)
     _add_report(commands)
     _add_dicom(commands)
     chosen = parser.parse_args(arguments)
@@ -167,6 +308,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except (OSError, ValueError, ModuleNotFoundError) as error:
         print(f"monai_calib: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        print("monai_calib: interrupted", file=sys.stderr)
+        return 130
     return 0
 
 

@@ -16,6 +16,7 @@ MAY_IMPORT = {
     "metrics": set(),
     "transforms": set(),
     "phantom": set(),
+    "experiments": set(),
     "inferers": set(),
     "dicom": set(),
     "data": set(),

@@ -1,0 +1,28 @@
+"""Runs of losses, seeds, networks and bundles, on this machine or on a Ray cluster; see docs/comparison.md."""
+
+from .benchmark import run_benchmark
+from .folders import MismatchError, missing_steps
+from .lock import FolderInUseError
+from .manifest import Manifest
+from .plan import Plan, Run, make_plan
+from .results import chosen_runs, report_folders, write_results
+from .specification import Named, variants
+from .workers import LocalWorkers, Workers
+
+__all__ = [
+    "FolderInUseError",
+    "LocalWorkers",
+    "Manifest",
+    "MismatchError",
+    "Named",
+    "Plan",
+    "Run",
+    "Workers",
+    "chosen_runs",
+    "make_plan",
+    "missing_steps",
+    "report_folders",
+    "run_benchmark",
+    "variants",
+    "write_results",
+]

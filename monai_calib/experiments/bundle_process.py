@@ -1,0 +1,38 @@
+"""``python -m monai_calib.experiments.bundle_process FOLDER ARGUMENT...``: MONAI's bundle command, kept on a leash.
+
+It ends when the process that started it ends, however that came about: its standard input is a pipe from there, and a
+pipe closes with its writer. And it holds a lock on the run's folder, so that no second process writes there.
+"""
+
+from __future__ import annotations
+
+import os
+import runpy
+import signal
+import sys
+import threading
+from pathlib import Path
+
+from .lock import FolderLock
+
+__all__: list[str] = []
+
+
+def _end_with_the_parent() -> None:
+    while os.read(0, 4096):
+        pass
+    if os.getpgid(0) == os.getpid():
+        os.killpg(os.getpid(), signal.SIGKILL)  # with the workers that load data
+    os._exit(1)
+
+
+def main() -> None:
+    folder, *arguments = sys.argv[1:]
+    threading.Thread(target=_end_with_the_parent, daemon=True).start()
+    with FolderLock(Path(folder), "run.lock", wait=True):
+        sys.argv = ["monai.bundle", *arguments]
+        runpy.run_module("monai.bundle", run_name="__main__", alter_sys=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""What a comparison says while it runs: a line whenever a run starts or ends, and the time left."""
+
+from __future__ import annotations
+
+import sys
+import time
+from typing import TextIO
+
+from .folders import epochs_done
+from .manifest import Manifest
+from .plan import Run
+
+__all__ = ["Progress", "in_words"]
+
+_QUIET_SECONDS = 300.0
+
+
+class Progress:
+    """Lines for a log; on a terminal a last line beside them that is renewed.
+
+    Args:
+        manifest: the state of the runs.
+        places: runs carried out side by side.
+        stream: where to write; standard output if not given.
+    """
+
+    def __init__(self, manifest: Manifest, places: int, stream: TextIO | None = None) -> None:
+        self.manifest = manifest
+        self.places = places
+        self.stream = stream or sys.stdout
+        self._terminal = self.stream.isatty()
+        self._began: dict[str, float] = {}
+        self._took: dict[str, list[float]] = {}
+        self._last = time.monotonic()
+
+    def started(self, run: Run) -> None:
+        self._began[run.key] = time.monotonic()
+        self.say(f"{run.key}: started")
+
+    def ended(self, run: Run, message: str, success: bool) -> None:
+        began = self._began.pop(run.key, None)
+        if success and began is not None:
+            self._took.setdefault(run.group, []).append(time.monotonic() - began)
+        self.say(f"{run.key}: {message}")
+
+    def say(self, text: str) -> None:
+        """One line, with how far the comparison is."""
+        if self._terminal:
+            self.stream.write("\r\033[K")
+        self.stream.write(f"[{self._count('done')}/{len(self.manifest.plan.runs)}] {text}\n")
+        self._last = 0.0 if self._terminal else time.monotonic()
+        self.tick()
+        self.stream.flush()
+
+    def tick(self) -> None:
+        """Renews the last line of a terminal; elsewhere says something every few minutes."""
+        elapsed = time.monotonic() - self._last
+        if elapsed < (1.0 if self._terminal else _QUIET_SECONDS):
+            return
+        self._last = time.monotonic()
+        text = f"[{self._count('done')}/{len(self.manifest.plan.runs)}] {self.standing()}"
+        self.stream.write(f"\r\033[K{text[:110]}" if self._terminal else f"{text}\n")
+        self.stream.flush()
+
+    def clear(self) -> None:
+        """Leaves the last line of a terminal empty."""
+        if self._terminal:
+            self.stream.write("\r\033[K")
+
+    def standing(self) -> str:
+        """How far the runs under way are, and the time left."""
+        under_way = [run for run in self.manifest.plan.runs if run.key in self._began]
+        parts = [f"{run.loss.key} seed {run.seed} epoch {epochs_done(run)}/{run.epochs}" for run in under_way]
+        left = self.seconds_left()
+        return "; ".join([*parts, "time left not known yet" if left is None else f"about {in_words(left)} left"])
+
+    def seconds_left(self) -> float | None:
+        """Over all runs that are not done, from how long runs of the same bundle and network took."""
+        left = 0.0
+        for run in self.manifest.plan.runs:
+            if self.manifest[run].state in ("done", "failed"):
+                continue
+            expected = self._expected(run.group)
+            if expected is None:
+                return None
+            elapsed = time.monotonic() - self._began[run.key] if run.key in self._began else 0.0
+            left += max(0.0, expected - elapsed)
+        return left / max(1, self.places)
+
+    def _expected(self, group: str) -> float | None:
+        took = self._took.get(group) or [
+            self.manifest[run].seconds
+            for run in self.manifest.plan.runs
+            if run.group == group and self.manifest[run].state == "done" and self.manifest[run].seconds
+        ]
+        if took:
+            return sum(took) / len(took)
+        guesses = [
+            (time.monotonic() - self._began[run.key]) * run.epochs / epochs_done(run)
+            for run in self.manifest.plan.runs
+            if run.group == group and run.key in self._began and epochs_done(run)
+        ]
+        return max(guesses, default=None)
+
+    def _count(self, state: str) -> int:
+        return sum(self.manifest[run].state == state for run in self.manifest.plan.runs)
+
+
+def in_words(seconds: float) -> str:
+    """A duration to read.
+
+    Example:
+        >>> in_words(42), in_words(600), in_words(9000)
+        ('42 s', '10 min', '2 h 30 min')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

@@ -1,0 +1,118 @@
+"""The small file that a comparison leaves: the figures of every run, and which variants validation chose."""
+
+from __future__ import annotations
+
+import csv
+import json
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from .folders import posthoc_folder, training_record, validation_folder
+from .manifest import Manifest, write_json
+from .plan import Plan, Run
+
+__all__ = ["RESULTS_FORMAT", "chosen_runs", "report_folders", "write_results"]
+
+RESULTS_FORMAT = "monai_calib/benchmark_results/1"
+
+
+def chosen_runs(plan: Plan, done: Sequence[Run]) -> tuple[list[Run], list[dict[str, Any]]]:
+    """The finished runs to report, one variant a family, and how each choice was made.
+
+    A variant's value is the mean over seeds of ``plan.choose_by`` on validation; the smallest wins. Only seeds that
+    all variants have finished count, so that none is judged by luckier ones. A variant that finished no seed is out.
+
+    Raises:
+        ValueError: validation did not measure ``plan.choose_by``; says what it measured.
+    """
+    finished = {run.key for run in done}
+    chosen: list[Run] = []
+    choices = []
+    for (group, family), members in plan.families().items():
+        runs = [run for run in members if run.key in finished]
+        seeds = {loss: {run.seed for run in runs if run.loss.key == loss} for loss in {run.loss.key for run in runs}}
+        if len({run.loss.key for run in members}) == 1 or not runs:
+            chosen += runs
+            continue
+        common = set.intersection(*seeds.values())
+        compared = [run for run in runs if run.seed in common]
+        values = {
+            loss: _mean([_on_validation(run, plan.choose_by) for run in compared if run.loss.key == loss])
+            for loss in seeds
+        }
+        defined = {loss: value for loss, value in values.items() if math.isfinite(value)}
+        best = min(defined, key=lambda loss: defined[loss]) if defined else None
+        chosen += [run for run in runs if run.loss.key == best]
+        choices.append(
+            {
+                "group": group,
+                "family": family,
+                "by": plan.choose_by,
+                "seeds": sorted(common),
+                "values": {loss: values[loss] if loss in defined else None for loss in sorted(values)},
+                "without_a_finished_run": sorted({run.loss.key for run in members} - seeds.keys()),
+                "chosen": best,
+            }
+        )
+    return chosen, choices
+
+
+def report_folders(plan: Plan, manifest: Manifest) -> list[Path]:
+    """Run folders of what was chosen, as trained and corrected, for ``python -m monai_calib report``."""
+    chosen, _ = chosen_runs(plan, [run for run in plan.runs if manifest[run].state == "done"])
+    uncorrected = [run.folder for run in chosen] if plan.uncorrected else []
+    return uncorrected + [posthoc_folder(run, method.key) for run in chosen for method in run.posthoc]
+
+
+def write_results(plan: Plan, manifest: Manifest) -> Path:
+    """Writes ``OUT/results.json``: choices, and for every run its settings, training time and mean figures on test."""
+    done = [run for run in plan.runs if manifest[run].state == "done"]
+    chosen, choices = chosen_runs(plan, done)
+    keys = {run.key for run in chosen}
+    rows = []
+    for run in done:
+        shared = {
+            **run.recorded,
+            "key": run.key,
+            "settings": dict(run.settings),
+            "training_seconds": manifest[run].training_seconds,
+            "best_epoch": training_record(run).get("best_epoch"),
+            "chosen": run.key in keys,
+        }
+        rows.append({**shared, "posthoc": None, "figures": figures(run.folder)})
+        for method in run.posthoc:
+            rows.append({**shared, "posthoc": method.key, "figures": figures(posthoc_folder(run, method.key))})
+    path = plan.output / "results.json"
+    failed = {run.key: manifest[run].error for run in plan.runs if manifest[run].state == "failed"}
+    write_json(path, {"format": RESULTS_FORMAT, "choices": choices, "failed": failed, "runs": rows})
+    return path
+
+
+def figures(folder: Path) -> dict[str, float | None]:
+    """Mean figures of an evaluation: those of metrics.csv (overlap, distances) and of calibration.json's summary."""
+    with (folder / "eval" / "metrics.csv").open(newline="", encoding="utf-8") as file:
+        table = {row[0]: float(row[1]) for row in csv.reader(file) if len(row) == 2}
+    values: Mapping[str, float | None] = {**table, **_calibration(folder)["summary"]}
+    return {name: _rounded(value) for name, value in values.items()}
+
+
+def _on_validation(run: Run, figure: str) -> float:
+    summary = _calibration(validation_folder(run))["summary"]
+    if figure not in summary:
+        raise ValueError(f"validation measured no {figure!r} to choose by; it measured {', '.join(summary)}.")
+    value = summary[figure]
+    return math.nan if value is None else float(value)
+
+
+def _calibration(folder: Path) -> dict[str, Any]:
+    return dict(json.loads((folder / "eval" / "calibration.json").read_text(encoding="utf-8")))
+
+
+def _mean(values: Sequence[float]) -> float:
+    return sum(values) / len(values) if values else math.nan
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None or not math.isfinite(value) else float(f"{value:.6g}")

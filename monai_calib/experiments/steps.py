@@ -1,0 +1,121 @@
+"""The steps of a run as calls of a bundle: train, evaluate, calibrate, evaluate what was calibrated."""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .folders import posthoc_folder, validation_folder
+from .plan import Run
+from .specification import Named
+
+__all__ = ["Step", "step_of"]
+
+_CONFIGS = {
+    "train": "configs/train.json",
+    "evaluate": "['configs/train.json','configs/evaluate.json']",
+    "calibrate": "['configs/train.json','configs/calibrate.json']",
+}
+PARTIAL = "eval.partial"
+
+
+@dataclass(frozen=True)
+class Step:
+    """One call of a bundle.
+
+    Attributes:
+        name: as :func:`.folders.missing_steps` calls it.
+        arguments: what follows ``python -m monai.bundle``.
+        evaluated: the folder whose ``eval`` the step makes. It writes ``eval.partial``, renamed when the step has
+            succeeded, so that an ``eval`` is always whole.
+    """
+
+    name: str
+    arguments: tuple[str, ...]
+    evaluated: Path | None = None
+
+
+def step_of(run: Run, name: str) -> Step:
+    """The call for one of the run's missing steps, with the folder as it is now."""
+    kind, _, what = name.partition(" ")
+    if kind == "train":
+        return Step(name, _arguments(run, "train", _training(run)))
+    if kind == "calibrate":
+        return Step(name, _arguments(run, "calibrate", _calibration(run, _method(run, what))))
+    folder = {"": run.folder, "validation": validation_folder(run)}.get(what) or posthoc_folder(run, what)
+    settings: dict[str, Any] = {
+        "run_dir": folder,
+        "models_dir": run.folder / "models",
+        "output_dir": folder / PARTIAL,
+        "split": "validation" if what == "validation" else "test",
+    }
+    if what not in ("", "validation"):
+        settings |= {"evaluated_run#posthoc": what, **_calibrated_network(folder)}
+    return Step(name, _arguments(run, "evaluate", settings), evaluated=folder)
+
+
+def finish(step: Step) -> None:
+    """Puts what a successful evaluation has written in its place."""
+    if step.evaluated is not None:
+        shutil.rmtree(step.evaluated / "eval", ignore_errors=True)
+        (step.evaluated / PARTIAL).rename(step.evaluated / "eval")
+
+
+def prepare(step: Step) -> None:
+    """Removes what an interrupted evaluation has left."""
+    if step.evaluated is not None:
+        shutil.rmtree(step.evaluated / PARTIAL, ignore_errors=True)
+
+
+def _training(run: Run) -> dict[str, Any]:
+    settings: dict[str, Any] = {
+        "run_dir": run.folder,
+        "loss_name": run.loss.name,
+        "loss_args": dict(run.loss.arguments),
+        "network_name": run.network,
+        "seed": run.seed,
+    }
+    if (run.folder / "models" / "last.pt").is_file():
+        settings["resume"] = True
+    return settings
+
+
+def _calibration(run: Run, method: Named) -> dict[str, Any]:
+    folder = posthoc_folder(run, method.key)
+    arguments = dict(method.arguments)
+    region = {"region": arguments.pop("region")} if "region" in arguments else {}
+    return {
+        "run_dir": folder,
+        "output_dir": folder / "fit",
+        "model_path": run.folder / "models" / "model.pt",
+        "trained_with": {
+            "loss_name": run.loss.name,
+            "loss_args": dict(run.loss.arguments),
+            "network_name": run.network,
+            "seed": run.seed,
+        },
+        "method": method.name,
+        "method_args": arguments,
+        **region,
+    }
+
+
+def _calibrated_network(folder: Path) -> dict[str, Any]:
+    """A correction that folds is a state dict of the same network; another one comes as a network of its own."""
+    whole = folder / "models" / "model_calibrated.ts"
+    if not whole.is_file():
+        return {"model_path": folder / "models" / "model_calibrated.pt"}
+    return {"network_def": f"$torch.jit.load({str(whole)!r}, 'cpu')", "validate#handlers#0#_disabled_": True}
+
+
+def _method(run: Run, key: str) -> Named:
+    return next(method for method in run.posthoc if method.key == key)
+
+
+def _arguments(run: Run, kind: str, settings: Mapping[str, Any]) -> tuple[str, ...]:
+    everything = {"dataset_dir": run.dataset_dir, **settings, **run.settings}
+    pairs = [("--" + name, value if isinstance(value, str) else str(value)) for name, value in everything.items()]
+    return ("run", "--config_file", _CONFIGS[kind], *(text for pair in pairs for text in pair))
