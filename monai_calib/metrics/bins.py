@@ -90,7 +90,6 @@ def _check_divisor(num_bins: int, coarse: int) -> None:
 
 
 @lru_cache(maxsize=64)
-@lru_cache(maxsize=32)
 def coarse_of_fine(num_bins: int, coarse: int) -> torch.Tensor:
     """Index of the coarse bin each fine bin lies in, int64 ``(len(fine_edges) - 1,)``.
 
@@ -116,7 +115,18 @@ def coarse_edges(num_bins: int, coarse: int) -> torch.Tensor:
         >>> coarse_edges(960, 4).tolist()
         [0.0, 0.25, 0.5, 0.75, 1.0]
     """
-    index = coarse_of_fine(num_bins, coarse)
-    first = torch.searchsorted(index, torch.arange(coarse))
     edges = fine_edges(num_bins)
-    return torch.cat([edges[first], edges[-1:]]).double()
+    return torch.cat([edges[first_of_coarse(num_bins, coarse)], edges[-1:]]).double()
+
+
+@lru_cache(maxsize=32)
+def first_of_coarse(num_bins: int, coarse: int) -> torch.Tensor:
+    """The first fine bin of each coarse one.
+
+    Raises: ``ValueError`` if ``coarse`` does not divide ``num_bins``.
+
+    Example:
+        >>> first_of_coarse(960, 4).tolist()
+        [0, 264, 504, 744]
+    """
+    return torch.searchsorted(coarse_of_fine(num_bins, coarse), torch.arange(coarse))

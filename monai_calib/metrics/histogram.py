@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+import numpy as np
 import torch
 
-from monai_calib.metrics.bins import coarse_edges, coarse_of_fine, fine_edges
+from monai_calib.metrics.bins import coarse_edges, fine_edges, first_of_coarse
 from monai_calib.metrics.inputs import Activation, flatten_inputs
 from monai_calib.metrics.onepass import add_flat_compiled
 from monai_calib.metrics.serial import array_from_json, array_to_json
@@ -127,9 +128,9 @@ class CalibrationHistogram:
             add_flat(batch, flat, self.num_bins, self.activation, from_logits, self.ignore_index)
         if device.type == "cpu":
             self._refuse(batch.problems, from_logits)
-        if self.sums.count.device != device:
-            self.sums = self.sums.to(device)
-        self.sums.add_(batch)
+        if self.updates:
+            batch.add_(self.sums)
+        self.sums = batch
         self.updates += 1
 
     def merge(self, other: CalibrationHistogram) -> CalibrationHistogram:
@@ -189,15 +190,12 @@ class CalibrationHistogram:
         """
         self.check()
         row = self._row(class_index)
-        edges, index = fine_edges(self.num_bins).double(), None
-        if num_bins is not None:
-            index = coarse_of_fine(self.num_bins, num_bins)
-            edges = coarse_edges(self.num_bins, num_bins)
-        rows = []
-        for value in (self.sums.count, self.sums.hits, self.sums.confidence):
-            fine = value[row].cpu()
-            rows.append(fine if index is None else fine.new_zeros(len(edges) - 1).index_add_(0, index, fine))
-        return Bins(edges, *rows)
+        fine = [value[row].cpu() for value in (self.sums.count, self.sums.hits, self.sums.confidence)]
+        if num_bins is None:
+            return Bins(fine_edges(self.num_bins).double(), *fine)
+        first = first_of_coarse(self.num_bins, num_bins).numpy()
+        coarse = [torch.from_numpy(np.add.reduceat(value.numpy(), first)) for value in fine]
+        return Bins(coarse_edges(self.num_bins, num_bins), *coarse)
 
     def describe(self) -> str:
         """One sentence on what was seen, and why figures are NaN if they are.

@@ -9,7 +9,8 @@ from monai_calib.metrics.sums import sum_tolerance
 
 __all__ = ["looks_mistaken"]
 
-_SLAB = 2**18
+_SLAB = {"cpu": 2**14}  # nearly always the first one is enough
+_SLAB_ELSEWHERE = 2**18
 
 
 def looks_mistaken(prediction: torch.Tensor, activation: Activation, from_logits: bool) -> torch.Tensor:
@@ -32,7 +33,7 @@ def looks_mistaken(prediction: torch.Tensor, activation: Activation, from_logits
     device = prediction.device
     if prediction.numel() == 0:
         return torch.zeros((), dtype=torch.bool, device=device)
-    step = max(1, _SLAB // classes)
+    step = max(1, _SLAB.get(device.type, _SLAB_ELSEWHERE) // classes)
     mistaken = torch.ones((), dtype=torch.bool, device=device)
     nonzero = torch.full((), activation == "softmax" or not from_logits, dtype=torch.bool, device=device)
     tolerance = sum_tolerance(prediction.dtype)
