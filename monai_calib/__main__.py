@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from .version import __version__
 
 if TYPE_CHECKING:
-    from .experiments import Named, Plan
+    from .experiments import Named, Plan, Workers
 
 
 def _add_phantom(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -98,6 +98,11 @@ def _add_benchmark(commands: argparse._SubParsersAction[argparse.ArgumentParser]
         "--set", nargs="+", default=[], metavar="NAME=VALUE", help="settings of the bundle, such as epochs=10"
     )
     parser.add_argument("--jobs", type=int, default=1, help="runs side by side on this machine (default: %(default)s)")
+    parser.add_argument("--ray", metavar="ADDRESS", help="carry the runs out on this Ray cluster; 'auto' finds it")
+    parser.add_argument(
+        "--gpus-per-run", type=float, metavar="N", help="with --ray; may be a fraction (default: 1 if there are any)"
+    )
+    parser.add_argument("--cpus-per-run", type=int, default=1, metavar="N", help="with --ray (default: %(default)s)")
     parser.add_argument(
         "--retries", type=int, default=1, help="how often a failed run is repeated (default: %(default)s)"
     )
@@ -106,7 +111,7 @@ def _add_benchmark(commands: argparse._SubParsersAction[argparse.ArgumentParser]
 
 
 def _benchmark(arguments: argparse.Namespace) -> None:
-    from .experiments import LocalWorkers, Manifest, make_plan, report_folders, run_benchmark, variants
+    from .experiments import Manifest, make_plan, report_folders, run_benchmark, variants
 
     if arguments.seeds < 1 or arguments.jobs < 1 or arguments.retries < 0:
         raise ValueError("--seeds and --jobs must be at least 1, --retries at least 0.")
@@ -126,15 +131,24 @@ def _benchmark(arguments: argparse.Namespace) -> None:
     if arguments.dry_run:
         _show(plan)
         return
-    failed = run_benchmark(plan, lambda: LocalWorkers(arguments.jobs), arguments.retries)
+    failed = run_benchmark(plan, lambda: _workers(arguments), arguments.retries)
+    for run in failed:
+        print(f"{run.key} failed: {run.folder / 'run.log'}")
     folders = report_folders(plan, Manifest(plan))
     if folders:
         from .report.html import write_report
 
         print(f"Wrote {write_report(folders, plan.output / 'report.html')} and {plan.output / 'results.json'}")
     if failed:
-        names = "\n".join(f"  {run.key}: {run.folder / 'run.log'}" for run in failed)
-        raise ValueError(f"{len(failed)} of {len(plan.runs)} runs failed; the same command repeats them.\n{names}")
+        raise ValueError(f"{len(failed)} of {len(plan.runs)} runs failed; the same command repeats them.")
+
+
+def _workers(arguments: argparse.Namespace) -> Workers:
+    from .experiments import LocalWorkers, RayWorkers
+
+    if arguments.ray is None:
+        return LocalWorkers(arguments.jobs)
+    return RayWorkers(arguments.ray, arguments.gpus_per_run, arguments.cpus_per_run)
 
 
 def _families(losses: Sequence[str], margins: Sequence[float]) -> dict[str, list[Named]]:

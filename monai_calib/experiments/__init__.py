@@ -1,6 +1,7 @@
 """Runs of losses, seeds, networks and bundles, on this machine or on a Ray cluster; see docs/comparison.md."""
 
 from .benchmark import run_benchmark
+from .cluster import RayWorkers
 from .folders import MismatchError, missing_steps
 from .lock import FolderInUseError
 from .manifest import Manifest
@@ -16,6 +17,7 @@ __all__ = [
     "MismatchError",
     "Named",
     "Plan",
+    "RayWorkers",
     "Run",
     "Workers",
     "chosen_runs",

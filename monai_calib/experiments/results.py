@@ -85,7 +85,7 @@ def write_results(plan: Plan, manifest: Manifest) -> Path:
         for method in run.posthoc:
             rows.append({**shared, "posthoc": method.key, "figures": figures(posthoc_folder(run, method.key))})
     path = plan.output / "results.json"
-    failed = {run.key: manifest[run].error for run in plan.runs if manifest[run].state == "failed"}
+    failed = {run.key: manifest[run].error[:1] for run in plan.runs if manifest[run].state == "failed"}
     write_json(path, {"format": RESULTS_FORMAT, "choices": choices, "failed": failed, "runs": rows})
     return path
 

@@ -1,4 +1,4 @@
-"""Who carries the runs out: threads of this process that start bundle processes."""
+"""Who carries the runs out; here, threads of this process that start bundle processes."""
 
 from __future__ import annotations
 
