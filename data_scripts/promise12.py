@@ -14,8 +14,12 @@ from data_scripts.core.dataset import Case, Dataset
 
 
 def find_cases(folder: Path) -> list[Case]:
-    """The training cases, in one folder or in the three parts they are downloaded in."""
-    headers = visible(folder, "**/Case*.mhd")
+    """The training cases, in one folder or in the parts they are downloaded in.
+
+    Folders without a single segmentation are the challenge's test cases, which bear the same names.
+    """
+    places = sorted({path.parent for path in visible(folder, "**/Case*_segmentation.mhd")})
+    headers = [path for place in places for path in visible(place, "Case*.mhd")]
     images = sorted({path.with_name(f"{path.stem.removesuffix('_segmentation')}.mhd") for path in headers})
     return [
         Case(image.stem, image.stem, (image,), (image.with_name(f"{image.stem}_segmentation.mhd"),)) for image in images

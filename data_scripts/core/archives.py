@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import tarfile
-import tempfile
 import zipfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -98,8 +97,10 @@ def unpack(archive: Path, folder: Path) -> None:
 
 
 @contextmanager
-def open_source(source: Path, beside: Path) -> Iterator[Path]:
-    """The download as a folder: the folder itself, or an archive unpacked in a temporary folder in ``beside``.
+def open_source(source: Path, workplace: Path) -> Iterator[Path]:
+    """The download as a folder: the folder itself, or an archive unpacked in ``workplace``, which is removed after use.
+
+    What a killed run left in ``workplace`` is removed first: nothing tells how far it had come.
 
     Raises: :class:`SourceError` if there is nothing at ``source``, or the archive is not safe or not whole.
     """
@@ -108,9 +109,13 @@ def open_source(source: Path, beside: Path) -> Iterator[Path]:
         return
     if not source.is_file():
         raise SourceError(f"{source}: no such folder or archive. Give the official download, unpacked or as it came.")
-    with tempfile.TemporaryDirectory(prefix=".unpacked.", dir=beside) as folder:
-        unpack(source, Path(folder))
-        yield Path(folder)
+    shutil.rmtree(workplace, ignore_errors=True)
+    workplace.mkdir(parents=True)
+    try:
+        unpack(source, workplace)
+        yield workplace
+    finally:
+        shutil.rmtree(workplace, ignore_errors=True)
 
 
 def find_root(folder: Path, names: tuple[str, ...], layout: str, depth: int = 3) -> Path:
@@ -124,7 +129,8 @@ def find_root(folder: Path, names: tuple[str, ...], layout: str, depth: int = 3)
         if len(found) == 1:
             return found[0]
         if found:
-            raise SourceError(f"{folder}: holds the data set {len(found)} times: {', '.join(map(str, found[:4]))}.")
+            listed = ", ".join(map(str, found[:4]))
+            raise SourceError(f"{folder}: holds the data set {len(found)} times: {listed}. Give the one you mean.")
         level = [sub for place in level for sub in visible(place, "*") if sub.is_dir()]
     there = [path.name for path in visible(folder, "*")]
     shown = ", ".join(there[:8]) + (f" and {len(there) - 8} more" if len(there) > 8 else "")

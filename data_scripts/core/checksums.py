@@ -22,13 +22,17 @@ def sha256(*paths: Path) -> str:
     return digest.hexdigest()
 
 
-def check_conversion(folder: Path) -> tuple[int, list[str]]:
+def check_conversion(folder: Path, title: str) -> tuple[int, list[str]]:
     """Compare every file named in ``folder/datalist.json`` with its checksum, and the splits with each other.
+
+    Args:
+        folder: what a script wrote.
+        title: name of the data set that it should hold.
 
     Returns:
         The number of cases, and a sentence for each problem: a file missing or changed, a subject in two splits.
 
-    Raises: :class:`SourceError` if there is no readable datalist.
+    Raises: :class:`SourceError` if there is no readable datalist, or it is another data set's.
     """
     path = folder / "datalist.json"
     try:
@@ -39,6 +43,8 @@ def check_conversion(folder: Path) -> tuple[int, list[str]]:
         subjects = {split: {entry["subject"] for entry in cases} for split, cases in lists.items()}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SourceError(f"{path}: not the datalist of a conversion ({type(error).__name__}: {error}).") from error
+    if datalist.get("name") != title:
+        raise SourceError(f"{path}: expected the conversion of {title}, found that of {datalist.get('name')!r}.")
     problems = []
     for case, file, expected in files:
         if not file.is_file():

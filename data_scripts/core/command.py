@@ -59,7 +59,7 @@ def run(dataset: Dataset, arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     try:
         if given.check:
-            count, problems = check_conversion(given.check)
+            count, problems = check_conversion(given.check, dataset.title)
             print("\n".join(problems) if problems else f"{given.check}: all {count} cases are as they were written.")
             return 1 if problems else 0
         if given.output is None:

@@ -30,15 +30,11 @@ def _reoriented(volume: Volume) -> Volume:
     return Volume(np.asanyarray(turned.dataobj), np.asarray(turned.affine))
 
 
-def _place(source: Path, target: Path) -> None:
-    """Hard-link a file that needs no change, or copy it where links cannot be made (another file system)."""
-    target.unlink(missing_ok=True)
-    try:
-        os.link(source.resolve(), target)
-    except OSError:
-        partial = target.with_name(f".{target.name}.partial")
-        shutil.copyfile(source, partial)
-        os.replace(partial, target)
+def _copy(source: Path, target: Path) -> None:
+    """Copy a file that needs no change. A link would do, until someone edits the copy and with it the download."""
+    partial = target.with_name(f".{target.name}.partial")
+    shutil.copyfile(source, partial)
+    os.replace(partial, target)
 
 
 def _check_channels(dataset: Dataset, image: Volume, path: Path) -> None:
@@ -67,11 +63,11 @@ def _convert_case(dataset: Dataset, case: Case, output: Path) -> dict[str, Any]:
     files = {"image": f"imagesTr/{case.name}.nii.gz", "label": f"labelsTr/{case.name}.nii.gz"}
     plain = not dataset.reorient and case.images[0].name.endswith(".nii.gz")
     if plain and image.as_stored and dataset.read_image is None and len(case.images) == 1:
-        _place(case.images[0], output / files["image"])
+        _copy(case.images[0], output / files["image"])
     else:
         write_nifti(_reoriented(image) if dataset.reorient else image, output / files["image"], dataset.title)
     if plain and dataset.read_label is None and whole and case.label[0].name.endswith(".nii.gz"):
-        _place(case.label[0], output / files["label"])
+        _copy(case.label[0], output / files["label"])
     else:
         label = Volume(values, image.affine)
         write_nifti(_reoriented(label) if dataset.reorient else label, output / files["label"], dataset.title)
@@ -96,8 +92,8 @@ def _convert_or_resume(dataset: Dataset, case: Case, output: Path) -> dict[str, 
     missing = [path for path in files if not path.is_file()]
     if missing:
         raise SourceError(f"{missing[0]}: missing. Unpack the official archive again, it may have been interrupted.")
-    voxels_beside = [path.with_suffix(".raw") for path in files if path.with_suffix(".raw").is_file()]
-    source = sha256(*files, *voxels_beside)
+    voxels_beside = [path.with_suffix(suffix) for path in files for suffix in (".raw", ".zraw")]
+    source = sha256(*files, *(path for path in voxels_beside if path.is_file()))
     record_path = output / "records" / f"{case.name}.json"
     if record_path.is_file():
         record: dict[str, Any] = json.loads(record_path.read_text(encoding="utf-8"))
@@ -221,7 +217,7 @@ def convert(
     output.parent.mkdir(parents=True, exist_ok=True)
     partial = output.parent / f".{output.name}.partial"
     try:
-        with open_source(source, output.parent) as folder:
+        with open_source(source, output.parent / f".{output.name}.unpacked") as folder:
             cases = _find_cases(dataset, folder, exclude)
             text = _write_all(dataset, cases, partial, seed, fractions or dataset.fractions, exclude, progress)
         os.replace(partial, output)

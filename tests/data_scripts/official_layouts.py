@@ -15,6 +15,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import SimpleITK as sitk  # noqa: N813  # its customary name
+from PIL import Image
 
 from data_scripts.core.dataset import Dataset
 
@@ -81,12 +82,12 @@ def msd_hippocampus(folder: Path) -> Official:
 
 
 def msd_prostate(folder: Path) -> Official:
-    """Images of four axes: T2 and ADC on the last."""
+    """Images of four axes, T2 and ADC on the last; numbers with gaps; unlabelled test images; stray files."""
     return decathlon(folder / "Task05_Prostate", "prostate", [0, 1, 2, 4, 6, 7, 10, 13], (10, 11, 5, 2), 3)
 
 
 def acdc(folder: Path) -> Official:
-    """Headers with two grids, the sform's of 1 mm; a file of four axes; citations; an unused test folder."""
+    """Headers with two grids, the sform's of 1 mm; a film of four axes; first frames that are not 1; test patients."""
     affine = np.diag([-1.5625, -1.5625, 10.0, 1.0])
     cases = {}
 
@@ -101,7 +102,8 @@ def acdc(folder: Path) -> Official:
     root = folder / "ACDC" / "database"
     for number in range(1, 11):
         patient = root / f"training/patient{number:03d}"
-        for frame in (1, 9 + number % 3):
+        first = 4 if number == 3 else 1
+        for frame in (first, 9 + number % 3):
             name = f"{patient.name}_frame{frame:02d}"
             image, label = volume(100 * number + frame, (9, 10, 4), [0, 1, 2, 3])
             write(patient / f"{name}.nii.gz", image)
@@ -109,19 +111,17 @@ def acdc(folder: Path) -> Official:
             cases[name] = (image, label, affine)
         write(patient / f"{patient.name}_4d.nii.gz", np.zeros((9, 10, 4, 3), np.int16))
         group = ["DCM", "HCM", "MINF", "NOR", "RV"][number % 5]
-        info = f"ED: 1\nES: {9 + number % 3}\nGroup: {group}\nHeight: 180.0\nNbFrame: 30\nWeight: 80.0\n"
+        info = f"ED: {first}\nES: {9 + number % 3}\nGroup: {group}\nHeight: 180.0\nNbFrame: 30\nWeight: 80.0\n"
         (patient / "Info.cfg").write_text(info)
     (root / "training/MANDATORY_CITATION.md").write_text("cite us")
     stray(root / "training/._patient001")
-    (root / "testing/patient101").mkdir(parents=True)
-    first = root / "training/patient001"
-    return Official(
-        root.parent, cases, first / "patient001_frame01.nii.gz", first / "patient001_frame01_gt.nii.gz", write
-    )
+    write(root / "testing/patient101/patient101_frame01.nii.gz", np.zeros((9, 10, 4), np.int16))
+    name = root / "training/patient001/patient001_frame01"
+    return Official(root.parent, cases, Path(f"{name}.nii.gz"), Path(f"{name}_gt.nii.gz"), write)
 
 
 def promise12(folder: Path) -> Official:
-    """MetaImage, oblique, in three parts; the raw voxels lie beside the headers."""
+    """MetaImage, oblique, in three parts, voxels beside the headers; test cases of the same names without label."""
     turn = np.array([[0.96, -0.28, 0.0], [0.28, 0.96, 0.0], [0.0, 0.0, 1.0]])
     spacing, origin = np.array([0.625, 0.625, 3.6]), np.array([-80.0, -60.0, 20.0])
     affine = np.eye(4)
@@ -144,19 +144,21 @@ def promise12(folder: Path) -> Official:
         write(part / f"Case{number:02d}.mhd", image)
         write(part / f"Case{number:02d}_segmentation.mhd", label.astype(np.int8))
         cases[f"Case{number:02d}"] = (image, label, affine)
+        write(root / f"TestData/Case{number:02d}.mhd", image + 1)
     stray(root / "TrainingData_Part1/._Case00.mhd")
     part = root / "TrainingData_Part1"
     return Official(root, cases, part / "Case00.mhd", part / "Case00_segmentation.mhd", write)
 
 
-def brats19(folder: Path) -> Official:
-    """Four files an image; label 4 for enhancing tumour; the first axes run to the left and to the front."""
+def brats19(folder: Path, scale: int = 1) -> Official:
+    """Four files an image; label 4 for enhancing tumour; the first axes run to the left and to the front; nested."""
+    shape = (8 * scale, 9 * scale, 7 * scale, 4)
     affine = np.array([[-1.0, 0, 0, 0], [0, -1, 0, 239], [0, 0, 1, 0], [0, 0, 0, 1]])
     root = folder / "nested" / "MICCAI_BraTS_2019_Data_Training"
     cases = {}
     names = [f"HGG/BraTS19_TCIA01_{i}_1" for i in range(8)] + [f"LGG/BraTS19_2013_{i}_1" for i in range(4)]
     for number, name in enumerate(names):
-        image, label = volume(number, (8, 9, 7, 4), [0, 1, 2, 3])
+        image, label = volume(number, shape, [0, 1, 2, 3])
         place = root / name
         for channel, contrast in enumerate(("flair", "t1", "t1ce", "t2")):
             save(place / f"{place.name}_{contrast}.nii.gz", image[..., channel], affine)
@@ -169,25 +171,26 @@ def brats19(folder: Path) -> Official:
 
 
 def kits19(folder: Path) -> Official:
-    """Slices along the first axis; cases without segmentation; a file of the repository beside them."""
+    """Slices along the first axis; floats; cases without segmentation; one of another width; the repository's files."""
     affine = np.array([[0, 0, -0.9, 40.0], [0, -0.8, 0, 50.0], [-3.0, 0, 0, 60.0], [0, 0, 0, 1]])
     root = folder / "kits19"
     cases = {}
     for number in range(8):
         place = root / f"data/case_{number:05d}"
-        image, label = volume(number, (5, 9, 8), [0, 1, 2])
+        image, label = volume(number, (5, 9, 12 if number == 6 else 8), [0, 1, 2])
         save(place / "imaging.nii.gz", image.astype(np.float64) - 100, affine)
         if number != 5:
             save(place / "segmentation.nii.gz", label.astype(np.float64), affine)
             cases[place.name] = (image.astype(np.float64) - 100, label, affine)
     (root / "data/kits.json").write_text("[]")
     (root / "starter_code").mkdir()
+    stray(root / "data/case_00001/._segmentation.nii.gz")
     place = root / "data/case_00000"
     return Official(root, cases, place / "imaging.nii.gz", place / "segmentation.nii.gz", writer(affine))
 
 
 def flare21(folder: Path) -> Official:
-    """Images in a nested folder, with a channel number in their names."""
+    """Images in nested folders, with a channel number in their names; what a Mac adds to an archive."""
     affine = np.diag([-0.8, -0.8, 2.5, 1.0])
     root = folder / "FLARE21"
     cases = {}
@@ -208,7 +211,7 @@ def flare21(folder: Path) -> Official:
 
 
 def mrbrains18(folder: Path) -> Official:
-    """Float labels of eleven values, of which three classes are made; sub-folders for each subject."""
+    """Float labels of eleven values, of which three classes are made; raw scans beside; subjects 7 and 070."""
     affine = np.diag([-0.958, 0.958, 3.0, 1.0])
     root = folder / "MRBrainS18"
     merged = np.array([0, 1, 1, 2, 2, 3, 3, 0, 0, 0, 0], np.uint8)
@@ -246,7 +249,7 @@ def amos22(folder: Path) -> Official:
 
 
 def busi(folder: Path) -> Official:
-    """Grey and coloured PNG; names with blanks and brackets; two masks of one image; one image in two folders."""
+    """Names with blanks and brackets; PNG in grey, colour, with alpha, of 1 bit; two masks of an image; duplicates."""
     root = folder / "Dataset_BUSI_with_GT"
     cases = {}
 
@@ -270,6 +273,11 @@ def busi(folder: Path) -> Official:
                 left = label * (np.arange(12) < 5).astype(np.uint8)[:, None, None]
                 write(stem.with_name(f"{stem.name}_mask.png"), left)
                 write(stem.with_name(f"{stem.name}_mask_1.png"), label - left)
+            elif number == 2:  # as many of the official masks, with an alpha channel
+                grey = Image.fromarray(label[:, :, 0].T * np.uint8(255))
+                Image.merge("LA", [grey, grey.point(lambda value: 255)]).convert("RGBA").save(f"{stem}_mask.png")
+            elif number == 1:
+                Image.fromarray(label[:, :, 0].T.astype(bool)).save(f"{stem}_mask.png")
             else:
                 write(stem.with_name(f"{stem.name}_mask.png"), label)
             cases[f"{kind}_{number}"] = (image.astype(np.uint8), label, np.diag([1.0, -1.0, 1.0, 1.0]))
@@ -278,7 +286,7 @@ def busi(folder: Path) -> Official:
     return Official(root, cases, stem / "malignant (1).png", stem / "malignant (1)_mask.png", write)
 
 
-LAYOUTS: dict[str, Callable[[Path], Official]] = {
+LAYOUTS: dict[str, Callable[..., Official]] = {
     layout.__name__: layout
     for layout in (acdc, promise12, msd_prostate, brats19, kits19, flare21, mrbrains18, amos22, busi, msd_hippocampus)
 }

@@ -8,7 +8,9 @@ import os
 import shutil
 import subprocess
 import sys
+import tarfile
 import threading
+import time
 from pathlib import Path
 
 import nibabel as nib
@@ -44,14 +46,15 @@ def test_a_subject_has_its_two_sides():
         subject("hippocampus_x")
 
 
-def test_unchanged_files_are_linked_and_rewritten_ones_are_not(official, tmp_path):
+def test_unchanged_files_keep_their_bytes_and_share_nothing_with_the_download(official, tmp_path):
     case = "hippocampus_003"
     image = official.source / f"imagesTr/{case}.nii.gz"
     label = official.source / f"labelsTr/{case}.nii.gz"
     official.write(label, np.asanyarray(nib.load(label).dataobj).astype(np.float32))
     convert(script("msd_hippocampus"), official.source, tmp_path / "out")
-    assert (tmp_path / f"out/imagesTr/{case}.nii.gz").samefile(image)
-    assert not (tmp_path / f"out/labelsTr/{case}.nii.gz").samefile(label)
+    copy = tmp_path / f"out/imagesTr/{case}.nii.gz"
+    assert copy.read_bytes() == image.read_bytes()
+    assert image.stat().st_nlink == copy.stat().st_nlink == 1
     assert nib.load(tmp_path / f"out/labelsTr/{case}.nii.gz").get_data_dtype() == np.uint8
 
 
@@ -140,6 +143,38 @@ def test_an_interrupted_conversion_goes_on_where_it_stopped(tmp_path, monkeypatc
         assert (tmp_path / f"out/imagesTr/{name}.nii.gz").stat().st_mtime_ns == images[name]
 
 
+def pack(folder: Path, archive: Path) -> Path:
+    with tarfile.open(archive, "w") as tar:
+        tar.add(folder, arcname=folder.name)
+    return archive
+
+
+@pytest.mark.slow
+def test_a_killed_conversion_goes_on_and_ends_as_one_that_was_not(tmp_path):
+    official = LAYOUTS["brats19"](tmp_path / "download", scale=6)
+    archive = pack(official.source, tmp_path / "brats.tar")
+    command = [sys.executable, str(ROOT / "data_scripts/brats19.py"), str(archive)]
+    running = subprocess.Popen([*command, str(tmp_path / "killed/out")], stderr=subprocess.DEVNULL)
+    records = tmp_path / "killed/.out.partial/records"
+    while not records.is_dir() or len(list(records.glob("*.json"))) < 2:
+        assert running.poll() is None
+        time.sleep(0.005)
+    running.kill()
+    running.wait()
+    left = {path.name for path in (tmp_path / "killed").iterdir()}
+    assert left == {".out.partial", ".out.unpacked"}, "killed in the middle"
+
+    for name in ("killed", "whole"):
+        subprocess.run([*command, str(tmp_path / name / "out")], check=True, capture_output=True)
+    assert [path.name for path in (tmp_path / "killed").iterdir()] == ["out"]
+    first, second = (
+        {path.relative_to(tmp_path / name): path.read_bytes() for path in (tmp_path / name).rglob("*.*")}
+        for name in ("killed", "whole")
+    )
+    assert len(second) > 24
+    assert first == second
+
+
 def test_an_output_that_holds_something_is_left_alone(official, tmp_path, capsys):
     (tmp_path / "out").mkdir()
     (tmp_path / "out/kept.txt").write_text("precious")
@@ -175,6 +210,8 @@ def test_check_names_what_changed(official, tmp_path, capsys):
     assert "is in training and in test" in said
     assert run(script("msd_hippocampus"), ["--check", str(tmp_path)]) == 1
     assert "not the datalist of a conversion" in capsys.readouterr().err
+    assert run(script("acdc"), ["--check", str(out)]) == 1
+    assert "expected the conversion of ACDC, found that of 'MSD Hippocampus'" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("how", ["path", "module"])

@@ -2,11 +2,14 @@
 
 import json
 import re
+import shutil
+from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
-from official_layouts import LAYOUTS, script, snapshot
+import SimpleITK as sitk  # noqa: N813  # its customary name
+from official_layouts import LAYOUTS, script, snapshot, stray
 
 from data_scripts.core.command import run
 from data_scripts.core.dataset import Dataset
@@ -101,6 +104,20 @@ def test_the_datalist_says_what_the_data_are(converted):
     }
 
 
+def test_more_folders_and_what_a_mac_leaves_change_nothing(converted, tmp_path):
+    official, dataset, _, datalist = converted
+    source = tmp_path / "unpacked" / official.source.name
+    shutil.copytree(official.source, source)
+    for path in [source, *source.rglob("*")]:
+        if path.is_dir():
+            stray(path / ".DS_Store")
+        else:
+            stray(path.with_name(f"._{path.name}"))
+            stray(tmp_path / "unpacked/__MACOSX" / path.relative_to(tmp_path / "unpacked"))
+    assert run(dataset, [str(tmp_path / "unpacked"), str(tmp_path / "out")]) == 0
+    assert json.loads((tmp_path / "out/datalist.json").read_text()) == datalist
+
+
 def refused(dataset: Dataset, source, tmp_path, capsys) -> str:
     """Convert, demand a refusal that leaves nothing behind, and return what it says."""
     place = tmp_path / "target"
@@ -132,6 +149,31 @@ def test_an_image_and_a_label_that_disagree_are_named(key, tmp_path, capsys):
     assert f"({shape[0] + 1}, {shape[1]}" in message
 
 
+def shift(path: Path) -> None:
+    """Move a volume by half a voxel along its first axis, in the header alone."""
+    if path.suffix == ".mhd":
+        image = sitk.ReadImage(str(path))
+        image.SetOrigin(image.TransformContinuousIndexToPhysicalPoint((0.5, 0.0, 0.0)))
+        sitk.WriteImage(image, str(path))
+        return
+    image = nib.load(path)
+    moved = nib.Nifti1Image(np.asanyarray(image.dataobj), None, image.header)
+    for grid, code in (("qform", 1), ("sform", 1)):
+        affine = getattr(image.header, f"get_{grid}")()
+        affine[:3, 3] += affine[:3, 0] / 2
+        getattr(moved, f"set_{grid}")(affine, code=code if image.header[f"{grid}_code"] else 0)
+    nib.save(moved, path)
+
+
+@pytest.mark.parametrize("key", [key for key in KEYS if key != "busi"])  # pictures have no place
+def test_an_image_and_a_label_in_different_places_are_named(key, tmp_path, capsys):
+    official = LAYOUTS[key](tmp_path)
+    shift(official.label_file)
+    message = refused(script(key), official.source, tmp_path, capsys)
+    assert official.label_file.name in message
+    assert "mm apart" in message
+
+
 @pytest.mark.parametrize(("key", "kind"), [(k, f) for k in KEYS for f in ("image_file", "label_file") if k != "kits19"])
 def test_a_missing_file_is_named(key, kind, tmp_path, capsys):
     official = LAYOUTS[key](tmp_path)
@@ -142,14 +184,32 @@ def test_a_missing_file_is_named(key, kind, tmp_path, capsys):
     assert re.search("missing|has a mask, but no image|has an image, but no mask", message)
 
 
-@pytest.mark.parametrize("key", KEYS)
-def test_a_damaged_file_is_named(key, tmp_path, capsys):
+def halve(content: bytes) -> bytes:
+    return content[: len(content) // 2]
+
+
+def end_early(content: bytes) -> bytes:
+    return content[:-4]
+
+
+def flip_a_bit(content: bytes) -> bytes:
+    """In the checksum at the end of a gzip file: all else is as it was, as after a fault that decompresses."""
+    return content[:-8] + bytes([content[-8] ^ 1]) + content[-7:]
+
+
+@pytest.mark.parametrize("kind", ["image_file", "label_file"])
+@pytest.mark.parametrize(
+    ("key", "damage"),
+    [(key, halve) for key in KEYS]
+    + [(key, damage) for key in KEYS if key not in ("promise12", "busi") for damage in (end_early, flip_a_bit)],
+)
+def test_a_damaged_file_is_named(key, kind, damage, tmp_path, capsys):
     official = LAYOUTS[key](tmp_path)
-    raw = official.image_file.with_suffix(".raw")
-    damaged = raw if raw.is_file() else official.image_file
-    damaged.write_bytes(damaged.read_bytes()[: damaged.stat().st_size // 2])
+    file = getattr(official, kind)
+    damaged = file.with_suffix(".raw") if file.suffix == ".mhd" else file
+    damaged.write_bytes(damage(damaged.read_bytes()))
     message = refused(script(key), official.source, tmp_path, capsys)
-    assert official.image_file.name in message
+    assert file.name in message
     assert "cannot be read" in message
 
 
@@ -161,6 +221,14 @@ def test_a_wrong_folder_is_explained(key, tmp_path, capsys):
     assert "does not look like the official download" in message
     assert "beach.jpg" in message
     assert script(key).layout in message
+
+
+def test_two_copies_of_a_data_set_are_told_apart(tmp_path, capsys):
+    official = LAYOUTS["mrbrains18"](tmp_path)
+    shutil.copytree(official.source / "training", official.source / "test")
+    message = refused(script("mrbrains18"), official.source, tmp_path, capsys)
+    assert "holds the data set 2 times" in message
+    assert run(script("mrbrains18"), [str(official.source / "training"), str(tmp_path / "out")]) == 0
 
 
 def test_kits19_takes_a_case_without_segmentation_for_a_test_case_but_misses_an_image(tmp_path, capsys):
