@@ -2,82 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from .runs import Protocol, Run
+from .grouping import Identity, group_seeds, labels_of
+from .measures import Measure
+from .protocols import Protocol
+from .runs import Run
 from .statistics import Interval, bootstrap_mean
 
-__all__ = ["Comparison", "Estimate", "Measure", "Method", "compare"]
-
-# What differs between two runs of one method; everything else the bundle reports is part of the method.
-_PER_RUN = frozenset({"seed", "training_seconds", "train_seconds", "started", "finished", "date", "run_dir"})
-
-_NAMES = {
-    "dsc": "DSC",
-    "hd95_mm": "HD95",
-    "ece": "ECE",
-    "classwise_ece": "cECE",
-    "classwise_ece_paper": "cECE",
-    "classwise_ece_above1e-3": "cECE above 0.001",
-    "adaptive_ece": "adaptive ECE",
-    "ace": "ACE",
-    "mce": "MCE",
-    "rmsce": "RMSCE",
-    "tace": "TACE",
-    "nll": "NLL",
-    "brier": "Brier",
-    "ks_error": "KS error",
-    "debiased_ece": "debiased ECE",
-}
-_HIGHER_IS_BETTER = frozenset({"dsc", "sharpness", "resolution"})
-# Zero is best but the sign says which way it errs, or the figure describes and does not judge: nothing to rank.
-_DESCRIPTIVE = frozenset({"sharpness", "resolution", "uncertainty", "mean_confidence", "accuracy"})
-
-
-@dataclass(frozen=True)
-class Measure:
-    """One column: where its figures are found, how it is called, and which way is better."""
-
-    kind: str
-    case_key: str
-    summary_key: str | None = None
-    protocol: Protocol | None = None
-    region: str | None = None
-    reduction: str = "macro"
-
-    @property
-    def label(self) -> str:
-        return _NAMES.get(self.kind, self.kind.replace("_", " "))
-
-    @property
-    def unit(self) -> str:
-        return "mm" if self.kind.endswith("_mm") else ""
-
-    @property
-    def lower_is_better(self) -> bool:
-        return self.kind not in _HIGHER_IS_BETTER
-
-    @property
-    def ranks(self) -> bool:
-        """Whether a smaller or larger figure is better at all."""
-        return self.kind not in _DESCRIPTIVE
-
-    @property
-    def title(self) -> str:
-        """The full name, with region and protocol: what a figure or test is headed with."""
-        if self.protocol is None or self.region is None:
-            return f"{self.label} ({self.unit})" if self.unit else self.label
-        return f"{self.label}, {self.region}, protocol {self.protocol.name}, {self.reduction}"
-
-    @property
-    def key(self) -> str:
-        """A name that no other measure has and that is safe in a file name or an HTML id."""
-        return self.case_key if self.protocol is None else f"{self.protocol.name}-{self.summary_key or self.case_key}"
+__all__ = ["Comparison", "Estimate", "Method", "compare"]
 
 
 @dataclass(frozen=True)
@@ -91,11 +29,16 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Method:
-    """Runs that differ in nothing but the seed; those that did not converge stand apart, out of every mean."""
+    """Runs that differ in nothing but the seed; those that did not converge stand apart, out of every mean.
+
+    ``place`` is the number of its training and, among what was fitted on that afterwards, its own: 0 for the training
+    as it is. Figures draw one training in one colour.
+    """
 
     label: str
     runs: tuple[Run, ...]
     failed: tuple[Run, ...]
+    place: tuple[int, int] = (0, 0)
 
 
 @dataclass(frozen=True)
@@ -115,8 +58,20 @@ class Comparison:
 
     def overlap_measures(self) -> list[Measure]:
         """DSC and HD95, as far as any run measured them."""
+        return self._measured("dsc", "hd95_mm")
+
+    def volume_measures(self) -> list[Measure]:
+        """Errors of the foreground's volume, as far as any run measured them."""
+        return self._measured("expected_volume_error", "argmax_volume_error")
+
+    def cost_measures(self) -> list[Measure]:
+        """Seconds of training, if any run knows them."""
+        known = any(np.isfinite(run.train_seconds) for run in self.runs)
+        return [Measure("train_seconds", "train_seconds")] if known else []
+
+    def _measured(self, *kinds: str) -> list[Measure]:
         measured = {key for run in self.runs for key in run.values}
-        return [Measure(kind, kind) for kind in ("dsc", "hd95_mm") if kind in measured]
+        return [Measure(kind, kind) for kind in kinds if kind in measured]
 
     def calibration_measures(self, protocol: Protocol, region: str, reduction: str) -> list[Measure]:
         """The figures of a protocol in one of its regions, in the protocol's order, as far as any run has them."""
@@ -142,20 +97,29 @@ class Comparison:
 
     def estimate(self, runs: Sequence[Run], measure: Measure) -> Estimate:
         """The runs' figure. Spread is the standard deviation over seeds, NaN for one run."""
+        if not measure.has_cases:
+            return self._estimate_of_runs([self.mean_of(run, measure) for run in runs])
         values = self.case_values(runs, measure)
         finite = np.isfinite(values)
         interval = bootstrap_mean(values, self.subjects)
-        per_run = [self._single(run, measure) for run in runs]
-        spread = float(np.std(per_run, ddof=1)) if len(per_run) > 1 else float("nan")
-        if measure.reduction == "micro":
-            # Pooled over the data set: the mean over cases is another figure, and so is its interval.
-            interval = Interval(float(np.mean(per_run)), float("nan"), float("nan"))
-        return Estimate(interval, spread, int((~finite).sum()))
+        per_run = [self.mean_of(run, measure) for run in runs]
+        return Estimate(interval, _spread(per_run), int((~finite).sum()))
 
-    def _single(self, run: Run, measure: Measure) -> float:
+    def _estimate_of_runs(self, values: list[float]) -> Estimate:
+        """Without an interval: the mean over cases is another figure than the pooled one, and so is its interval."""
+        known = [value for value in values if np.isfinite(value)]
+        mean = float(np.mean(known)) if known else float("nan")
+        return Estimate(Interval(mean, float("nan"), float("nan")), _spread(known), 0)
+
+    def mean_of(self, run: Run, measure: Measure) -> float:
+        """A run's own figure: over cases, or pooled, or its cost."""
+        if measure.kind == "train_seconds":
+            return run.train_seconds
         if measure.reduction == "micro":
             return run.summary.get(measure.summary_key or "", float("nan"))
-        return bootstrap_mean(self.case_values([run], measure), self.subjects, num_samples=1).value
+        values = self.case_values([run], measure)
+        finite = values[np.isfinite(values)]
+        return float(finite.mean()) if len(finite) else float("nan")
 
     def _aligned(self, run: Run, values: NDArray[np.float64] | None) -> NDArray[np.float64]:
         if values is None:
@@ -164,11 +128,17 @@ class Comparison:
         return values[[position[case] for case in self.cases]]
 
 
+def _spread(values: Sequence[float]) -> float:
+    return float(np.std(values, ddof=1)) if len(values) > 1 else float("nan")
+
+
 def compare(runs: Sequence[Run]) -> list[Comparison]:
     """Sorts runs into comparisons: one for each set of class names, protocols and cases, in the order they come.
 
     Runs of one comparison whose settings are equal but for the seed become one :class:`Method`, named by its loss and
-    by whatever else tells it from the others.
+    by whatever else tells it from the others. What was fitted on a training afterwards follows it.
+
+    Raises: :class:`~.case_tables.RunError` if a method has two evaluations of one seed.
     """
     alike: dict[Any, list[Run]] = {}
     for run in runs:
@@ -178,15 +148,20 @@ def compare(runs: Sequence[Run]) -> list[Comparison]:
 
 def _comparison(runs: list[Run]) -> Comparison:
     first = runs[0]
-    groups: dict[tuple[tuple[str, str], ...], list[Run]] = {}
-    for run in runs:
-        groups.setdefault(_identity(run.settings), []).append(run)
-    labels = _labels([dict(identity) for identity in groups])
+    groups = group_seeds(runs)
+    labels = labels_of([dict(identity) for identity in groups])
+    trainings: dict[Identity, int] = {}
+    variants: dict[Identity, int] = {}
     methods = []
-    for label, members in zip(labels, groups.values(), strict=True):
-        members.sort(key=lambda run: (len(run.seed), run.seed))
+    for label, (identity, members) in zip(labels, groups.items(), strict=True):
+        training = tuple(pair for pair in identity if not pair[0].startswith("posthoc"))
+        fitted = tuple(pair for pair in identity if pair[0].startswith("posthoc"))
+        number = trainings.setdefault(training, len(trainings))
+        variant = variants.setdefault(fitted, len(variants) + 1) if fitted else 0
         failed = tuple(run for run in members if run.missed_classes())
-        methods.append(Method(label, tuple(run for run in members if run not in failed), failed))
+        done = tuple(run for run in members if run not in failed)
+        methods.append(Method(label, done, failed, (number, variant)))
+    methods.sort(key=lambda method: method.place)
     return Comparison(
         methods=tuple(method for method in methods if method.runs),
         failed=tuple(method for method in methods if not method.runs),
@@ -195,32 +170,3 @@ def _comparison(runs: list[Run]) -> Comparison:
         cases=first.cases,
         subjects=first.subjects,
     )
-
-
-def _identity(settings: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    """The settings that make a method, those inside a mapping such as ``loss_args`` under their own names."""
-    flat: dict[str, str] = {}
-    for key, value in settings.items():
-        if key not in _PER_RUN:
-            flat |= {str(k): str(v) for k, v in (value if isinstance(value, Mapping) else {key: value}).items()}
-    return tuple(sorted(flat.items()))
-
-
-def _labels(identities: list[dict[str, str]]) -> list[str]:
-    """The loss, followed by the settings that the methods do not share."""
-    keys = dict.fromkeys(key for identity in identities for key in identity)
-    varying = [key for key in keys if len({identity.get(key) for identity in identities}) > 1]
-    labels = []
-    for number, identity in enumerate(identities, start=1):
-        parts = [identity.get("loss_name", f"run {number}")]
-        for key in varying:
-            if key != "loss_name" and key in identity:
-                parts.append(
-                    identity[key] if key.endswith("_name") or key in ("bundle", "split") else _pair(key, identity)
-                )
-        labels.append(" · ".join(parts))
-    return labels
-
-
-def _pair(key: str, identity: Mapping[str, str]) -> str:
-    return f"{key.replace('_', ' ')} {identity[key]}"

@@ -2,40 +2,80 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
-from .comparison import Comparison, Measure
+from .comparison import Comparison
 from .figures import p_text
-from .statistics import PairedTest, Ranking, friedman_nemenyi, paired_tests
+from .measures import Measure
+from .statistics import Interval, PairedTest, Ranking, friedman_nemenyi, paired_tests
 from .tables import ResultTable, csv_text, figure_text
 
-__all__ = ["Findings", "findings", "reading", "tests_csv"]
+__all__ = ["LEVEL", "Findings", "findings", "pair_cells", "pair_columns", "pair_row", "reading", "tests_csv"]
 
 LEVEL = 0.05
 
 
 @dataclass(frozen=True)
 class Findings:
-    """Tests of one measure: pairs of methods, and the ranking of three or more."""
+    """Tests of one measure: pairs of methods, and the ranking of three or more.
+
+    ``seed_means[method][seed]`` is a run's mean, from which :meth:`seeds` counts.
+    """
 
     measure: Measure
     pairs: tuple[PairedTest, ...]
     ranking: Ranking | None
+    seed_means: Mapping[str, Mapping[str, float]]
+
+    def seeds(self, test: PairedTest) -> tuple[int, int]:
+        """How many of the seeds that both methods were trained with show a difference of the same sign as the mean.
+
+        Subjects say whether a difference holds for other patients; seeds, whether it holds for another training.
+        """
+        first, second = self.seed_means[test.first], self.seed_means[test.second]
+        shared = [seed for seed in first if seed in second]
+        alike = [seed for seed in shared if (first[seed] - second[seed]) * test.difference.value > 0]
+        return len(alike), len(shared)
+
+    def against_best(self) -> list[PairedTest]:
+        """The pairs of the method with the best mean over subjects, each as "other minus best"."""
+        if not self.pairs:
+            return []
+        # The sum of a method's differences to all others orders methods by their means.
+        balance: dict[str, float] = {}
+        for test in self.pairs:
+            step = float(np.nan_to_num(test.difference.value))
+            balance[test.first] = balance.get(test.first, 0.0) + step
+            balance[test.second] = balance.get(test.second, 0.0) - step
+        direction = 1 if self.measure.lower_is_better else -1
+        best = min(balance, key=lambda name: direction * balance[name])
+        return [test if test.second == best else _turned(test) for test in self.pairs if best in test[:2]]
+
+
+def _turned(test: PairedTest) -> PairedTest:
+    value, low, high = test.difference
+    return test._replace(first=test.second, second=test.first, difference=Interval(-value, -high, -low))
 
 
 def findings(comparison: Comparison, measure: Measure) -> Findings:
     """Tests on the mean over seeds of each case; no pairs with one method, no ranking with fewer than three."""
     values = {method.label: comparison.case_values(method.runs, measure) for method in comparison.methods}
-    if len(values) < 2 or not measure.ranks or measure.reduction == "micro":
-        return Findings(measure, (), None)
+    if len(values) < 2 or not measure.ranks or not measure.has_cases:
+        return Findings(measure, (), None, {})
     ranking = None
     complete = np.asarray(np.isfinite(np.stack(list(values.values()))).all(axis=0))
     subjects = {subject for subject, keep in zip(comparison.subjects, complete, strict=True) if keep}
     if len(values) >= 3 and len(subjects) >= 2:
         ranking = friedman_nemenyi(values, comparison.subjects, measure.lower_is_better)
-    return Findings(measure, tuple(paired_tests(values, comparison.subjects)), ranking)
+    seed_means = {
+        method.label: {run.seed: comparison.mean_of(run, measure) for run in method.runs}
+        for method in comparison.methods
+    }
+    return Findings(measure, tuple(paired_tests(values, comparison.subjects)), ranking, seed_means)
 
 
 def reading(table: ResultTable, tests: list[Findings]) -> list[str]:
@@ -67,13 +107,19 @@ def reading(table: ResultTable, tests: list[Findings]) -> list[str]:
 
 def tests_csv(tests: list[Findings]) -> str:
     """Every paired test, one a line."""
-    columns = ["measure", "first", "second", "difference", "low", "high", "p", "p_holm", "subjects"]
-    rows = [
-        [item.measure.title, test.first, test.second, *test.difference, test.p_value, test.p_holm, test.num_subjects]
-        for item in tests
-        for test in item.pairs
+    return csv_text(pair_columns(), [pair_row(item, test) for item in tests for test in item.pairs])
+
+
+def pair_columns() -> list[str]:
+    return [
+        *("measure", "first", "second", "difference", "low", "high", "p", "p_holm", "subjects"),
+        *("seeds_alike", "seeds"),
     ]
-    return csv_text(columns, rows)
+
+
+def pair_row(item: Findings, test: PairedTest) -> list[Any]:
+    figures = [*test.difference, test.p_value, test.p_holm, test.num_subjects, *item.seeds(test)]
+    return [item.measure.title, test.first, test.second, *figures]
 
 
 def pair_cells(test: PairedTest) -> tuple[str, str, str, str]:

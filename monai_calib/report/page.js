@@ -1,8 +1,9 @@
 "use strict";
 // Draws the figures, sorts the tables, shows and hides methods. Nothing is loaded; without this, tables still stand.
-(() => {
-  const PRINT_WIDTH = 322;
+(async () => {
+  const PRINT_WIDTH = { half: 322, full: 664 };
   const LIGHT = { text: "#1c2126", grid: "#e4e8ec" };
+  const texts = new Map();
   const drawn = new Map();
   const status = document.getElementById("status");
   const say = (text) => { status.textContent = text; };
@@ -17,9 +18,13 @@
     if (plot.layout.showlegend === false) return 0;
     const names = new Set(plot.data.filter((t) => t.showlegend !== false && t.name).map((t) => t.name));
     if (names.size < 2) return 0;
-    const longest = Math.max(...[...names].map((name) => name.length));
-    const perRow = Math.max(1, Math.floor((width - 60) / (longest * 7 + 60)));
-    return Math.ceil(names.size / perRow) * 20 + 8;
+    let [rows, filled] = [1, 0];
+    for (const name of names) {
+      const room = name.length * 7 + 50;
+      if (filled && filled + room > width - 72) [rows, filled] = [rows + 1, 0];
+      filled += room;
+    }
+    return rows * 20 + 8;
   };
 
   const layoutFor = (plot, colours, width) => {
@@ -55,19 +60,25 @@
     return plot.data.map((trace) => ({ ...trace, visible: !(trace.legendgroup && hidden.has(trace.legendgroup)) }));
   };
 
+  const contentOf = (figure) => {
+    if (!drawn.has(figure)) drawn.set(figure, { ...JSON.parse(texts.get(figure)), width: 0 });
+    return drawn.get(figure);
+  };
+
   const draw = (figure, width = figure.clientWidth, colours = pageColours()) => {
     const canvas = figure.querySelector(".canvas");
     if (!width) return;
-    if (!drawn.has(figure)) drawn.set(figure, JSON.parse(figure.querySelector("script").textContent));
-    const { plot } = drawn.get(figure);
-    Plotly.react(canvas, visibleData(figure, plot), layoutFor(plot, colours, width),
-      { displayModeBar: false, responsive: false });
-    drawn.get(figure).width = width;
+    const content = contentOf(figure);
+    const layout = layoutFor(content.plot, colours, Math.max(width, content.plot.layout.meta.narrowest ?? 0));
+    Plotly.react(canvas, visibleData(figure, content.plot), layout, { displayModeBar: false, responsive: false });
+    canvas.style.minHeight = `${layout.height}px`;
+    content.width = width;
   };
 
   const figures = [...document.querySelectorAll("figure.plot")];
-  const shown = () => figures.filter((figure) => !figure.closest("details:not([open])"));
-  const drawAll = (width, colours) => shown().forEach((figure) => draw(figure, width, colours));
+  const isFolded = (figure) => figure.closest("details:not([open])");
+  const isDrawn = (figure) => drawn.get(figure)?.width > 0;
+  const redraw = () => figures.filter((figure) => isDrawn(figure) && !isFolded(figure)).forEach((f) => draw(f));
 
   const save = (name, address) => {
     const link = document.createElement("a");
@@ -76,39 +87,74 @@
     link.click();
   };
 
+  const saveText = (name, text, type) => {
+    const address = URL.createObjectURL(new Blob([text], { type }));
+    save(name, address);
+    setTimeout(() => URL.revokeObjectURL(address), 1000);
+  };
+
   const saveSvg = async (figure) => {
-    draw(figure);
-    const { plot } = drawn.get(figure);
-    const layout = layoutFor(plot, LIGHT, 760);
+    const { plot } = contentOf(figure);
+    const layout = layoutFor(plot, LIGHT, Math.max(760, plot.layout.meta.narrowest ?? 0));
     layout.paper_bgcolor = "#ffffff";
     const address = await Plotly.toImage({ data: visibleData(figure, plot), layout },
       { format: "svg", width: layout.width, height: layout.height });
     save(`${figure.dataset.name}.svg`, address);
   };
 
-  const saveCsv = (figure) => {
-    const { csv } = JSON.parse(figure.querySelector("script").textContent);
-    const address = URL.createObjectURL(new Blob([csv], { type: "text/csv" }));
-    save(`${figure.dataset.name}.csv`, address);
-    setTimeout(() => URL.revokeObjectURL(address), 1000);
+  // The slices of a case as one drawing: image and truth, then a row of three pictures a method.
+  const saveSlices = (section) => {
+    const [size, gap, head] = [180, 12, 30];
+    const parts = [];
+    const put = (image, text, column, row) => {
+      const ratio = image.naturalHeight / image.naturalWidth;
+      const [x, y] = [gap + column * (size + gap), head + row * (size * ratio + 34)];
+      parts.push(`<text x="${x}" y="${y - 6}">${escapeLabel(text)}</text>`,
+        `<image x="${x}" y="${y}" width="${size}" height="${size * ratio}" preserveAspectRatio="none" ` +
+        `style="image-rendering:pixelated" href="${image.src}"><title>${escapeLabel(image.alt)}</title></image>`);
+      return y + size * ratio + gap;
+    };
+    let bottom = 0;
+    section.querySelectorAll(".truth figure").forEach((figure, column) => {
+      bottom = Math.max(bottom, put(figure.querySelector("img"), figure.textContent.trim(), column, 0));
+    });
+    section.querySelectorAll("tbody tr").forEach((row, number) => {
+      const label = row.querySelector("th").firstChild.textContent;
+      row.querySelectorAll("img").forEach((image, column) => {
+        bottom = Math.max(bottom, put(image, column ? ["confidence", "where they part"][column - 1] : label, column, number + 1));
+      });
+    });
+    const width = 3 * size + 4 * gap;
+    saveText(`${section.dataset.name}.svg`, `<svg xmlns="http://www.w3.org/2000/svg" width="${width}" height="${bottom}" ` +
+      `font-family="sans-serif" font-size="12"><rect width="100%" height="100%" fill="#fff"/>${parts.join("")}</svg>`,
+      "image/svg+xml");
   };
 
   for (const figure of figures) {
     figure.querySelector('[data-download="svg"]').addEventListener("click", () => saveSvg(figure));
-    figure.querySelector('[data-download="csv"]').addEventListener("click", () => saveCsv(figure));
+    figure.querySelector('[data-download="csv"]').addEventListener("click",
+      () => saveText(`${figure.dataset.name}.csv`, contentOf(figure).csv, "text/csv"));
   }
-  for (const details of document.querySelectorAll("details")) {
-    details.addEventListener("toggle", () => {
-      const inside = figures.filter((figure) => details.contains(figure));
-      if (details.open) inside.forEach((figure) => draw(figure));
-      else inside.forEach((figure) => Plotly.purge(figure.querySelector(".canvas")));
-    });
+  for (const section of document.querySelectorAll("section.case")) {
+    section.querySelector('[data-download="svg"]').addEventListener("click", () => saveSlices(section));
+    section.querySelector('[data-download="csv"]').addEventListener("click",
+      () => saveText(`${section.dataset.name}.csv`, JSON.parse(section.querySelector("script").textContent), "text/csv"));
   }
-  for (const box of document.querySelectorAll(".methods input")) {
-    box.addEventListener("change", () => {
-      drawAll();
-      say(`${box.value} ${box.checked ? "shown in" : "hidden from"} the figures`);
-    });
+  for (const fieldset of document.querySelectorAll("fieldset.methods")) {
+    const boxes = [...fieldset.querySelectorAll("input")];
+    for (const box of boxes) {
+      box.addEventListener("change", () => {
+        redraw();
+        say(`${box.value} ${box.checked ? "shown in" : "hidden from"} the figures`);
+      });
+    }
+    for (const button of fieldset.querySelectorAll("[data-methods]")) {
+      button.addEventListener("click", () => {
+        boxes.forEach((box) => { box.checked = button.dataset.methods === "all"; });
+        redraw();
+        say(`${button.dataset.methods} shown in the figures`);
+      });
+    }
   }
 
   // Runs of a method move with it when a table is sorted.
@@ -156,16 +202,41 @@
     apply();
   }
 
+  if (typeof DecompressionStream === "undefined") {
+    document.getElementById("old-browser").hidden = false;
+    return;
+  }
+  const unpack = (base64) => {
+    const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+    return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
+  };
+  // Text of all figures at once, since a page about to print cannot wait; each is parsed when it is drawn.
+  const read = Promise.all(figures.map(async (figure) => {
+    texts.set(figure, await unpack(figure.querySelector("script").textContent));
+  }));
+  const library = document.createElement("script");
+  library.textContent = await unpack(document.getElementById("plotly").textContent);
+  document.head.append(library);
+  await read;
+
+  // A figure is drawn when it comes near the window, or is about to be printed.
+  const near = new IntersectionObserver((entries) => {
+    for (const { target, isIntersecting } of entries) {
+      if (isIntersecting && drawn.get(target)?.width !== target.clientWidth) draw(target);
+    }
+  }, { rootMargin: "600px 0px" });
+  figures.forEach((figure) => near.observe(figure));
+
   let pending;
   addEventListener("resize", () => {
     clearTimeout(pending);
-    pending = setTimeout(() => shown().forEach((figure) => {
-      if (drawn.get(figure)?.width !== figure.clientWidth) draw(figure);
+    pending = setTimeout(() => figures.filter(isDrawn).forEach((figure) => {
+      if (!isFolded(figure) && drawn.get(figure).width !== figure.clientWidth) draw(figure);
     }), 150);
   });
-  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => drawAll());
-  addEventListener("beforeprint", () => drawAll(PRINT_WIDTH, LIGHT));
-  addEventListener("afterprint", () => drawAll());
-  drawAll();
+  matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
+  addEventListener("beforeprint", () => figures.filter((f) => !isFolded(f)).forEach(
+    (f) => draw(f, f.classList.contains("wide") ? PRINT_WIDTH.full : PRINT_WIDTH.half, LIGHT)));
+  addEventListener("afterprint", redraw);
   document.documentElement.dataset.ready = "true";
 })();

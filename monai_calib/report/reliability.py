@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from monai_calib.metrics import Bins, CalibrationHistogram
-
 from .comparison import Comparison
-from .figures import NEUTRAL, Figure, new_plot, plain, style, transparent
-from .runs import Protocol, Run, RunError, region_in_words
+from .figures import NEUTRAL, Figure, axis, figure_csv, new_plot, plain, style, transparent
+from .protocols import Protocol, region_in_words
+from .runs import Run
 from .statistics import bootstrap_ratio
-from .tables import csv_text
 
-__all__ = ["Curve", "overlaid_reliability", "read_bins", "reliability_of_runs"]
+__all__ = ["Curve", "curve", "overlaid_reliability", "reliability_diagram", "reliability_of_runs"]
 
-Bins4 = NDArray[np.float64]
+# Bands of more methods than this hide one another; error bars stay legible for longer.
+MOST_BANDS = 4
 
 
 @dataclass(frozen=True)
@@ -32,33 +31,6 @@ class Curve:
     accuracy: NDArray[np.float64]
     low: NDArray[np.float64]
     high: NDArray[np.float64]
-
-
-def read_bins(run: Run, region: str, num_bins: int) -> NDArray[np.float64] | None:
-    """Voxels, hits and summed confidence of a run in a region, or None if it has none there.
-
-    Shape: ``(cases, rows, 3, num_bins)``; a row for each class and a last one for the top label, which a multi-label
-    run does not have.
-    Raises: :class:`~monai_calib.report.runs.RunError` if a histogram cannot be read.
-    """
-    if region not in run.histograms:
-        return None
-    cases = []
-    for case, saved in zip(run.cases, run.histograms[region], strict=True):
-        try:
-            hist = CalibrationHistogram.from_json(dict(saved))
-            rows: list[int | None] = list(range(hist.num_classes))
-            if hist.activation != "sigmoid":
-                rows.append(None)
-            cases.append([_columns(hist.bins(num_bins, row)) for row in rows])
-        except (KeyError, TypeError, ValueError) as error:
-            path = run.folder / "eval" / "calibration.json"
-            raise RunError(f"{path}: histogram of case {case}, region {region}, cannot be read: {error}") from error
-    return np.array(cases)
-
-
-def _columns(bins: Bins) -> NDArray[np.float64]:
-    return np.stack([bins.count.double().numpy(), bins.hits.double().numpy(), bins.confidence.numpy()])
 
 
 def curve(bins: NDArray[np.float64], subjects: Sequence[str], num_runs: int = 1) -> Curve:
@@ -75,127 +47,91 @@ def curve(bins: NDArray[np.float64], subjects: Sequence[str], num_runs: int = 1)
 
 
 def overlaid_reliability(
-    comparison: Comparison, protocol: Protocol, region: str, bins: Mapping[Run, Bins4 | None], row: int | None = None
+    comparison: Comparison, protocol: Protocol, region: str, row: int | None = None
 ) -> Figure | None:
     """One diagram for all methods, each with the voxels of its seeds together; None without histograms.
 
     Args:
         comparison: whose methods are drawn.
-        protocol: which names the figure.
+        protocol: whose bins they are.
         region: likewise.
-        bins: of each run, from :func:`read_bins`.
         row: a class, or None for the top label.
     """
-    named = []
-    for index, method in enumerate(comparison.methods):
-        runs = [run for run in method.runs if _has(bins[run], comparison, row)]
-        if runs:
-            together = np.concatenate([_row(bins[run], row) for run in runs])
-            subjects = [subject for run in runs for subject in run.subjects]
-            named.append((method.label, index, curve(together, subjects, len(runs))))
+    named: list[tuple[str, tuple[int, int], Curve]] = []
+    for method in comparison.methods:
+        found = [(run, _row(run, protocol, region, row)) for run in method.runs]
+        tables = [(run, table) for run, table in found if table is not None]
+        if tables:
+            together = np.concatenate([table for _, table in tables])
+            subjects = [subject for run, _ in tables for subject in run.subjects]
+            named.append((method.label, method.place, curve(together, subjects, len(tables))))
     if not named:
         return None
     whose = "" if row is None else f" of {comparison.class_names[row]}"
     key = f"reliability-{protocol.name}-{region}" + ("" if row is None else f"-class{row}")
-    return _diagram(key, f"Reliability{whose}, {region_in_words(region)}", named, banded=len(named) <= 4)
+    return reliability_diagram(key, f"Reliability{whose}, {region_in_words(region)}", named)
 
 
-def reliability_of_runs(
-    comparison: Comparison, protocol: Protocol, region: str, bins: Mapping[Run, Bins4 | None]
-) -> list[Figure]:
-    """One diagram a method with each of its runs, those that did not converge included."""
+def reliability_of_runs(comparison: Comparison, protocol: Protocol, region: str) -> list[Figure]:
+    """One diagram for each method of several runs, and for what did not converge."""
     figures = []
     for number, method in enumerate((*comparison.methods, *comparison.failed)):
-        named = []
+        if len(method.runs) == 1 and not method.failed:
+            continue
+        named: list[tuple[str, tuple[int, int], Curve]] = []
         for index, run in enumerate((*method.runs, *method.failed)):
-            if _has(bins[run], comparison, None):
+            table = _row(run, protocol, region, None)
+            if table is not None:
                 note = ", did not converge" if run in method.failed else ""
-                named.append((f"seed {run.seed}{note}", index, curve(_row(bins[run], None), run.subjects)))
+                named.append((f"seed {run.seed}{note}", (index, 0), curve(table, run.subjects)))
         if named:
             key = f"reliability-{protocol.name}-{region}-method{number}"
             title = f"{method.label}: reliability of each run, {region_in_words(region)}"
-            figures.append(_diagram(key, title, named, banded=True))
+            figures.append(reliability_diagram(key, title, named))
     return figures
 
 
-def _has(bins: Bins4 | None, comparison: Comparison, row: int | None) -> bool:
-    return bins is not None and (row is not None or bins.shape[1] > len(comparison.class_names))
+def _row(run: Run, protocol: Protocol, region: str, row: int | None) -> NDArray[np.float64] | None:
+    """``(cases, 3, bins)`` of a class or the top label, as far as the run has it."""
+    table = run.bins.get((region, protocol.diagram_bins))
+    if table is None or (row is None and table.shape[1] == len(run.class_names)):
+        return None
+    return table[:, -1 if row is None else row]
 
 
-def _row(bins: Bins4 | None, row: int | None) -> NDArray[np.float64]:
-    assert bins is not None
-    return bins[:, -1 if row is None else row]
+def reliability_diagram(key: str, title: str, named: Sequence[tuple[str, tuple[int, int], Curve]]) -> Figure:
+    """Curves over each other, the voxels of each bin below.
 
-
-def _diagram(key: str, title: str, named: Sequence[tuple[str, int, Curve]], banded: bool) -> Figure:
-    import plotly.graph_objects as go
-
-    plot = new_plot(500, tallest=1.15)
-    plot.update_layout(
-        xaxis={"range": [0, 1], "anchor": "y2", "title": "confidence"},
-        yaxis={"domain": [0.32, 1], "range": [0, 1], "title": "accuracy"},
-        yaxis2={"domain": [0, 0.24], "type": "log", "title": "voxels", "dtick": 1, "exponentformat": "power"},
+    Args:
+        key: of the figure.
+        title: likewise.
+        named: label, place (see :func:`~.figures.style`) and bins of each curve. Up to four have bands, more have bars.
+    """
+    plot = new_plot(
+        500,
+        tallest=1.15,
+        xaxis=axis("confidence", range=[0, 1], anchor="y2"),
+        yaxis=axis("accuracy", domain=[0.32, 1], range=[0, 1]),
+        yaxis2=axis("voxels", domain=[0, 0.24], type="log", dtick=1, exponentformat="power"),
     )
-    plot.add_trace(
-        go.Scatter(x=[0, 1], y=[0, 1], mode="lines", line={"color": NEUTRAL, "width": 1, "dash": "dash"},
-                   name="perfect", hoverinfo="skip", showlegend=False)
-    )  # fmt: skip
+    plot["data"].append(
+        {
+            "type": "scatter",
+            "x": [0, 1],
+            "y": [0, 1],
+            "mode": "lines",
+            "name": "perfect",
+            "line": {"color": NEUTRAL, "width": 1, "dash": "dash"},
+            "hoverinfo": "skip",
+            "showlegend": False,
+        }
+    )
     rows: list[list[Any]] = []
     told = []
-    for label, index, bins in named:
-        filled = bins.count > 0
-        x, y, low, high = (part[filled] for part in (bins.confidence, bins.accuracy, bins.low, bins.high))
-        group = {"name": plain(label), "legendgroup": plain(label)}
-        known = np.isfinite(low) & np.isfinite(high)
-        if banded and known.any():
-            plot.add_trace(
-                go.Scatter(
-                    x=[*x[known], *x[known][::-1]],
-                    y=[*low[known], *high[known][::-1]],
-                    mode="lines",
-                    fill="toself",
-                    fillcolor=transparent(index, 0.14),
-                    line={"width": 0},
-                    hoverinfo="skip",
-                    showlegend=False,
-                    **group,
-                )
-            )
-        look = style(index)
-        bars = {} if banded else _bars(y, low, high, look["line"]["color"])
-        counts = bins.count[filled]
-        plot.add_trace(
-            go.Scatter(
-                x=x.tolist(),
-                y=y.tolist(),
-                mode="lines+markers",
-                customdata=counts.tolist(),
-                hovertemplate="confidence %{x:.3f}, accuracy %{y:.3f}, %{customdata:,.0f} voxels",
-                **look,
-                **bars,
-                **group,
-            )
-        )
-        centres = (bins.edges[:-1] + bins.edges[1:]) / 2
-        plot.add_trace(
-            go.Scatter(
-                x=centres[filled].tolist(),
-                y=counts.tolist(),
-                mode="lines",
-                line=look["line"] | {"shape": "hvh", "width": 1.5},
-                yaxis="y2",
-                hovertemplate="%{y:,.0f} voxels",
-                showlegend=False,
-                **group,
-            )
-        )
-        rows.extend(
-            [label, *numbers]
-            for numbers in zip(
-                bins.edges[:-1], bins.edges[1:], bins.count, bins.confidence, bins.accuracy, bins.low,
-                bins.high, strict=True,
-            )
-        )  # fmt: skip
+    for label, place, bins in named:
+        plot["data"] += _traces(label, place, bins, banded=len(named) <= MOST_BANDS)
+        table = (bins.edges[:-1], bins.edges[1:], bins.count, bins.confidence, bins.accuracy, bins.low, bins.high)
+        rows.extend([label, *numbers] for numbers in zip(*table, strict=True))
         told.append(f"{label}: {_in_words(bins)}")
     columns = ["series", "bin low", "bin high", "voxels", "confidence", "accuracy", "accuracy low", "accuracy high"]
     return Figure(
@@ -205,14 +141,66 @@ def _diagram(key: str, title: str, named: Sequence[tuple[str, int, Curve]], band
         "bootstrap over subjects. Below: voxels in each bin (mean over seeds).",
         f"Reliability diagram. {'; '.join(told)}.",
         plot,
-        csv_text(columns, rows),
+        figure_csv(columns, rows),
     )
+
+
+def _traces(label: str, place: tuple[int, int], bins: Curve, banded: bool) -> list[dict[str, Any]]:
+    filled = bins.count > 0
+    x, y, low, high, counts = (
+        part[filled] for part in (bins.confidence, bins.accuracy, bins.low, bins.high, bins.count)
+    )
+    group = {"type": "scatter", "name": plain(label), "legendgroup": plain(label)}
+    look = style(place)
+    known = np.isfinite(low) & np.isfinite(high)
+    traces: list[dict[str, Any]] = []
+    if banded and known.any():
+        traces.append(
+            {
+                "x": [*x[known], *x[known][::-1]],
+                "y": [*low[known], *high[known][::-1]],
+                "mode": "lines",
+                "fill": "toself",
+                "fillcolor": transparent(place, 0.14),
+                "line": {"width": 0},
+                "hoverinfo": "skip",
+                "showlegend": False,
+                **group,
+            }
+        )
+    bars = {} if banded else {"error_y": _bars(y, low, high, look["line"]["color"])}
+    traces.append(
+        {
+            "x": x,
+            "y": y,
+            "mode": "lines+markers",
+            "customdata": counts,
+            **look,
+            **bars,
+            **group,
+            "hovertemplate": "confidence %{x:.3f}, accuracy %{y:.3f}, %{customdata:,.0f} voxels",
+        }
+    )
+    centres = (bins.edges[:-1] + bins.edges[1:]) / 2
+    traces.append(
+        {
+            "x": centres[filled],
+            "y": counts,
+            "mode": "lines",
+            "yaxis": "y2",
+            "showlegend": False,
+            **group,
+            "line": look["line"] | {"shape": "hvh", "width": 1.5},
+            "hovertemplate": "%{y:,.0f} voxels",
+        }
+    )
+    return traces
 
 
 def _bars(y: NDArray[np.float64], low: NDArray[np.float64], high: NDArray[np.float64], colour: str) -> dict[str, Any]:
     up, down = np.nan_to_num(high - y), np.nan_to_num(y - low)
-    bar = {"type": "data", "array": up.tolist(), "arrayminus": down.tolist(), "symmetric": False}
-    return {"error_y": bar | {"color": colour, "thickness": 1, "width": 2}}
+    ends = {"type": "data", "array": up, "arrayminus": down, "symmetric": False}
+    return ends | {"color": colour, "thickness": 1, "width": 2}
 
 
 def _in_words(bins: Curve) -> str:

@@ -11,14 +11,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .comparison import Comparison, Measure
-from .figures import COLOURS
-from .runs import Run, region_in_words
+from .comparison import Comparison
+from .figures import COLOURS, figure_csv
+from .measures import Measure
+from .protocols import region_in_words
+from .runs import Run
 
 __all__ = ["CaseView", "Picture", "case_views"]
 
 _MARGIN = 6
 _OVERLAY = 0.55
+# Pixels of a picture's longer side: the page would not grow legible by more, only large.
+_LARGEST = 256
+_NUM_WORST = 2
+_SURE = 0.8
 
 
 @dataclass(frozen=True)
@@ -32,17 +38,21 @@ class Picture:
 
 @dataclass(frozen=True)
 class CaseView:
-    """One case: why it is shown, the image with the truth, and prediction, confidence and gap of each method."""
+    """One case: why it is shown, the image with the truth, and prediction, confidence and gap of each method.
+
+    ``csv`` has what the pictures show in figures, a line a method.
+    """
 
     case: str
     why: str
     image: Picture
     truth: Picture
     rows: tuple[tuple[str, str, tuple[Picture, Picture, Picture]], ...]
+    csv: str
 
 
 def case_views(comparison: Comparison) -> list[CaseView]:
-    """Best and worst case by DSC and the worst by the first calibration figure, as far as previews were kept."""
+    """The two worst cases by DSC and by the first calibration figure, and the best, as far as previews were kept."""
     views = []
     for case, why in _chosen_cases(comparison).items():
         view = _view(comparison, case, why)
@@ -65,8 +75,11 @@ def _chosen_cases(comparison: Comparison) -> dict[str, str]:
             continue
         # "Good" grows with quality, so that its ends are best and worst whichever way the measure points.
         good = np.where(np.isfinite(values), -values if measure.lower_is_better else values, np.nan)
-        ends = {"worst": int(np.nanargmin(good))} | ({"best": int(np.nanargmax(good))} if both_ends else {})
-        for end, position in ends.items():
+        order = np.argsort(good)[: int(np.isfinite(good).sum())].tolist()
+        ends = list(zip(("worst", "second worst"), order[:_NUM_WORST], strict=False))
+        if both_ends and len(order) > _NUM_WORST:
+            ends.append(("best", order[-1]))
+        for end, position in ends:
             reason = f"{end} {_where(measure)} ({values[position]:.3f}, mean over all methods)"
             chosen.setdefault(comparison.cases[position], []).append(reason)
     return {case: "; ".join(reasons) for case, reasons in chosen.items()}
@@ -88,14 +101,15 @@ def _view(comparison: Comparison, case: str, why: str) -> CaseView | None:
     if not shown:
         return None
     first = shown[0][2]
-    box = _box([np.maximum(arrays["label"], arrays["prediction"]) for _, _, arrays in shown])
+    box = _thinned(_box([np.maximum(arrays["label"], arrays["prediction"]) for _, _, arrays in shown]), first)
     turn = np.rot90 if len(first["spacing"]) == 3 else np.transpose
     cut = {label: {k: turn(v[box]) for k, v in arrays.items() if k != "spacing"} for label, _, arrays in shown}
     height, width = next(iter(cut.values()))["label"].shape
     aspect = float(width * first["spacing"][0] / (height * first["spacing"][1]))
     grey = _grey(next(iter(cut.values()))["image"])
     truth = next(iter(cut.values()))["label"]
-    rows = []
+    rows: list[tuple[str, str, tuple[Picture, Picture, Picture]]] = []
+    told: list[list[Any]] = []
     for label, run, _ in shown:
         part = cut[label]
         names = f"of {label} on {case}"
@@ -108,6 +122,9 @@ def _view(comparison: Comparison, case: str, why: str) -> CaseView | None:
                     f"Confidence minus correctness {names}: {_gap_in_words(confidence, decision == truth)}.", aspect),
         )  # fmt: skip
         rows.append((label, f"seed {run.seed}", pictures))
+        wrong = decision != truth
+        sure = int((wrong & (confidence > _SURE)).sum())
+        told.append([label, run.seed, _dice(truth, decision), confidence.mean(), int(wrong.sum()), sure, wrong.size])
     outlines = _overlay(grey, truth)
     return CaseView(
         case,
@@ -115,7 +132,16 @@ def _view(comparison: Comparison, case: str, why: str) -> CaseView | None:
         Picture(_png(grey), f"Image slice of {case}.", aspect),
         Picture(_png(outlines), f"True labels of {case}: {_areas(truth, comparison.class_names)}.", aspect),
         tuple(rows),
+        figure_csv(
+            ["method", "seed", "foreground Dice", "mean confidence", "wrong pixels", "wrong and sure", "pixels"], told
+        ),
     )
+
+
+def _thinned(box: tuple[slice, slice], arrays: dict[str, NDArray[Any]]) -> tuple[slice, slice]:
+    """The box with every n-th row and column, so that a picture keeps its shape and a bearable size."""
+    step = -(-max(arrays["label"][box].shape) // _LARGEST)
+    return slice(box[0].start, box[0].stop, step), slice(box[1].start, box[1].stop, step)
 
 
 def _box(labels: Sequence[NDArray[Any]]) -> tuple[slice, slice]:
@@ -174,7 +200,9 @@ def _png(picture: NDArray[np.float64]) -> str:
     from PIL import Image
 
     buffer = io.BytesIO()
-    Image.fromarray(np.rint(255 * picture).astype(np.uint8)).save(buffer, "PNG", optimize=True)
+    image = Image.fromarray(np.rint(255 * picture).astype(np.uint8))
+    # A palette holds every shade of the maps, and takes a third of the text.
+    image.quantize(256, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
@@ -184,13 +212,18 @@ def _areas(labels: NDArray[Any], names: Sequence[str]) -> str:
 
 
 def _dice_in_words(truth: NDArray[Any], decision: NDArray[Any]) -> str:
-    size = int((truth > 0).sum() + (decision > 0).sum())
-    if size == 0:
+    dice = _dice(truth, decision)
+    if np.isnan(dice):
         return "no foreground in truth or prediction"
-    overlap = 2 * int(((truth > 0) & (truth == decision)).sum()) / size
-    return f"Dice of the foreground in this slice {overlap:.2f}"
+    return f"Dice of the foreground in this slice {dice:.2f}"
+
+
+def _dice(truth: NDArray[Any], decision: NDArray[Any]) -> float:
+    """Of all foreground voxels with their right class; NaN without any."""
+    size = int((truth > 0).sum() + (decision > 0).sum())
+    return 2 * int(((truth > 0) & (truth == decision)).sum()) / size if size else float("nan")
 
 
 def _gap_in_words(confidence: NDArray[np.float64], correct: NDArray[np.bool_]) -> str:
-    sure_and_wrong = int(((confidence > 0.8) & ~correct).sum())
-    return f"{sure_and_wrong} pixels wrong at a confidence above 0.8, {int((~correct).sum())} wrong in all"
+    sure_and_wrong = int(((confidence > _SURE) & ~correct).sum())
+    return f"{sure_and_wrong} pixels wrong at a confidence above {_SURE}, {int((~correct).sum())} wrong in all"

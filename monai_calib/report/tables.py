@@ -10,10 +10,11 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .comparison import Comparison, Estimate, Measure
-from .runs import Protocol
+from .comparison import Comparison, Estimate
+from .measures import Measure
+from .protocols import Protocol
 
-__all__ = ["ResultRow", "ResultTable", "csv_text", "latex_text", "result_table"]
+__all__ = ["ResultRow", "ResultTable", "csv_text", "latex_text", "overview_table", "result_table"]
 
 _FORMULA_START = ("=", "+", "-", "@", "\t", "\r")
 _LATEX = {
@@ -44,10 +45,14 @@ class ResultRow:
 
 @dataclass(frozen=True)
 class ResultTable:
-    """DSC, HD95 and one protocol's figures in one region, for every method and run."""
+    """Figures of every method and run: DSC, HD95 and one protocol's figures in one region, or what has no protocol.
 
-    protocol: Protocol
+    ``protocol`` and ``region`` are "" for the latter.
+    """
+
+    protocol: str
     region: str
+    num_bins: int | None
     reduction: str
     measures: tuple[Measure, ...]
     rows: tuple[ResultRow, ...]
@@ -55,8 +60,15 @@ class ResultTable:
     @property
     def heading(self) -> str:
         """Protocol, region, bins and reduction: what any of its figures is nothing without."""
-        bins = "" if self.protocol.num_bins is None else f", {self.protocol.num_bins} bins"
-        return f"Protocol {self.protocol.name}: region {self.region}{bins}, {self.reduction} average"
+        if not self.protocol:
+            return "Overlap, distance, volume and cost"
+        bins = "" if self.num_bins is None else f", {self.num_bins} bins"
+        return f"Protocol {self.protocol}: region {self.region}{bins}, {self.reduction} average"
+
+    @property
+    def name(self) -> str:
+        """For its file."""
+        return f"{self.protocol}_{self.region}_{self.reduction}" if self.protocol else "overview"
 
     def best(self, index: int) -> float:
         """The best mean of a column over methods, NaN if there are fewer than two or nothing is better than another."""
@@ -69,8 +81,19 @@ class ResultTable:
 
 
 def result_table(comparison: Comparison, protocol: Protocol, region: str, reduction: str) -> ResultTable:
-    """Collects the rows: methods first, each followed by its runs if it has several, and failed runs marked as such."""
+    """One protocol's figures in one region, with DSC and HD95 beside them."""
     measures = (*comparison.overlap_measures(), *comparison.calibration_measures(protocol, region, reduction))
+    return ResultTable(protocol.name, region, protocol.num_bins, reduction, measures, _rows(comparison, measures))
+
+
+def overview_table(comparison: Comparison) -> ResultTable:
+    """What belongs to no protocol: overlap, distance, errors of the volume, time of training."""
+    measures = (*comparison.overlap_measures(), *comparison.volume_measures(), *comparison.cost_measures())
+    return ResultTable("", "", None, "macro", measures, _rows(comparison, measures))
+
+
+def _rows(comparison: Comparison, measures: Sequence[Measure]) -> tuple[ResultRow, ...]:
+    """Methods first, each followed by its runs if it has several, and failed runs marked as such."""
     rows = []
     for method in (*comparison.methods, *comparison.failed):
         if method.runs:
@@ -84,7 +107,7 @@ def result_table(comparison: Comparison, protocol: Protocol, region: str, reduct
             note = f"did not converge: {', '.join(missed)} never found" if missed else ""
             kind = "failed" if missed else "run"
             rows.append(ResultRow(f"{method.label}, seed {run.seed}", kind, method.label, 1, note, cells))
-    return ResultTable(protocol, region, reduction, measures, tuple(rows))
+    return tuple(rows)
 
 
 def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
@@ -117,7 +140,7 @@ def result_csv(tables: Iterable[ResultTable]) -> str:
     columns = ["protocol", "region", "bins", "reduction", "measure", "unit", "row", "kind", "runs", "note"]
     rows = [
         [
-            *(table.protocol.name, table.region, table.protocol.num_bins, table.reduction),
+            *(table.protocol, table.region, table.num_bins, table.reduction),
             *(measure.label, measure.unit, row.label, row.kind, row.num_runs, row.note),
             *(*cell.interval, cell.spread, cell.undefined),
         ]
@@ -135,11 +158,12 @@ def latex_text(table: ResultTable) -> str:
     """
     methods = [row for row in table.rows if row.kind == "method"]
     best = [table.best(index) for index in range(len(table.measures))]
-    header = " & ".join(["Loss", *(f"{latex_escape(_head(measure))} ${arrow(measure)}$" for measure in table.measures)])
+    header = " & ".join(["Loss", *(f"{latex_escape(_head(measure))}{_arrow(measure)}" for measure in table.measures)])
     lines = [
         r"\begin{table}",
         r"  \centering",
-        rf"  \caption{{{latex_escape(table.heading)}. Mean and 95\,\% bootstrap interval over subjects.}}",
+        rf"  \caption{{{latex_escape(table.heading)}. Mean, $\pm$ standard deviation over seeds, and 95\,\% bootstrap "
+        r"interval over subjects.}",
         rf"  \begin{{tabular}}{{l{'r' * len(table.measures)}}}",
         r"    \toprule",
         rf"    {header} \\",
@@ -159,17 +183,18 @@ def _head(measure: Measure) -> str:
     return f"{measure.label} [{measure.unit}]" if measure.unit else measure.label
 
 
-def arrow(measure: Measure) -> str:
+def _arrow(measure: Measure) -> str:
     if not measure.ranks:
         return ""
-    return r"\downarrow" if measure.lower_is_better else r"\uparrow"
+    return r" $\downarrow$" if measure.lower_is_better else r" $\uparrow$"
 
 
 def _latex_value(cell: Estimate, best: bool) -> str:
     text = figure_text(cell.interval.value)
     if not math.isfinite(cell.interval.value):
         return "--"
-    return rf"\textbf{{{text}}}" if best else text
+    spread = rf" {{\scriptsize $\pm$ {figure_text(cell.spread, cell.interval.value)}}}" if cell.spread >= 0 else ""
+    return (rf"\textbf{{{text}}}" if best else text) + spread
 
 
 def _latex_bounds(cell: Estimate) -> str:

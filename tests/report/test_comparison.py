@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from synthetic_runs import write_run
 
-from monai_calib.report.comparison import Comparison, Measure, compare
+from monai_calib.report.comparison import Comparison, compare
+from monai_calib.report.measures import Measure
 from monai_calib.report.runs import read_run, read_runs
 
 

@@ -80,6 +80,7 @@ def test_latex_has_a_row_a_method_and_one_bold_figure_a_column(table: ResultTabl
     body = text.split(r"\midrule")[1].split(r"\bottomrule")[0]
     values = [line for line in body.splitlines() if line.strip() and not line.strip().startswith("&")]
     assert [line.split("&")[0].strip() for line in values] == ["ce", r"dice\_ce", "nacl"]
+    assert all(r"$\pm$" in line for line in values), "spread over seeds"
     for column in range(1, len(table.measures) + 1):
         assert sum("textbf" in line.split("&")[column] for line in values) == 1
     assert text.count("{") - text.count(r"\{") == text.count("}") - text.count(r"\}")

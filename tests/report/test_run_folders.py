@@ -72,8 +72,9 @@ def test_a_folder_named_twice_is_read_once(run_folders: list[Path]) -> None:
 
 
 def test_missing_file_says_how_to_make_it(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match=r"eval.calibration\.json does not exist.*monai\.bundle run"):
-        read_run(tmp_path)
+    for read in (read_run, lambda folder: read_runs([folder])):
+        with pytest.raises(RunError, match=r"eval.calibration\.json does not exist.*monai\.bundle run"):
+            read(tmp_path)
     with pytest.raises(RunError, match="at least one run folder"):
         read_runs([])
 

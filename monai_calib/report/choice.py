@@ -1,0 +1,114 @@
+"""Hyper-parameters chosen on validation: of a loss trained with several settings, the test says nothing of the others.
+
+Picking the best of several margins by their test figures would flatter the loss that has most margins to pick from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .grouping import Identity, identity_of
+from .protocols import region_in_words
+from .runs import Run
+
+__all__ = ["Choice", "Variant", "choose_on_validation"]
+
+VALIDATION = ("validation", "val")
+# What makes another loss, network or data set; whatever else differs is a hyper-parameter.
+_NOT_CHOSEN = ("bundle", "loss_name", "network_name")
+# A proper score, which rewards accuracy and calibration, where background does not decide; else the first there is.
+_PREFERRED = ("nll_dilated2mm", "nll_union", "nll_foreground", "nll_all")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """One setting of a loss: its hyper-parameters in words, the criterion on validation, and runs evaluated there."""
+
+    settings: str
+    value: float
+    num_runs: int
+    chosen: bool
+
+
+@dataclass(frozen=True)
+class Choice:
+    """The variants of a loss, and the figure on validation that chose; ``criterion`` is "" if nothing could."""
+
+    loss: str
+    criterion: str
+    variants: tuple[Variant, ...]
+
+
+def choose_on_validation(runs: Sequence[Run]) -> tuple[list[Run], list[Choice]]:
+    """Keeps, of the variants of each loss, the runs of the one that is best on validation.
+
+    Variants differ in hyper-parameters (``loss_args`` and whatever else a run says of itself) and share bundle, loss
+    and network; what was fitted on a training afterwards stays or goes with it. The best has the lowest mean over
+    validation cases and seeds of NLL in the foreground dilated by 2 mm, or what comes next among union, true
+    foreground and whole volume. Where a variant has not been evaluated on validation nothing is chosen: all stay.
+
+    Args:
+        runs: of any splits. Runs on ``validation`` beside such on another split serve the choice alone.
+
+    Returns: the runs to compare, in their order, and what was chosen, or could not be.
+    """
+    held_out = [run for run in runs if run.split not in VALIDATION]
+    if not held_out:
+        return list(runs), []
+    on_validation: dict[Identity, list[Run]] = {}
+    for run in runs:
+        if run.split in VALIDATION and "posthoc" not in run.settings:
+            on_validation.setdefault(_training(run), []).append(run)
+    families: dict[Identity, dict[Identity, list[Run]]] = {}
+    for run in held_out:
+        training = _training(run)
+        family = tuple(pair for pair in training if pair[0] in _NOT_CHOSEN)
+        families.setdefault(family, {}).setdefault(training, []).append(run)
+    dropped: set[Run] = set()
+    choices = []
+    for family, variants in families.items():
+        if len(variants) > 1:
+            choice = _choose(dict(family), [(training, on_validation.get(training, [])) for training in variants])
+            choices.append(choice)
+            for members, variant in zip(variants.values(), choice.variants, strict=True):
+                if choice.criterion and not variant.chosen:
+                    dropped.update(members)
+    return [run for run in held_out if run not in dropped], choices
+
+
+def _training(run: Run) -> Identity:
+    """What was trained: a run's settings without the split it was evaluated on and what was fitted afterwards."""
+    return tuple(pair for pair in identity_of(run.settings) if pair[0] != "split" and not pair[0].startswith("posthoc"))
+
+
+def _choose(family: Mapping[str, str], variants: Sequence[tuple[Identity, list[Run]]]) -> Choice:
+    shared = set.intersection(*({key for run in members for key in run.values} for _, members in variants))
+    key = next((key for key in _PREFERRED if key in shared), "")
+    values = [_mean(members, key) if key else float("nan") for _, members in variants]
+    if not np.isfinite(values).all():
+        key = ""
+    best = int(np.argmin(values)) if key else -1
+    common = set.intersection(*(set(training) for training, _ in variants))
+    return Choice(
+        family.get("loss_name", "unnamed"),
+        f"NLL, {region_in_words(key.removeprefix('nll_'))}" if key else "",
+        tuple(
+            Variant(_in_words(training, common), value, len(members), number == best)
+            for number, ((training, members), value) in enumerate(zip(variants, values, strict=True))
+        ),
+    )
+
+
+def _in_words(training: Identity, common: set[tuple[str, str]]) -> str:
+    own = [f"{name.replace('_', ' ')} {value}" for name, value in training if (name, value) not in common]
+    return ", ".join(own) or "defaults"
+
+
+def _mean(runs: Sequence[Run], key: str) -> float:
+    """Over cases, then seeds; runs that did not converge count only if all did not."""
+    done = [run for run in runs if not run.missed_classes()] or runs
+    means = [float(np.nanmean(run.values[key])) for run in done if np.isfinite(run.values[key]).any()]
+    return float(np.mean(means)) if means else float("nan")

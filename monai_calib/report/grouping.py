@@ -1,0 +1,73 @@
+"""Which runs are seeds of one method, and how a method is called."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from itertools import pairwise
+from typing import Any
+
+from .case_tables import RunError
+from .runs import Run
+
+__all__ = ["Identity", "group_seeds", "identity_of", "labels_of"]
+
+# What differs between two runs of one method, like anything in seconds; all else the bundle reports is the method's.
+_PER_RUN = frozenset({"seed", "started", "finished", "date", "run_dir", "best_epoch", "device"})
+
+Identity = tuple[tuple[str, str], ...]
+
+
+def group_seeds(runs: Iterable[Run]) -> dict[Identity, list[Run]]:
+    """Runs whose settings are equal but for the seed, in the order of their seeds.
+
+    Raises: :class:`~.case_tables.RunError` if one seed is there twice, since it must not count twice.
+    """
+    groups: dict[Identity, list[Run]] = {}
+    for run in runs:
+        groups.setdefault(identity_of(run.settings), []).append(run)
+    for members in groups.values():
+        members.sort(key=lambda run: (len(run.seed), run.seed))
+        for left, right in pairwise(members):
+            if left.seed == right.seed != "unknown":
+                raise RunError(
+                    f"{left.evaluation} and {right.evaluation} are evaluations of one method, seed and split, which "
+                    "would count twice. Name one of them, or say in run: of calibration.json what tells them apart."
+                )
+    return groups
+
+
+def identity_of(settings: Mapping[str, Any]) -> Identity:
+    """The settings that make a method, those inside a mapping such as ``loss_args`` under their own names."""
+    flat: dict[str, str] = {}
+    for key, value in settings.items():
+        if key not in _PER_RUN and not key.endswith("_seconds") and value is not None:
+            prefix = "posthoc " if key.startswith("posthoc") else ""
+            pairs = {f"{prefix}{k}": v for k, v in value.items()} if isinstance(value, Mapping) else {key: value}
+            flat |= {
+                str(k): f"{setting:g}" if isinstance(setting, float) else str(setting) for k, setting in pairs.items()
+            }
+    return tuple(sorted(flat.items()))
+
+
+def labels_of(identities: list[dict[str, str]]) -> list[str]:
+    """The loss, followed by the settings that the methods do not share, and by what was fitted afterwards.
+
+    A setting that follows from the loss, such as the margin of the only run with one, still tells how it was trained.
+    """
+    keys = dict.fromkeys(key for identity in identities for key in identity)
+    varying = [key for key in keys if len({identity.get(key) for identity in identities}) > 1]
+    labels = []
+    for number, identity in enumerate(identities, start=1):
+        parts = [identity.get("loss_name", f"run {number}")]
+        for key in varying:
+            if key not in ("loss_name", "posthoc") and key in identity:
+                parts.append(
+                    identity[key] if key.endswith("_name") or key in ("bundle", "split") else _pair(key, identity)
+                )
+        fitted = f" + {identity['posthoc']}" if "posthoc" in identity else ""
+        labels.append(" · ".join(parts) + fitted)
+    return labels
+
+
+def _pair(key: str, identity: Mapping[str, str]) -> str:
+    return f"{key.replace('_', ' ')} {identity[key]}"

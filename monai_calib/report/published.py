@@ -1,0 +1,57 @@
+"""Figures from other people's publications, to stand beside ours and apart from them."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .case_tables import RunError
+
+__all__ = ["PublishedTable", "read_published"]
+
+FORMAT = "monai_calib/published/1"
+
+
+@dataclass(frozen=True)
+class PublishedTable:
+    """A table as its source prints it: nothing in it was measured here."""
+
+    title: str
+    source: str
+    note: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str | float | None, ...], ...]
+
+
+def read_published(path: Path) -> tuple[PublishedTable, ...]:
+    """Reads ``{"format": "monai_calib/published/1", "tables": [{"title", "source", "note", "columns", "rows"}]}``.
+
+    ``source`` is the citation and must be there; ``note`` says how the figures were measured; the first column names
+    the method; a cell is text, a number or null.
+
+    Raises: :class:`~.case_tables.RunError` if the file cannot be read, or a row has another length than ``columns``.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{path} cannot be read as JSON: {error}. Give a file of published figures.") from error
+    found = content.get("format") if isinstance(content, dict) else None
+    if found != FORMAT:
+        raise RunError(f"{path}: expected format {FORMAT!r}, got {found!r}. See docs/report.md.")
+    try:
+        return tuple(_table(fields) for fields in content["tables"])
+    except (KeyError, TypeError, ValueError) as error:
+        what = f"key {error} is missing" if isinstance(error, KeyError) else str(error)
+        raise RunError(f"{path} is not a complete {FORMAT} file: {what}. See docs/report.md.") from error
+
+
+def _table(fields: dict[str, Any]) -> PublishedTable:
+    title, source = str(fields["title"]), str(fields["source"])
+    columns = tuple(str(column) for column in fields["columns"])
+    rows = tuple(tuple(row) for row in fields["rows"])
+    for row in rows:
+        if len(row) != len(columns) or not all(cell is None or isinstance(cell, (str, int, float)) for cell in row):
+            raise ValueError(f"table {title!r}: expected {len(columns)} cells of text or numbers a row, got {row}")
+    return PublishedTable(title, source, str(fields.get("note", "")), columns, rows)

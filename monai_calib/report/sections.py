@@ -1,0 +1,175 @@
+"""What the page says of one comparison, section by section: tables, sentences, figures, tests."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from .comparison import Comparison
+from .differences import differences
+from .distributions import class_distribution, distribution
+from .figures import Figure, swatch
+from .findings import Findings, findings, reading
+from .measures import Measure
+from .protocols import Protocol, region_in_words
+from .ranks import ranking_diagram
+from .reliability import overlaid_reliability, reliability_of_runs
+from .runs import Run
+from .scatter import overlap_scatter
+from .slices import CaseView, case_views, class_colour
+from .tables import ResultTable, overview_table, result_table
+
+__all__ = ["Part", "Section", "part_of"]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A protocol in one of its regions, or what has none: a table for each reduction, figures, and more to unfold."""
+
+    heading: str
+    tables: tuple[ResultTable, ...]
+    readings: tuple[list[str], ...]
+    figures: tuple[Figure, ...]
+    more: tuple[Figure, ...]
+    tests: tuple[Findings, ...]
+    pairs: tuple[Figure, ...]
+
+
+@dataclass(frozen=True)
+class Part:
+    """All the page says of one comparison."""
+
+    comparison: Comparison
+    title: str
+    sections: tuple[Section, ...]
+    views: tuple[CaseView, ...]
+    swatches: Mapping[str, str]
+    settings: Mapping[str, str]
+
+    @property
+    def num_subjects(self) -> int:
+        return len(set(self.comparison.subjects))
+
+    @property
+    def classes(self) -> list[tuple[str, str]]:
+        """Name and colour of each foreground class in the slices."""
+        return [(name, class_colour(i)) for i, name in enumerate(self.comparison.class_names) if i > 0]
+
+    @property
+    def tests(self) -> list[Findings]:
+        return [item for section in self.sections for item in section.tests]
+
+    @property
+    def tables(self) -> list[ResultTable]:
+        return [table for section in self.sections for table in section.tables]
+
+
+def part_of(comparison: Comparison) -> Part:
+    overview = _overview(comparison)
+    regions = [(protocol, region) for protocol in comparison.protocols for region in protocol.regions]
+    bundles = dict.fromkeys(str(run.settings.get("bundle", "runs")) for run in comparison.runs)
+    return Part(
+        comparison,
+        ", ".join(bundles),
+        (*(_section(comparison, protocol, region, overview.tests) for protocol, region in regions), overview),
+        tuple(case_views(comparison)) if comparison.methods else (),
+        {method.label: swatch(method.place) for method in comparison.methods},
+        {method.label: _settings(method.runs or method.failed) for method in (*comparison.methods, *comparison.failed)},
+    )
+
+
+def _settings(runs: Sequence[Run]) -> str:
+    """What a method's runs say of themselves beyond the columns of the page's first table."""
+    shown = {"bundle", "loss_name", "network_name", "posthoc", "split", "seed", "train_seconds", "training_seconds"}
+    pairs: dict[str, list[str]] = {}
+    for run in runs:
+        for key, value in run.settings.items():
+            if key not in shown and value not in ({}, None, ""):
+                inside = value.items() if isinstance(value, Mapping) else [(key, value)]
+                for name, setting in inside:
+                    pairs.setdefault(str(name), []).append(
+                        f"{setting:g}" if isinstance(setting, float) else str(setting)
+                    )
+    return ", ".join(f"{name.replace('_', ' ')} {' / '.join(dict.fromkeys(told))}" for name, told in pairs.items())
+
+
+def _overview(comparison: Comparison) -> Section:
+    """Overlap, distance, volume and cost."""
+    table = overview_table(comparison)
+    tests = [findings(comparison, measure) for measure in table.measures]
+    figures: list[Figure | None] = []
+    more: list[Figure | None] = []
+    if comparison.methods:
+        overlap = comparison.overlap_measures()
+        figures += [distribution(comparison, measure) for measure in overlap]
+        figures += [class_distribution(comparison, measure) for measure in overlap[:1]]
+        if comparison.volume_measures():
+            bias = Measure("expected_volume_bias", "expected_volume_bias")
+            note = " Summed foreground probability minus true volume, relative to it: right of 0 too much is expected."
+            figures.append(distribution(comparison, bias, note))
+        figures += _rankings(comparison, tests)
+        more += [class_distribution(comparison, measure) for measure in overlap[1:]]
+        more += [distribution(comparison, measure) for measure in comparison.volume_measures()]
+    return Section(
+        table.heading,
+        (table,),
+        (reading(table, tests),),
+        _drawn(figures),
+        _drawn(more),
+        tuple(item for item in tests if item.pairs),
+        _drawn([differences(item) for item in tests]),
+    )
+
+
+def _section(comparison: Comparison, protocol: Protocol, region: str, overview_tests: Sequence[Findings]) -> Section:
+    tables = tuple(result_table(comparison, protocol, region, reduction) for reduction in protocol.reductions)
+    measures = comparison.calibration_measures(protocol, region, protocol.reductions[0])
+    tests = [findings(comparison, measure) for measure in measures]
+    figures: list[Figure | None] = []
+    more: list[Figure | None] = []
+    if comparison.methods:
+        figures.append(overlaid_reliability(comparison, protocol, region))
+        if measures:
+            figures += _scatters(comparison, measures[0])
+            figures.append(distribution(comparison, measures[0]))
+            rankings = _rankings(comparison, tests)
+            figures += rankings[:1]
+            more += rankings[1:]
+        more += [distribution(comparison, measure) for measure in measures[1:]]
+        more += [class_distribution(comparison, measure) for measure in measures]
+        more += [
+            overlaid_reliability(comparison, protocol, region, index) for index in range(len(comparison.class_names))
+        ]
+    more += reliability_of_runs(comparison, protocol, region)
+    known = {item.measure: item for item in (*overview_tests, *tests)}
+    return Section(
+        f"Protocol {protocol.name}: {region_in_words(region)}",
+        tables,
+        # Pooled figures have no tests, since they are not a mean over cases.
+        tuple(reading(table, [known.get(m) or findings(comparison, m) for m in table.measures]) for table in tables),
+        _drawn(figures),
+        _drawn(more),
+        tuple(item for item in tests if item.pairs),
+        _drawn([differences(item) for item in tests]),
+    )
+
+
+def _scatters(comparison: Comparison, measure: Measure) -> list[Figure]:
+    """Against DSC, if that was measured."""
+    return [
+        overlap_scatter(
+            comparison,
+            [(comparison.estimate(m.runs, overlap), comparison.estimate(m.runs, measure)) for m in comparison.methods],
+            measure,
+        )
+        for overlap in comparison.overlap_measures()
+        if overlap.kind == "dsc"
+    ]
+
+
+def _rankings(comparison: Comparison, tests: Sequence[Findings]) -> list[Figure]:
+    return [ranking_diagram(comparison, item.ranking, item.measure) for item in tests if item.ranking is not None]
+
+
+def _drawn(figures: Sequence[Figure | None]) -> tuple[Figure, ...]:
+    return tuple(figure for figure in figures if figure is not None)
