@@ -5,7 +5,7 @@ try:
     import pydicom  # noqa: F401
 except ModuleNotFoundError as error:
     raise ModuleNotFoundError(
-        f'monai_calib.dicom needs {error.name}, which is not installed: pip install "monai_calib[dicom]"',
+        f'monai_calib.dicom needs highdicom and pydicom ({error}): pip install "monai_calib[dicom]"',
         name=error.name,
     ) from error
 

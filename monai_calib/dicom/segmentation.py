@@ -54,6 +54,8 @@ def write_labels(
     unknown = sorted({int(value) for value in found} - {0} - set(structures))
     if unknown:
         raise ValueError(f"the labels hold {unknown}, which have no structure; known are {sorted(structures)}")
+    if not structures:
+        raise ValueError("there is no structure to write; expected at least one label above 0")
     masks = np.stack([labels == label for label in sorted(structures)])
     named = [structures[label] for label in sorted(structures)]
     return _write(series, masks, named, path, algorithm, omit_empty_frames, "BINARY", "Segmentation")
@@ -132,8 +134,6 @@ def _write(
     kind: str,
     title: str,
 ) -> Path:
-    if not structures:
-        raise ValueError("there is no structure to write; expected at least one label above 0")
     target = Path(path)
     made_by = algorithm or Algorithm()
     sources = [_source(header) for header in series.headers]

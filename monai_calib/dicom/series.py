@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813  # its customary name
 from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
+from pydicom.errors import InvalidDicomError
 
 from .stacking import LPS_TO_RAS, stack_slices
 
@@ -39,7 +40,7 @@ class Series:
 
     uid: str
     files: tuple[Path, ...]
-    headers: tuple[Dataset, ...]
+    headers: tuple[Dataset, ...] = field(repr=False)  # a traceback's text is no place for a patient's name
     affine: NDArray[np.float64]
 
     @property
@@ -127,8 +128,8 @@ def read_series(folder: str | Path, series_uid: str | None = None) -> Series:
 
     Raises:
         FileNotFoundError: the folder or the series is not there.
-        ValueError: the folder holds several series and none was chosen, or the series is no regular volume
-            (see :func:`monai_calib.dicom.stacking.stack_slices`).
+        ValueError: the folder holds several series and none was chosen, a file of the series is broken, or the series
+            is no regular volume (see :func:`monai_calib.dicom.stacking.stack_slices`).
     """
     found = find_series(folder)
     if series_uid is None and len(found) > 1:
@@ -136,9 +137,25 @@ def read_series(folder: str | Path, series_uid: str | None = None) -> Series:
     uid = series_uid or next(iter(found))
     if uid not in found:
         raise FileNotFoundError(f"{str(folder)!r} holds no series {uid}, but:\n{_listing(found)}")
+    _check_unread(Path(folder), found, uid)
     headers = [dcmread(path, stop_before_pixels=True, specific_tags=list(_HEADER)) for path in found[uid]]
     order, affine = stack_slices(headers, f"series {uid}")
     return Series(uid, tuple(found[uid][k] for k in order), tuple(headers[k] for k in order), affine)
+
+
+def _check_unread(folder: Path, found: dict[str, tuple[Path, ...]], uid: str) -> None:
+    """GDCM passes over files it cannot parse without a word; at an end of the volume no gap would tell."""
+    known = {path.name for files in found.values() for path in files}
+    for path in sorted(path for path in folder.iterdir() if path.is_file() and path.name not in known):
+        try:
+            header = dcmread(path, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"])
+        except (InvalidDicomError, EOFError):
+            continue
+        if header.get("SeriesInstanceUID") == uid:
+            raise ValueError(
+                f"series {uid}: the file {path.name!r} belongs to it but cannot be read; expected every slice whole. "
+                "It is truncated or broken: export or copy the series again"
+            )
 
 
 def _listing(found: dict[str, tuple[Path, ...]]) -> str:
