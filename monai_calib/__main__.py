@@ -138,7 +138,8 @@ def _benchmark(arguments: argparse.Namespace) -> None:
     if folders:
         from .report.html import write_report
 
-        print(f"Wrote {write_report(folders, plan.output / 'report.html')} and {plan.output / 'results.json'}")
+        results = plan.output / "results.json"
+        print(f"Wrote {write_report(folders, plan.output / 'report.html', benchmark=results)} and {results}")
     if failed:
         raise ValueError(f"{len(failed)} of {len(plan.runs)} runs failed; the same command repeats them.")
 
@@ -205,10 +206,13 @@ def _add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
         description="Write one self-contained HTML page that compares evaluated runs.",
     )
     parser.add_argument(
-        "runs", type=Path, nargs="+", metavar="RUN", help="run folder, one that holds eval/calibration.json"
+        "runs", type=Path, nargs="+", metavar="RUN", help="folder that holds eval/calibration.json, or folders that do"
     )
     parser.add_argument(
         "-o", "--output", type=Path, default=Path("report.html"), help="page to write (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--published", type=Path, metavar="JSON", help="figures of other works to show apart; see docs/report.md"
     )
     parser.set_defaults(run=_report)
 
@@ -216,7 +220,7 @@ def _add_report(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 def _report(arguments: argparse.Namespace) -> None:
     from .report.html import write_report
 
-    print(f"Wrote {write_report(arguments.runs, arguments.output).absolute()}")
+    print(f"Wrote {write_report(arguments.runs, arguments.output, arguments.published).absolute()}")
 
 
 def _add_dicom(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

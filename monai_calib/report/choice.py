@@ -5,22 +5,27 @@ Picking the best of several margins by their test figures would flatter the loss
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
+from .case_tables import RunError, number
 from .grouping import Identity, identity_of
 from .protocols import region_in_words
 from .runs import Run
 
-__all__ = ["Choice", "Variant", "choose_on_validation"]
+__all__ = ["Choice", "Variant", "choose_on_validation", "read_choices"]
+
+RESULTS = "monai_calib/benchmark_results/1"
 
 VALIDATION = ("validation", "val")
 # What makes another loss, network or data set; whatever else differs is a hyper-parameter.
 _NOT_CHOSEN = ("bundle", "loss_name", "network_name")
-# A proper score, which rewards accuracy and calibration, where background does not decide; else the first there is.
-_PREFERRED = ("nll_dilated2mm", "nll_union", "nll_foreground", "nll_all")
+# A proper score, which rewards accuracy and calibration: the first of these that validation measured.
+_PREFERRED = ("nll_all", "nll_dilated2mm", "nll_union", "nll_foreground")
 
 
 @dataclass(frozen=True)
@@ -46,9 +51,9 @@ def choose_on_validation(runs: Sequence[Run]) -> tuple[list[Run], list[Choice]]:
     """Keeps, of the variants of each loss, the runs of the one that is best on validation.
 
     Variants differ in hyper-parameters (``loss_args`` and whatever else a run says of itself) and share bundle, loss
-    and network; what was fitted on a training afterwards stays or goes with it. The best has the lowest mean over
-    validation cases and seeds of NLL in the foreground dilated by 2 mm, or what comes next among union, true
-    foreground and whole volume. Where a variant has not been evaluated on validation nothing is chosen: all stay.
+    and network; what was fitted on a training afterwards stays or goes with it. The best has the lowest NLL over the
+    whole volume, or over a region where that was not measured: mean over validation cases and over the seeds that all
+    variants have. Where a variant has not been evaluated on validation nothing is chosen: all stay.
 
     Args:
         runs: of any splits. Runs on ``validation`` beside such on another split serve the choice alone.
@@ -87,7 +92,9 @@ def _training(run: Run) -> Identity:
 def _choose(family: Mapping[str, str], variants: Sequence[tuple[Identity, list[Run]]]) -> Choice:
     shared = set.intersection(*({key for run in members for key in run.values} for _, members in variants))
     key = next((key for key in _PREFERRED if key in shared), "")
-    values = [_mean(members, key) if key else float("nan") for _, members in variants]
+    # None may be judged by luckier seeds than the others.
+    seeds = set.intersection(*({run.seed for run in members} for _, members in variants))
+    values = [_mean([run for run in members if run.seed in seeds], key) if key else np.nan for _, members in variants]
     if not np.isfinite(values).all():
         key = ""
     best = int(np.argmin(values)) if key else -1
@@ -108,7 +115,30 @@ def _in_words(training: Identity, common: set[tuple[str, str]]) -> str:
 
 
 def _mean(runs: Sequence[Run], key: str) -> float:
-    """Over cases, then seeds; runs that did not converge count only if all did not."""
-    done = [run for run in runs if not run.missed_classes()] or runs
-    means = [float(np.nanmean(run.values[key])) for run in done if np.isfinite(run.values[key]).any()]
+    """Over cases, then seeds."""
+    means = [float(np.nanmean(run.values[key])) for run in runs if np.isfinite(run.values[key]).any()]
     return float(np.mean(means)) if means else float("nan")
+
+
+def read_choices(results: Path) -> list[Choice]:
+    """The choices that ``benchmark`` made, from its results.json; the runs of the others are not in its report.
+
+    Raises: :class:`~.case_tables.RunError` for another file.
+    """
+    try:
+        content = json.loads(Path(results).read_text(encoding="utf-8"))
+        if content["format"] != RESULTS:
+            raise ValueError(f"expected format {RESULTS!r}, got {content['format']!r}")
+        return [
+            Choice(
+                f"{choice['family']} ({choice['group']})",
+                f"{choice['by']} on validation, seeds {', '.join(str(seed) for seed in choice['seeds'])}",
+                tuple(
+                    Variant(setting, number(value), len(choice["seeds"]), setting == choice["chosen"])
+                    for setting, value in choice["values"].items()
+                ),
+            )
+            for choice in content["choices"]
+        ]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(f"{results} is not a benchmark's results.json: {error}. Run the benchmark again.") from error

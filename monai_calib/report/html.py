@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from .choice import Choice, choose_on_validation
+from .choice import Choice, choose_on_validation, read_choices
 from .comparison import Method, compare
 from .findings import pair_cells, tests_csv
 from .page import render_page, require_extra, write_page
@@ -22,13 +22,16 @@ __all__ = ["write_report"]
 MOST_UNFOLDED = 8
 
 
-def write_report(runs: Sequence[Path], output: Path, published: Path | None = None) -> Path:
+def write_report(
+    runs: Sequence[Path], output: Path, published: Path | None = None, benchmark: Path | None = None
+) -> Path:
     """Writes one HTML page that compares evaluated runs, and ``<name>_tables/`` with CSV and LaTeX beside it.
 
     Args:
         runs: run folders, or folders of runs; see :func:`~.runs.find_evaluations`.
         output: the page; a name without ``.html`` is a folder that gets ``report.html``.
         published: figures of other works to show apart; see :func:`~.published.read_published`.
+        benchmark: results.json of the benchmark that made the runs, whose choices on validation are told.
 
     Returns: the path of the page.
     Raises:
@@ -37,6 +40,7 @@ def write_report(runs: Sequence[Path], output: Path, published: Path | None = No
     """
     require_extra()
     compared, choices = choose_on_validation(read_runs(runs))
+    choices += [] if benchmark is None else read_choices(benchmark)
     others = () if published is None else read_published(published)
     parts = [part_of(comparison) for comparison in compare(compared)]
     path = Path(output)

@@ -59,7 +59,7 @@ class Run:
     @property
     def train_seconds(self) -> float:
         """Seconds of training, NaN if the run does not know them."""
-        return number(self.settings.get("train_seconds", self.settings.get("training_seconds")))
+        return number(self.settings.get("train_seconds"))
 
     @property
     def histograms(self) -> dict[str, list[Mapping[str, Any]]]:
@@ -187,11 +187,22 @@ def _parse(evaluation: Path, content: dict[str, Any]) -> Run:
     )
 
 
-def _settings(evaluation: Path, settings: Mapping[str, Any]) -> dict[str, Any]:
-    """What the run says of itself; the folder of a post-hoc variant names its method if the file does not."""
+def _settings(evaluation: Path, said: Mapping[str, Any]) -> dict[str, Any]:
+    """What the evaluation says of its run, what its training says, and what its folder says: the post-hoc method.
+
+    ``models/training.json`` lies in the run's folder, which holds those of other splits and of post-hoc variants.
+    """
     run = evaluation.parent
-    method = settings.get("posthoc") or (run.name if run.parent.name == "posthoc" else None)
-    return {key: value for key, value in settings.items() if key != "posthoc"} | ({"posthoc": method} if method else {})
+    records = [folder / "models" / "training.json" for folder in (run, *run.parents[:2])]
+    record = next((path for path in records if path.is_file()), None)
+    try:
+        trained: Mapping[str, Any] = {} if record is None else json.loads(record.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise RunError(f"{record} cannot be read as JSON: {error}. Train the run again or delete the file.") from error
+    posthoc = said.get("posthoc") or (run.name if run.parent.name == "posthoc" else None)
+    seconds = said.get("train_seconds", trained.get("seconds"))
+    settings = {**trained.get("settings", {}), **said, "posthoc": posthoc, "train_seconds": seconds}
+    return {key: value for key, value in settings.items() if value is not None}
 
 
 def _histograms(cases: list[dict[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
