@@ -6,6 +6,7 @@ from monai_calib.posthoc.calibrate import Calibrated, calibrate
 from monai_calib.posthoc.conformal import ConformalThreshold, FalseNegativeControl, conformal_threshold
 from monai_calib.posthoc.evaluation import Comparison, compare
 from monai_calib.posthoc.export import CalibratedNetwork, export_onnx, export_torchscript
+from monai_calib.posthoc.files import calibrated_model, posthoc_settings
 from monai_calib.posthoc.folding import FoldingError, find_last_convolution, fold
 from monai_calib.posthoc.isotonic import HistogramBinning, IsotonicRegression
 from monai_calib.posthoc.linear import LinearHead
@@ -40,6 +41,7 @@ __all__ = [
     "VectorScaling",
     "build_calibrator",
     "calibrate",
+    "calibrated_model",
     "compare",
     "conformal_threshold",
     "export_onnx",
@@ -47,4 +49,5 @@ __all__ = [
     "find_last_convolution",
     "fit",
     "fold",
+    "posthoc_settings",
 ]

@@ -17,6 +17,7 @@ from monai_calib.metrics.protocols import Protocol, resolve_protocols
 from monai_calib.posthoc.base import Calibrator, fit
 from monai_calib.posthoc.evaluation import Comparison, compare
 from monai_calib.posthoc.export import CalibratedNetwork, export_torchscript
+from monai_calib.posthoc.files import FOLDED, PARAMETERS, WITH_HEAD
 from monai_calib.posthoc.folding import fold
 from monai_calib.posthoc.methods import build_calibrator
 from monai_calib.posthoc.stream import LogitStream
@@ -104,7 +105,7 @@ def calibrate(
     chosen = methods[method]
     model_path = _write_model(network, chosen, example.image, Path(models_dir))
     about = {"run": dict(run or {}), "method": method, "model": model_path.name}
-    _write_text(Path(models_dir) / "calibration_parameters.json", json.dumps({**about, **chosen.to_json()}, indent=1))
+    _write_text(Path(models_dir) / PARAMETERS, json.dumps({**about, **chosen.to_json()}, indent=1))
     content = {
         "format": "monai_calib/before_after/1",
         **about,
@@ -141,11 +142,11 @@ class _FirstWindow:
 def _write_model(network: nn.Module, calibrator: Calibrator, image: Tensor, folder: Path) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     # A model of an earlier method must not lie beside the new one.
-    for name in ("model_calibrated.pt", "model_calibrated.ts"):
+    for name in (FOLDED, WITH_HEAD):
         (folder / name).unlink(missing_ok=True)
     if not calibrator.foldable:
-        return export_torchscript(CalibratedNetwork(network, calibrator), image, folder / "model_calibrated.ts")
-    path = folder / "model_calibrated.pt"
+        return export_torchscript(CalibratedNetwork(network, calibrator), image, folder / WITH_HEAD)
+    path = folder / FOLDED
     state = fold(network, calibrator, image).state_dict()
     with tempfile.NamedTemporaryFile("wb", dir=folder, suffix=".tmp", delete=False) as file:
         torch.save({name: value.cpu() for name, value in state.items()}, file)

@@ -7,9 +7,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from monai_calib.metrics.histogram import CalibrationHistogram
 from monai_calib.metrics.protocols import Protocol, resolve_protocols
+from monai_calib.metrics.serial import array_to_json
 from monai_calib.posthoc.base import Calibrator
 from monai_calib.posthoc.stream import LogitCase
 
@@ -24,7 +26,8 @@ class Comparison(NamedTuple):
     ``summary[method][name]`` holds reported figures, as ``ece_union_15bins_macro``; ``cases[case][method][name]``
     those of one case, as ``ece_union_15bins``; ``change[method][name]`` the mean over cases of after minus before with
     its 95 % bootstrap interval; ``labels_changed[method]`` counts voxels whose label is another than before.
-    NaN where a region is empty.
+    ``bins[method][region]``, ``(cases, 3, num_bins)``, has voxels, hits and summed confidence of the top label in each
+    bin of the reliability diagram. NaN where a region is empty.
     """
 
     summary: dict[str, dict[str, float]]
@@ -32,6 +35,7 @@ class Comparison(NamedTuple):
     change: dict[str, dict[str, tuple[float, float, float]]]
     labels_changed: dict[str, int]
     voxels: int
+    bins: dict[str, dict[str, Tensor]]
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, null for NaN."""
@@ -41,6 +45,10 @@ class Comparison(NamedTuple):
             "labels_changed": self.labels_changed,
             "voxels": self.voxels,
             "cases": _plain(self.cases),
+            "bins": {
+                method: {region: array_to_json(table.numpy()) for region, table in tables.items()}
+                for method, tables in self.bins.items()
+            },
         }
 
     def table(self) -> str:
@@ -85,6 +93,9 @@ def compare(
     names = [BEFORE, *calibrators]
     pooled: dict[str, dict[str, CalibrationHistogram]] = {method: {} for method in names}
     by_case: dict[str, dict[str, dict[str, float]]] = {}
+    # Where protocols bin a region differently, the last one has its diagram.
+    num_bins = {figure.region.name: figure.num_bins for figure in figures}
+    bins: dict[str, dict[str, list[Tensor]]] = {method: {name: [] for name in regions} for method in names}
     labels_changed, voxels = dict.fromkeys(calibrators, 0), 0
     for case in cases:
         image = None if case.image is None else case.image[None]
@@ -101,6 +112,8 @@ def compare(
                 # The same voxels before and after: regions are drawn from the labels before.
                 histogram.update(logits, case.label[None], mask=case.mask(region)[None])
                 pooled[method].setdefault(name, histogram.empty_like()).merge(histogram)
+                row = histogram.bins(num_bins[name])
+                bins[method][name].append(torch.stack([row.count.double(), row.hits.double(), row.confidence]))
             rows[method] = {figure.name: _mean(figure.values(histograms[figure.region.name])) for figure in figures}
     if not by_case:
         raise ValueError("no case to compare on: the loader is empty")
@@ -110,7 +123,8 @@ def compare(
         for figure in figures:
             differences = [row[method][figure.name] - row[BEFORE][figure.name] for row in by_case.values()]
             changes[figure.name] = _change(differences)
-    return Comparison(summary, by_case, change, labels_changed, voxels)
+    stacked = {method: {name: torch.stack(rows) for name, rows in tables.items()} for method, tables in bins.items()}
+    return Comparison(summary, by_case, change, labels_changed, voxels, stacked)
 
 
 def _summary(

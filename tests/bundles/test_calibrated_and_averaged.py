@@ -1,0 +1,159 @@
+"""One word for the calibrated model; ensembles, mirror images and dropout by one more configuration file."""
+
+from __future__ import annotations
+
+import csv
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import monai.bundle
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+from bundle_runs import BUNDLES_FOLDER, run_bundle
+
+from monai_calib.inferers import FlipInferer
+
+BUNDLES = [BUNDLES_FOLDER / f"msd_hippocampus_segmentation_{dims}d" for dims in (2, 3)]
+SMALL = {"networks#unet#features": [4, 4, 4, 4, 4, 4], "seed": 3}
+
+
+@pytest.fixture(scope="module", params=BUNDLES, ids=lambda path: path.name)
+def bundle(request: pytest.FixtureRequest) -> Path:
+    return request.param
+
+
+@pytest.fixture(scope="module")
+def run(bundle: Path, phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small network with dropout, trained for one epoch and evaluated."""
+    run = tmp_path_factory.mktemp("run")
+    settings = {**SMALL, "dataset_dir": str(phantom), "run_dir": str(run)}
+    run_bundle(bundle, "train", **settings, epochs=1, loss_name="ce", dropout=0.2)
+    run_bundle(bundle, "evaluate", **settings)
+    return run
+
+
+def evaluate(bundle: Path, *files: str, **settings: Any) -> None:
+    """The evaluation with further files laid over it."""
+    monai.bundle.run(
+        config_file=[str(bundle / "configs" / f"{name}.json") for name in ("train", "evaluate", *files)],
+        bundle_root=str(bundle),
+        logging_file=False,
+        **SMALL,
+        **{name: str(value) if isinstance(value, Path) else value for name, value in settings.items()},
+    )
+
+
+def calibration(folder: Path) -> dict[str, Any]:
+    return json.loads((folder / "eval" / "calibration.json").read_text())
+
+
+def dice(folder: Path) -> float:
+    with (folder / "eval" / "metrics.csv").open() as file:
+        return next(float(row[1]) for row in csv.reader(file) if row[0] == "mean_dice")
+
+
+@pytest.mark.parametrize("method", ["temperature", "boundary_temperature", "local_temperature"])
+def test_one_word_evaluates_and_infers_with_the_calibrated_model(
+    method: str, bundle: Path, run: Path, phantom: Path, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(run, tmp_path / "run")
+    data = {**SMALL, "dataset_dir": str(phantom), "run_dir": str(copy)}
+    fit = {"method_args": {"epochs": 1}} if method == "local_temperature" else {}
+    run_bundle(bundle, "calibrate", **data, method=method, **fit)
+    run_bundle(bundle, "evaluate", **data, calibrated=True)
+    before, after = calibration(copy), calibration(copy / "calibrated")
+    fitted = json.loads((copy / "models" / "calibration_parameters.json").read_text())["fit"]
+    assert before["run"] == {key: value for key, value in after["run"].items() if not key.startswith("posthoc")}
+    assert (after["run"]["posthoc"], after["run"]["posthoc_region"]) == (method, fitted["region"])
+    assert before["summary"]["nll_all_micro"] != after["summary"]["nll_all_micro"]
+    assert dice(copy) == pytest.approx(dice(copy / "calibrated"), abs=0.01)  # windows may change a label, no more
+
+    data["dataset_dir"] = str(phantom / "imagesTr")
+    run_bundle(bundle, "inference", **data)
+    run_bundle(bundle, "inference", **data, calibrated=True, output_dir=str(copy / "calibrated" / "predictions"))
+    for path in (copy / "predictions").glob("*_confidence.nii.gz"):
+        plain, calibrated = (
+            np.asarray(nib.load(folder / "predictions" / path.name).dataobj) for folder in (copy, copy / "calibrated")
+        )
+        assert (plain != calibrated).any()
+
+
+@pytest.mark.slow
+def test_the_words_of_the_command_line(phantom: Path, run: Path, bundle: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(run, tmp_path / "run")
+
+    def command(*files: str, **settings: object) -> None:
+        names = str([f"configs/{name}.json" for name in files])
+        pairs = {**SMALL, "run_dir": copy, "dataset_dir": phantom, **settings}.items()
+        words = [word for name, value in pairs for word in (f"--{name}", str(value))]
+        python = [sys.executable, "-m", "monai.bundle", "run", "--config_file", names, *words]
+        result = subprocess.run(python, cwd=bundle, capture_output=True, text=True)
+        assert result.returncode == 0, result.stdout + result.stderr
+
+    command("train", "calibrate", method="boundary_temperature")
+    command("train", "evaluate", calibrated=True, output_dir=tmp_path / "after" / "eval")
+    command("inference", calibrated=True, dataset_dir=phantom / "imagesTr")
+    assert calibration(tmp_path / "after")["run"]["posthoc"] == "boundary_temperature"
+    assert len(list((copy / "predictions").glob("*_seg.nii.gz"))) == 6
+
+
+@pytest.mark.parametrize(("workflow", "images"), [("evaluate", ""), ("inference", "imagesTr")])
+def test_a_run_that_was_not_calibrated_says_so(
+    workflow: str, images: str, bundle: Path, run: Path, phantom: Path, tmp_path: Path
+) -> None:
+    settings = {"dataset_dir": str(phantom / images), "run_dir": str(run), "output_dir": str(tmp_path)}
+    with pytest.raises((RuntimeError, FileNotFoundError)) as caught:
+        run_bundle(bundle, workflow, **SMALL, **settings, calibrated=True)
+    error: BaseException | None = caught.value
+    story = ""
+    while error is not None:
+        story, error = f"{story} {error}", error.__cause__ or error.__context__
+    assert "model_calibrated.pt" in story
+
+
+def test_flips_are_averaged_in_the_evaluation(bundle: Path, run: Path, phantom: Path, tmp_path: Path) -> None:
+    copy = shutil.copytree(run, tmp_path / "run")
+    evaluate(bundle, "flips", dataset_dir=phantom, run_dir=copy)
+    plain, flipped = calibration(copy), calibration(copy / "flips")
+    assert flipped["run"] == {**plain["run"], "inference": "flips along 0"}
+    assert flipped["summary"]["nll_all_micro"] != plain["summary"]["nll_all_micro"]
+
+
+def test_dropout_is_averaged_at_the_rate_of_the_training(
+    bundle: Path, run: Path, phantom: Path, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(run, tmp_path / "run")
+    assert json.loads((copy / "models" / "training.json").read_text())["settings"]["dropout"] == 0.2
+    evaluate(bundle, "mc_dropout", dataset_dir=phantom, run_dir=copy, samples=2)
+    plain, dropped = calibration(copy), calibration(copy / "mc_dropout")
+    assert dropped["run"] == {**plain["run"], "inference": "dropout, mean of 2"}
+    assert dropped["summary"]["nll_all_micro"] != plain["summary"]["nll_all_micro"]
+
+
+def test_an_ensemble_of_equal_members_is_the_member_and_of_others_is_not(
+    bundle: Path, run: Path, phantom: Path, tmp_path: Path
+) -> None:
+    for seed in range(2):
+        shutil.copytree(run, tmp_path / "same" / f"seed_{seed}")
+        shutil.copytree(run, tmp_path / "others" / f"seed_{seed}")
+    weights = tmp_path / "others" / "seed_1" / "models" / "model.pt"
+    state = torch.load(weights, weights_only=True)
+    torch.save({name: value + 0.02 * torch.randn_like(value.float()) for name, value in state.items()}, weights)
+    for name in ("same", "others"):
+        evaluate(bundle, "ensemble", dataset_dir=phantom, run_dir=tmp_path / name)
+    plain, same, others = (calibration(folder) for folder in (run, tmp_path / "same", tmp_path / "others"))
+    assert same["run"] == {**plain["run"], "inference": "ensemble of 2", "seed": "3+3"}
+    assert same["summary"]["nll_all_micro"] == pytest.approx(plain["summary"]["nll_all_micro"], rel=1e-4)
+    assert others["summary"]["nll_all_micro"] != pytest.approx(plain["summary"]["nll_all_micro"], rel=1e-4)
+
+
+def test_axes_of_every_bundle_are_ones_the_inferer_takes_or_none() -> None:
+    for path in BUNDLES_FOLDER.glob("*_segmentation_*/configs/flips.json"):
+        axes = json.loads(path.read_text())["flip_axes"]
+        assert axes == [] or FlipInferer(axes).axes == tuple(axes)
