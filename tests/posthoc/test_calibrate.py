@@ -13,6 +13,7 @@ import torch
 from monai.inferers import SlidingWindowInferer
 from monai.networks.nets import UNet
 
+from monai_calib.metrics.serial import array_from_json
 from monai_calib.posthoc import (
     METHODS,
     CalibratedNetwork,
@@ -84,6 +85,11 @@ def test_files_say_what_was_done(tmp_path: Path) -> None:
         assert content["summary"]["temperature"][name] < content["summary"]["before"][name]
     mean, low, high = content["change"]["temperature"]["nll_all"]
     assert low <= mean <= high < 0
+    for method, tables in content["bins"].items():
+        count, hits, confidence = array_from_json(tables["all"]).sum(axis=0)
+        assert count.sum() == content["voxels"], "the whole volume"
+        gap = abs(hits - confidence).sum() / count.sum()
+        assert gap == pytest.approx(content["summary"][method]["ece_all_15bins_micro"], rel=1e-6)
     page = (tmp_path / "eval" / "before_after.md").read_text()
     assert "| figure | before | temperature | vector |" in page
     assert "fitted on" in page
