@@ -33,26 +33,31 @@ def write_contact_sheet(folder: Path, datalist: Mapping[str, Any], path: Path) -
     if importlib.util.find_spec("matplotlib") is None:
         print('No contact sheet: matplotlib is not installed (pip install "monai_calib[report]").')
         return False
+    from matplotlib import colormaps
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from matplotlib.lines import Line2D
 
     entries = sorted((e for split in SPLITS for e in datalist[split]), key=lambda entry: entry["case"])
     count = min(len(entries), _COLUMNS * _ROWS)
     chosen = [entries[i * len(entries) // count] for i in range(count)]
     rows = -(-count // _COLUMNS)
-    figure = Figure(figsize=(2.2 * _COLUMNS, 2.4 * rows + 0.4), layout="constrained")
+    figure = Figure(figsize=(2.2 * _COLUMNS, 2.4 * rows + 0.8), layout="constrained")
     FigureCanvasAgg(figure)
     figure.suptitle(f"{datalist['name']}: {count} of {len(entries)} cases, the slice with most of the label")
     for axes in (grid := figure.subplots(rows, _COLUMNS, squeeze=False)).flat:
         axes.axis("off")
-    classes = len(datalist["labels"])
+    colour = colormaps["tab10" if len(datalist["labels"]) <= 11 else "tab20"]
+    names = dict(enumerate(list(datalist["labels"].values())[1:], start=1))
+    shown = [Line2D([], [], color=colour(value - 1), label=name) for value, name in names.items()]
+    figure.legend(handles=shown, loc="outside lower center", ncols=min(len(shown), 8), fontsize=7, frameon=False)
     for entry, axes in zip(chosen, grid.flat, strict=False):
         picture, values, aspect = _slice(folder, entry)
         low, high = np.percentile(picture, [1, 99])
         axes.imshow(picture, cmap="gray", vmin=low, vmax=max(high, low + 1e-6), origin="lower", aspect=aspect)
-        for value in range(1, classes):
+        for value in names:
             if (values == value).any():
-                axes.contour(values == value, levels=[0.5], colors=[f"C{(value - 1) % 10}"], linewidths=0.8)
+                axes.contour(values == value, levels=[0.5], colors=[colour(value - 1)], linewidths=0.8)
         axes.set_title(entry["case"], fontsize=7)
     partial = path.with_name(f".{path.name}")
     figure.savefig(partial, format="png", dpi=100)

@@ -40,7 +40,8 @@ def script(key: str) -> Dataset:
 def volume(seed: int, shape: tuple[int, ...], values: list[int]) -> tuple[np.ndarray, np.ndarray]:
     """A noisy image whose brightness follows a label that holds each of the values."""
     rng = np.random.default_rng(seed)
-    label = np.asarray(values, np.uint8)[(np.indices(shape[:3]).sum(0) // 3) % len(values)]
+    along = np.indices(shape[:3]).sum(0)
+    label = np.asarray(values, np.uint8)[along * len(values) // (along.max() + 1)]
     step = label.astype(np.float64) * 40
     image = (step if len(shape) == 3 else step[..., None]) + 100 + rng.integers(0, 30, size=shape)
     return image.astype(np.int16), label
