@@ -98,11 +98,11 @@ def fold(network: nn.Module, calibrator: Calibrator | LinearHead, image: Tensor)
     last = find_last_convolution(network, image)
     layers = [last, *_deep_supervision_heads(network, last)]
     saved = {name: value.clone() for name, value in network.state_dict().items()}
-    expected = head.to(parameter.device, parameter.dtype)(network(image))
+    expected = head.to(parameter.device, parameter.dtype)(_logits(network, image))
     try:
         for layer in layers:
             _fold_into(layer, head.weight, head.bias)
-        found = network(image)
+        found = _logits(network, image)
         scale = max(1.0, float(expected.abs().max()))
         if float((found - expected).abs().max()) > 1e-4 * scale:
             raise FoldingError(
@@ -129,15 +129,23 @@ def _run(network: nn.Module, image: Tensor) -> tuple[Tensor, list[tuple[str, nn.
 
             hooks.append(module.register_forward_hook(note))
     try:
-        output = network.eval()(image)
+        output = _logits(network.eval(), image)
     finally:
         for hook in hooks:
             hook.remove()
+    return output, calls
+
+
+def _logits(network: nn.Module, image: Tensor) -> Tensor:
+    """The network's output, which MONAI's UNet++ wraps in a list."""
+    output = network(image)
+    if isinstance(output, (list, tuple)) and len(output) == 1:
+        output = output[0]
     if not isinstance(output, Tensor):
         raise FoldingError(
             f"{type(network).__name__} returns {type(output).__name__} in evaluation mode; expected one tensor"
         )
-    return output, calls
+    return output
 
 
 def _deep_supervision_heads(network: nn.Module, last: LastConvolution) -> list[LastConvolution]:

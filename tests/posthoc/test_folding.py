@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from monai.networks.nets import AttentionUnet, BasicUNet, DynUNet, SegResNet, SegResNetDS, UNet
+from monai.networks.nets import AttentionUnet, BasicUNet, BasicUNetPlusPlus, DynUNet, SegResNet, SegResNetDS, UNet
 from torch import nn
 
 from monai_calib.posthoc import (
@@ -57,6 +57,16 @@ def test_folded_output_is_the_scaled_output_and_loads_into_the_plain_network(nam
     expected = torch.einsum("kj,bj...->bk...", WEIGHT, before) + BIAS.view(1, 3, *[1] * dims)
     with torch.no_grad():
         torch.testing.assert_close(plain(other), expected, rtol=1e-5, atol=1e-5)
+
+
+def test_a_network_that_wraps_its_output_in_a_list_is_folded() -> None:
+    torch.manual_seed(0)
+    network, image = BasicUNetPlusPlus(2, 1, 3, features=(4, 4, 8, 8, 8, 4)).eval(), torch.randn(1, 1, 32, 32)
+    with torch.no_grad():
+        (before,) = network(image)
+        (after,) = fold(network, LinearHead(WEIGHT, BIAS), image)(image)
+    expected = torch.einsum("kj,bj...->bk...", WEIGHT, before) + BIAS.view(1, 3, 1, 1)
+    torch.testing.assert_close(after, expected, rtol=1e-5, atol=1e-5)
 
 
 def test_heads_of_deep_supervision_are_scaled_as_well() -> None:
