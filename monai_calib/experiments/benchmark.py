@@ -107,7 +107,7 @@ class _Dispatch:
                 _keep_training_time(run, self.manifest)
         elif event.kind == "done":
             self.manifest.update(run, state="done", end=now(), error=[])
-            self.progress.ended(run, f"done, {in_words(entry.seconds)}", success=True)
+            self.progress.ended(run, f"done, {in_words(entry.seconds)}")
         elif event.kind == "lost":
             self.losses[run.key] += 1
             self._again(run, event, self.losses[run.key] <= _MOST_LOSSES)
@@ -119,7 +119,7 @@ class _Dispatch:
         lines = list(event.lines)
         self.manifest.update(run, state="waiting" if repeat else "failed", end=now(), error=lines)
         reason = lines[0] if lines else event.kind
-        self.progress.ended(run, f"{reason}; {'to be repeated' if repeat else 'given up'}", success=False)
+        self.progress.ended(run, f"{reason}; {'to be repeated' if repeat else 'given up'}")
         if repeat:
             self.workers.submit(run, self.manifest[run].trained)
 

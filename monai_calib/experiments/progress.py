@@ -30,18 +30,16 @@ class Progress:
         self.stream = stream or sys.stdout
         self._terminal = self.stream.isatty()
         self._began: dict[str, float] = {}
-        self._took: dict[str, list[float]] = {}
         self._last = time.monotonic()
 
     def started(self, run: Run) -> None:
         self._began[run.key] = time.monotonic()
         self.say(f"{run.key}: started")
 
-    def ended(self, run: Run, message: str, success: bool) -> None:
-        began = self._began.pop(run.key, None)
-        if success and began is not None:
-            self._took.setdefault(run.group, []).append(time.monotonic() - began)
-        self.say(f"{run.key}: {message}")
+    def ended(self, run: Run, message: str) -> None:
+        self._began.pop(run.key, None)
+        left = self.seconds_left()
+        self.say(f"{run.key}: {message}" + (f"; about {in_words(left)} left" if left else ""))
 
     def say(self, text: str) -> None:
         """One line, with how far the comparison is."""
@@ -75,7 +73,7 @@ class Progress:
         return "; ".join([*parts, "time left not known yet" if left is None else f"about {in_words(left)} left"])
 
     def seconds_left(self) -> float | None:
-        """Over all runs that are not done, from how long runs of the same bundle and network took."""
+        """Over all runs that are not over, from how long runs of the same bundle and network took; None at first."""
         left = 0.0
         for run in self.manifest.plan.runs:
             if self.manifest[run].state in ("done", "failed"):
@@ -88,18 +86,13 @@ class Progress:
         return left / max(1, self.places)
 
     def _expected(self, group: str) -> float | None:
-        took = self._took.get(group) or [
-            self.manifest[run].seconds
-            for run in self.manifest.plan.runs
-            if run.group == group and self.manifest[run].state == "done" and self.manifest[run].seconds
-        ]
+        runs = [run for run in self.manifest.plan.runs if run.group == group]
+        entries = [self.manifest[run] for run in runs]
+        took = [entry.seconds for entry in entries if entry.state == "done" and entry.trained]
         if took:
             return sum(took) / len(took)
-        guesses = [
-            (time.monotonic() - self._began[run.key]) * run.epochs / epochs_done(run)
-            for run in self.manifest.plan.runs
-            if run.group == group and run.key in self._began and epochs_done(run)
-        ]
+        epochs = [(run, epochs_done(run)) for run in runs if run.key in self._began]
+        guesses = [(time.monotonic() - self._began[run.key]) * run.epochs / done for run, done in epochs if done]
         return max(guesses, default=None)
 
     def _count(self, state: str) -> int:

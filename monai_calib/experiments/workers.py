@@ -12,7 +12,7 @@ from typing import Protocol
 from .perform import Children, Event, Stopped, perform, run_environment
 from .plan import Run
 
-__all__ = ["LocalWorkers", "Workers", "visible_gpus"]
+__all__ = ["LocalWorkers", "Workers", "available_cores", "place_environments", "visible_gpus"]
 
 
 class Workers(Protocol):
@@ -42,13 +42,9 @@ class LocalWorkers:
     def __init__(self, jobs: int) -> None:
         self.places = jobs
         self._children = Children()
-        self._waiting: queue.SimpleQueue[tuple[Run, bool]] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[tuple[Run, bool] | None] = queue.SimpleQueue()
         self._events: queue.SimpleQueue[tuple[str, Event]] = queue.SimpleQueue()
-        gpus = visible_gpus()
-        for place in range(jobs):
-            environment = run_environment(max(1, available_cores() // jobs))
-            if gpus:
-                environment["CUDA_VISIBLE_DEVICES"] = gpus[place % len(gpus)]
+        for environment in place_environments(jobs):
             threading.Thread(target=self._work, args=(environment,), daemon=True).start()
 
     def submit(self, run: Run, trained: bool) -> None:
@@ -62,10 +58,12 @@ class LocalWorkers:
 
     def stop(self) -> None:
         self._children.stop()
+        for _ in range(self.places):
+            self._waiting.put(None)
 
     def _work(self, environment: dict[str, str]) -> None:
-        while True:
-            run, trained = self._waiting.get()
+        while (submitted := self._waiting.get()) is not None:
+            run, trained = submitted
             try:
                 for event in perform(run, environment, self._children, trained):
                     self._events.put((run.key, event))
@@ -73,6 +71,16 @@ class LocalWorkers:
                 return
             except Exception as error:  # a thread that ends in silence would leave its run running for ever
                 self._events.put((run.key, Event("failed", lines=(f"{type(error).__name__}: {error}",))))
+
+
+def place_environments(jobs: int) -> list[dict[str, str]]:
+    """The environment of the bundle processes of each place: its share of the cores, and a GPU in turn."""
+    gpus = visible_gpus()
+    environments = [run_environment(max(1, available_cores() // jobs)) for _ in range(jobs)]
+    if gpus:
+        for place, environment in enumerate(environments):
+            environment["CUDA_VISIBLE_DEVICES"] = gpus[place % len(gpus)]
+    return environments
 
 
 def available_cores() -> int:
