@@ -2,6 +2,7 @@
 
 from monai_calib.posthoc.base import Calibrator, CalibratorWarning, FitRecord, fit
 from monai_calib.posthoc.boundary import BoundaryTemperature
+from monai_calib.posthoc.boundary_vector import BoundaryVector
 from monai_calib.posthoc.calibrate import Calibrated, calibrate
 from monai_calib.posthoc.conformal import ConformalThreshold, FalseNegativeControl, conformal_threshold
 from monai_calib.posthoc.evaluation import Comparison, compare
@@ -19,6 +20,7 @@ from monai_calib.posthoc.vector import ClasswiseTemperature, DirichletScaling, M
 __all__ = [
     "METHODS",
     "BoundaryTemperature",
+    "BoundaryVector",
     "Calibrated",
     "CalibratedNetwork",
     "Calibrator",

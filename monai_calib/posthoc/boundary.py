@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
@@ -17,9 +17,8 @@ from monai_calib.posthoc.newton import StreamingNewton
 from monai_calib.posthoc.stream import LogitCase
 from monai_calib.posthoc.temperature import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE, TemperatureSearch, note_search
 
-__all__ = ["BoundaryHead", "BoundaryTemperature", "distance_to_boundary"]
+__all__ = ["BoundaryHead", "BoundaryTemperature", "between_knots", "distance_to_boundary", "knot_weights"]
 
-_FAR = 1e6
 _RIDGE = 1e-6
 
 
@@ -41,12 +40,13 @@ def distance_to_boundary(predicted: Tensor, num_classes: int, spacing: list[floa
         >>> distance_to_boundary(torch.tensor([[0, 0, 0, 1, 1]]), 2, [2.0], 5.0).tolist()
         [[-5.0, -4.0, -2.0, 2.0, 4.0]]
     """
-    squared = torch.stack([torch.where(predicted == k, _FAR, 0.0) for k in range(num_classes)], 1)
+    far = 1e6  # mm; TorchScript sees no constants outside
+    squared = torch.stack([torch.where(predicted == k, far, 0.0) for k in range(num_classes)], 1)
     for axis in range(2, squared.dim()):
         step = spacing[axis - 2]
         offsets = int(reach / step + 1e-5)
         padding = [0, 0] * (squared.dim() - 1 - axis) + [offsets, offsets]
-        padded = F.pad(squared, padding, value=_FAR)
+        padded = F.pad(squared, padding, value=far)
         nearest = squared
         for offset in range(-offsets, offsets + 1):
             shifted = padded.narrow(axis, offset + offsets, squared.shape[axis])
@@ -66,7 +66,8 @@ class BoundaryHead(nn.Module):
         spacing: voxel size in mm.
     """
 
-    beta: Tensor
+    if TYPE_CHECKING:  # TorchScript cannot read it
+        beta: Tensor
 
     def __init__(self, num_classes: int, knots: Sequence[float], spacing: Sequence[float]) -> None:
         super().__init__()
@@ -79,18 +80,35 @@ class BoundaryHead(nn.Module):
     def forward(self, logits: Tensor, image: Tensor | None = None) -> Tensor:
         """Calibrated logits ``(B, K, *spatial)``; the image is not read."""
         distance = distance_to_boundary(logits.argmax(1), self.num_classes, self.spacing, self.reach)
-        beta = self.beta[0] + torch.zeros_like(distance)
-        for i in range(len(self.knots) - 1):
-            share = ((distance - self.knots[i]) / (self.knots[i + 1] - self.knots[i])).clamp(0.0, 1.0)
-            beta = beta + (self.beta[i + 1] - self.beta[i]) * share
-        return logits * beta.unsqueeze(1).to(logits.dtype)
+        beta = between_knots(self.beta[None], distance, self.knots)
+        return logits * beta.to(logits.dtype)
 
-    def features(self, logits: Tensor) -> Tensor:
-        """How much each knot weighs in each voxel: ``(K, *spatial)`` to ``(M, *spatial)``, summing to 1 over M."""
-        distance = distance_to_boundary(logits.argmax(0)[None], self.num_classes, self.spacing, self.reach)[0]
-        shares = [((distance - a) / (b - a)).clamp(0.0, 1.0) for a, b in pairwise(self.knots)]
-        edges = [torch.ones_like(distance), *shares, torch.zeros_like(distance)]
-        return torch.stack([here - there for here, there in pairwise(edges)])
+
+def between_knots(values: Tensor, distance: Tensor, knots: list[float]) -> Tensor:
+    """Values ``(C, M)`` at the knots, drawn as lines between them and constant beyond: ``(B, C, *spatial)``.
+
+    Example:
+        >>> between_knots(torch.tensor([[0.0, 2.0]]), torch.tensor([[-5.0, 0.0, 1.0]]), [-2.0, 2.0]).tolist()
+        [[[0.0, 1.0, 1.5]]]
+    """
+    shape = [1, values.shape[0]] + [1] * (distance.dim() - 1)
+    drawn = values[:, 0].view(shape) + torch.zeros_like(distance).unsqueeze(1)
+    for i in range(len(knots) - 1):
+        share = ((distance - knots[i]) / (knots[i + 1] - knots[i])).clamp(0.0, 1.0)
+        drawn = drawn + (values[:, i + 1] - values[:, i]).view(shape) * share.unsqueeze(1)
+    return drawn
+
+
+def knot_weights(distance: Tensor, knots: Sequence[float]) -> Tensor:
+    """How much each knot weighs in each voxel: ``(*spatial)`` to ``(M, *spatial)``, summing to 1 over M.
+
+    Example:
+        >>> knot_weights(torch.tensor([-5.0, 1.0]), [-2.0, 2.0]).tolist()
+        [[1.0, 0.25], [0.0, 0.75]]
+    """
+    shares = [((distance - a) / (b - a)).clamp(0.0, 1.0) for a, b in pairwise(knots)]
+    edges = [torch.ones_like(distance), *shares, torch.zeros_like(distance)]
+    return torch.stack([here - there for here, there in pairwise(edges)])
 
 
 class BoundaryTemperature(Calibrator):
@@ -108,7 +126,8 @@ class BoundaryTemperature(Calibrator):
         num_classes, region: see :class:`~monai_calib.posthoc.base.Calibrator`; the whole volume by default, since every
             distance has its own temperature.
         knots: increasing distances in mm.
-        spacing: voxel size in mm; that of the first case if not given.
+        spacing: voxel size in mm. If it is not given, cases must agree on theirs; if it is, every case counts as of
+            that size, which turns knots into numbers of voxels for data that keep their own grids.
 
     Raises: ``ValueError`` for knots that do not increase, or cases of differing or unknown voxel size.
 
@@ -119,6 +138,7 @@ class BoundaryTemperature(Calibrator):
 
     method = "boundary_temperature"
     keeps_argmax = True
+    looks_around = True
     default_region = "all"
 
     def __init__(
@@ -132,6 +152,7 @@ class BoundaryTemperature(Calibrator):
             raise ValueError(f"knots: expected at least two increasing distances in mm, got {tuple(knots)}")
         self.knots = tuple(float(knot) for knot in knots)
         self.spacing = None if spacing is None else tuple(float(step) for step in spacing)
+        self._keeps_spacing = spacing is not None
         self._search = TemperatureSearch()
         self._newton: StreamingNewton | None = None
         super().__init__(num_classes, region)
@@ -153,43 +174,55 @@ class BoundaryTemperature(Calibrator):
             for logits, label in case.slabs(self.region):
                 self._search.add(logits, label)
             return
-        assert isinstance(self.head, BoundaryHead)
-        for logits, label, weight in case.slabs(self.region, self.head.features(case.logits)):
-            at_label = logits.gather(0, label[None])[0]
-            values = []
-            for theta in self._newton.trials:
-                beta = theta.to(logits) @ weight
-                values.append(((beta * logits).logsumexp(0) - beta * at_label).sum())
-            p = (self._newton.trials[0].to(logits) @ weight * logits).softmax(0)
-            mean = (p * logits).sum(0)
-            variance = (p * (logits - mean).square()).sum(0)
-            self._newton.add(values, weight @ (mean - at_label), (weight * variance) @ weight.T, len(label))
+        assert self.spacing is not None
+        reach = max(abs(self.knots[0]), abs(self.knots[-1]))
+        predicted = case.logits.argmax(0)[None]
+        distance = distance_to_boundary(predicted, self.num_classes, list(self.spacing), reach)[0]
+        for logits, label, weight in case.slabs(self.region, knot_weights(distance, self.knots)):
+            self._add_to_newton(self._newton, logits, label, weight)
 
     def end_pass(self) -> bool:
         if self._newton is None:
             if not self._search.end_pass():
                 return False
             note_search(self, self._search)
-            start = torch.full((len(self.knots),), 1 / self._search.temperature, dtype=torch.float64)
-            self._set(start)
+            newton = self._newton_from(self._search.temperature)
+            self._set(newton.start)
             if self.record.status != "converged":
                 return True
-            low, high = (torch.full_like(start, 1 / t) for t in (HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE))
-            self._newton = StreamingNewton(start, low, high, torch.full_like(start, _RIDGE))
+            self._newton = newton
             return False
         done = self._newton.end_pass()
         self._set(self._newton.theta)
         if done and self._newton.status == "at bound":
-            reached = {d: round(t, 3) for d, t in self.temperatures().items() if not 0.051 < t < 19.9}
-            self.warn(
-                "at bound",
-                f"temperatures {reached} (mm: T) ended at the end of the range {LOWEST_TEMPERATURE:g} ... "
-                f"{HIGHEST_TEMPERATURE:g}: nearly all voxels at that distance are right, or none is told apart",
-            )
+            self.warn("at bound", self._what_is_at_bound())
         return done
 
-    def _set(self, beta: Tensor) -> None:
-        self.head.load_state_dict({"beta": beta.float()})
+    def _newton_from(self, temperature: float) -> StreamingNewton:
+        start = torch.full((len(self.knots),), 1 / temperature, dtype=torch.float64)
+        low, high = (torch.full_like(start, 1 / t) for t in (HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE))
+        return StreamingNewton(start, low, high, torch.full_like(start, _RIDGE))
+
+    def _add_to_newton(self, newton: StreamingNewton, logits: Tensor, label: Tensor, weight: Tensor) -> None:
+        at_label = logits.gather(0, label[None])[0]
+        values = []
+        for theta in newton.trials:
+            beta = theta.to(logits) @ weight
+            values.append(((beta * logits).logsumexp(0) - beta * at_label).sum())
+        p = (newton.trials[0].to(logits) @ weight * logits).softmax(0)
+        mean = (p * logits).sum(0)
+        variance = (p * (logits - mean).square()).sum(0)
+        newton.add(values, weight @ (mean - at_label), (weight * variance) @ weight.T, len(label))
+
+    def _what_is_at_bound(self) -> str:
+        reached = {d: round(t, 3) for d, t in self.temperatures().items() if not 0.051 < t < 19.9}
+        return (
+            f"temperatures {reached} (mm: T) ended at the end of the range {LOWEST_TEMPERATURE:g} ... "
+            f"{HIGHEST_TEMPERATURE:g}: nearly all voxels at that distance are right, or none is told apart"
+        )
+
+    def _set(self, parameters: Tensor) -> None:
+        self.head.load_state_dict({"beta": parameters.float()})
 
     def _check_spacing(self, case: LogitCase) -> None:
         if case.spacing is None and self.spacing is None:
@@ -200,11 +233,15 @@ class BoundaryTemperature(Calibrator):
             assert case.spacing is not None
             self.spacing = tuple(float(step) for step in case.spacing)
             self.head = self.make_head()
-        given = case.spacing or self.spacing
-        if len(given) != len(self.spacing) or any(
-            not math.isclose(a, b, rel_tol=0.01) for a, b in zip(given, self.spacing, strict=True)
-        ):
+        given = self.spacing if self._keeps_spacing else case.spacing or self.spacing
+        if len(self.spacing) != case.label.ndim:
+            raise ValueError(
+                f"case {case.name}: {case.label.ndim} spatial axes, but a spacing of {self.spacing} mm; "
+                "pass spacing= with one number an axis"
+            )
+        if any(not math.isclose(a, b, rel_tol=0.01) for a, b in zip(given, self.spacing, strict=True)):
             raise ValueError(
                 f"case {case.name}: voxels of {tuple(given)} mm, but the others have {self.spacing}: bring the cases "
-                "to one spacing (Spacingd) for a temperature by distance"
+                "to one spacing (Spacingd) for a temperature by distance, or pass spacing= to count all voxels as of "
+                "that size"
             )

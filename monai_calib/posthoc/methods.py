@@ -7,6 +7,7 @@ from typing import Any
 
 from monai_calib.posthoc.base import Calibrator
 from monai_calib.posthoc.boundary import BoundaryTemperature
+from monai_calib.posthoc.boundary_vector import BoundaryVector
 from monai_calib.posthoc.isotonic import HistogramBinning, IsotonicRegression
 from monai_calib.posthoc.local import LocalTemperature
 from monai_calib.posthoc.temperature import TemperatureScaling
@@ -23,6 +24,7 @@ METHODS: dict[str, type[Calibrator]] = {
         MatrixScaling,
         DirichletScaling,
         BoundaryTemperature,
+        BoundaryVector,
         LocalTemperature,
         HistogramBinning,
         IsotonicRegression,

@@ -24,7 +24,7 @@ from monai_calib.posthoc import (
     TemperatureScaling,
     fit,
 )
-from monai_calib.posthoc.boundary import distance_to_boundary
+from monai_calib.posthoc.boundary import distance_to_boundary, knot_weights
 from monai_calib.posthoc.isotonic import pool_adjacent_violators
 
 
@@ -54,6 +54,12 @@ def ball_cases(count: int = 2, size: int = 24) -> list[LogitCase]:
     return cases
 
 
+def weights_of(case: LogitCase, knots: tuple[float, ...]) -> torch.Tensor:
+    reach = max(abs(knots[0]), abs(knots[-1]))
+    predicted = case.logits.argmax(0)[None]
+    return knot_weights(distance_to_boundary(predicted, len(case.logits), list(case.spacing), reach)[0], knots)
+
+
 def mean_nll(calibrator: Calibrator, cases: list[LogitCase]) -> float:
     total = count = 0.0
     for case in cases:
@@ -70,7 +76,7 @@ def test_temperature_by_distance_is_the_optimum_of_its_likelihood() -> None:
     fit([by_distance, one], cases)
     assert by_distance.record.status == "converged"
     assert mean_nll(by_distance, cases) < mean_nll(one, cases) - 1e-3
-    weights = torch.cat([by_distance.head.features(case.logits).flatten(1) for case in cases], 1).double()
+    weights = torch.cat([weights_of(case, by_distance.knots).flatten(1) for case in cases], 1).double()
     torch.testing.assert_close(weights.sum(0), torch.ones(weights.shape[1]).double())
     logits, label = all_voxels(cases)
 

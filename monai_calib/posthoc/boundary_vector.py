@@ -1,0 +1,121 @@
+"""Vector scaling whose weights and biases depend on the distance to the predicted boundary."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor, nn
+
+from monai_calib.posthoc.boundary import BoundaryTemperature, between_knots, distance_to_boundary
+from monai_calib.posthoc.newton import StreamingNewton
+
+__all__ = ["BoundaryVector", "BoundaryVectorHead"]
+
+_LARGEST = 100.0
+_RIDGE = 1e-6
+
+
+class BoundaryVectorHead(nn.Module):
+    """Makes ``w_k(d) l_k + b_k(d)`` of the logits, linear between knots of the signed distance ``d`` to the predicted
+    boundary.
+
+    Args:
+        num_classes: channels of the logits.
+        knots: increasing distances in mm, negative in the predicted background.
+        spacing: voxel size in mm.
+    """
+
+    if TYPE_CHECKING:  # TorchScript cannot read these
+        weight: Tensor
+        bias: Tensor
+
+    def __init__(self, num_classes: int, knots: Sequence[float], spacing: Sequence[float]) -> None:
+        super().__init__()
+        self.num_classes = num_classes
+        self.knots = [float(knot) for knot in knots]
+        self.spacing = [float(step) for step in spacing]
+        self.reach = max(abs(self.knots[0]), abs(self.knots[-1]))
+        self.register_buffer("weight", torch.ones(num_classes, len(self.knots)))
+        self.register_buffer("bias", torch.zeros(num_classes, len(self.knots)))
+
+    def forward(self, logits: Tensor, image: Tensor | None = None) -> Tensor:
+        """Calibrated logits ``(B, K, *spatial)``; the image is not read."""
+        distance = distance_to_boundary(logits.argmax(1), self.num_classes, self.spacing, self.reach)
+        weight = between_knots(self.weight, distance, self.knots).to(logits.dtype)
+        return weight * logits + between_knots(self.bias, distance, self.knots).to(logits.dtype)
+
+
+class BoundaryVector(BoundaryTemperature):
+    """A weight and a bias for each class and distance to the predicted boundary: ``softmax(w_k(d) l_k + b_k(d))``.
+
+    :class:`BoundaryTemperature` corrects how sure a network is at each distance, but not where it puts a boundary: one
+    that draws a structure a little too large stays so, and the sum of its probabilities is no volume. The biases see
+    to that. At the optimum, around each knot and for each class, the probabilities add up to the number of voxels that
+    bear the class, so that expected volumes are unbiased on cases like those of the fit. Linear in its parameters, so
+    the likelihood is convex, and a streaming Newton fit finds its optimum. Labels near a boundary may change.
+
+    Args:
+        num_classes, region, knots, spacing: see :class:`~monai_calib.posthoc.boundary.BoundaryTemperature`.
+
+    Raises: ``ValueError`` for knots that do not increase, or cases of differing or unknown voxel size.
+
+    Example:
+        >>> calibrator = BoundaryVector(2, knots=(-2.0, 2.0), spacing=(1.0, 1.0))
+        >>> calibrator.apply(torch.tensor([[[[3.0]], [[1.0]]]])).flatten().tolist()  # not fitted: nothing changes
+        [3.0, 1.0]
+    """
+
+    method = "boundary_vector"
+    keeps_argmax = False
+
+    def make_head(self) -> nn.Module:
+        return BoundaryVectorHead(self.num_classes, self.knots, self.spacing or (1.0, 1.0, 1.0))
+
+    def _newton_from(self, temperature: float) -> StreamingNewton:
+        shape = (self.num_classes, len(self.knots))
+        start = torch.stack([torch.full(shape, 1 / temperature), torch.zeros(shape)]).double()
+        high = torch.full_like(start, _LARGEST)
+        low = -high
+        low[0] = 0.0
+        # A class that no label bears would run off to minus infinity: it stays where it is.
+        absent = list(self.record.absent_classes)
+        low[:, absent] = high[:, absent] = start[:, absent]
+        strength = torch.full_like(start, _RIDGE)
+        return StreamingNewton(start.flatten(), low.flatten(), high.flatten(), strength.flatten())
+
+    def _add_to_newton(self, newton: StreamingNewton, logits: Tensor, label: Tensor, weight: Tensor) -> None:
+        """With ``u_k = (weight l_k, weight)``, ``(p - y)_k u_k`` is the gradient, ``p_a (1[a = b] - p_b) u_a u_b^T``
+        the Hessian's block of classes a and b."""
+        classes, knots = self.num_classes, len(self.knots)
+        values, p = [], logits
+        for number, theta in enumerate(newton.trials):
+            w, b = theta.to(logits).view(2, classes, knots)
+            log_p = ((w @ weight) * logits + b @ weight).log_softmax(0)
+            values.append(-log_p.gather(0, label[None]).sum())
+            if number == 0:
+                p = log_p.exp()
+        error = p.scatter_add(0, label[None], -torch.ones_like(p[:1]))
+        u = torch.stack([logits[:, None] * weight, weight.expand(classes, *weight.shape)])  # (2, K, M, N)
+        gradient = torch.einsum("ckmn,kn->ckm", u, error)
+        hessian = logits.new_zeros(2, classes, knots, 2, classes, knots)
+        for a in range(classes):
+            rows = u[:, a].flatten(0, 1)
+            for b in range(a, classes):
+                share = p[a] * ((1.0 if a == b else 0.0) - p[b])
+                block = ((rows * share) @ u[:, b].flatten(0, 1).T).view(2, knots, 2, knots)
+                hessian[:, a, :, :, b] = block
+                hessian[:, b, :, :, a] = block.permute(2, 3, 0, 1)
+        size = 2 * classes * knots
+        newton.add(values, gradient.flatten(), hessian.reshape(size, size), len(label))
+
+    def _what_is_at_bound(self) -> str:
+        return (
+            "some weights or biases ended at the end of their range: classes are separable or absent at some distance. "
+            "Calibrate on more cases, or use boundary_temperature"
+        )
+
+    def _set(self, parameters: Tensor) -> None:
+        weight, bias = parameters.float().view(2, self.num_classes, len(self.knots))
+        self.head.load_state_dict({"weight": weight, "bias": bias})
