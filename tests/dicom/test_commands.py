@@ -50,6 +50,7 @@ def test_from_a_series_to_its_segmentations(oblique_folder, oblique, tmp_path, c
     said = capfd.readouterr()
     assert not identifiers_in(said.out + said.err)
     assert not identifiers_in(str(list(tmp_path.rglob("*"))))
+    assert not identifiers_in(repr(oblique))
     assert not identifiers_in(nib.load(volume).header.binaryblock.decode("latin1"))
 
 
