@@ -58,11 +58,15 @@ class Calibrator(ABC):
         record: how the fit went.
         foldable: whether the head is linear in the logits, and so can go into the last convolution.
         keeps_argmax: whether the predicted label of no voxel can change.
+        looks_around: whether a voxel's logits depend on other voxels.
+        slice_axis: spatial axis across which the network sees a volume slice by slice. A head that looks around is then
+            fitted and applied within slices, since that is all it will see inside the network.
     """
 
     method: ClassVar[str]
     foldable: ClassVar[bool] = False
     keeps_argmax: ClassVar[bool] = False
+    looks_around: ClassVar[bool] = False
     default_region: ClassVar[str] = "dilated:2mm"
 
     def __init__(self, num_classes: int, region: str | Region | None = None) -> None:
@@ -71,6 +75,7 @@ class Calibrator(ABC):
         self.num_classes = num_classes
         self.region = Region.parse(region or self.default_region)
         self.record = FitRecord(region=str(self.region))
+        self.slice_axis: int | None = None
         self.head: nn.Module = self.make_head()
 
     @abstractmethod
@@ -80,6 +85,12 @@ class Calibrator(ABC):
     @abstractmethod
     def observe(self, case: LogitCase) -> None:
         """Take in one case of the current pass."""
+
+    def parts(self, case: LogitCase) -> Iterable[LogitCase]:
+        """A case as the head will see it: whole, or slice by slice."""
+        if self.slice_axis is None or not self.looks_around:
+            return (case,)
+        return case.slices(self.slice_axis, self.region)
 
     @abstractmethod
     def end_pass(self) -> bool:
@@ -101,7 +112,12 @@ class Calibrator(ABC):
             raise ValueError(f"expected logits (B, {self.num_classes}, *spatial), got {tuple(logits.shape)}")
         plain = logits.as_subclass(Tensor)
         plain = plain if plain.dtype == torch.float64 else plain.float()
-        return self.head.to(plain.device, plain.dtype)(plain, image)
+        head = self.head.to(plain.device, plain.dtype)
+        if self.slice_axis is None or not self.looks_around:
+            return head(plain, image)
+        across = self.slice_axis + 2
+        images = [None] * plain.shape[across] if image is None else image.unbind(across)
+        return torch.stack([head(*slices) for slices in zip(plain.unbind(across), images, strict=True)], across)
 
     def to_json(self) -> dict[str, Any]:
         """Everything as plain values, for ``json.dump``."""
@@ -110,6 +126,7 @@ class Calibrator(ABC):
             "format": CALIBRATOR_FORMAT,
             "method": self.method,
             "settings": self.settings(),
+            "slice_axis": self.slice_axis,
             "state": state,
             "fit": asdict(self.record),
         }
@@ -123,6 +140,7 @@ class Calibrator(ABC):
         if data["method"] not in methods:
             raise ValueError(f"unknown method {data['method']!r}; expected one of {', '.join(sorted(methods))}")
         made = methods[data["method"]](**data["settings"])
+        made.slice_axis = data.get("slice_axis")
         made.head.load_state_dict({name: torch.tensor(value) for name, value in data["state"].items()})
         made.record = FitRecord(**{**data["fit"], "absent_classes": tuple(data["fit"]["absent_classes"])})
         return made
@@ -170,7 +188,8 @@ def fit(calibrators: Sequence[Calibrator], cases: Iterable[LogitCase], max_passe
             for region in voxels:
                 voxels[region] += int(case.mask(region).sum())
             for calibrator in unfinished:
-                calibrator.observe(case)
+                for part in calibrator.parts(case):
+                    calibrator.observe(part)
         _check_seen(seen, voxels, number)
         finished = []
         for calibrator in unfinished:

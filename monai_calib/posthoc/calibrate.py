@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import torch
+from monai.inferers import SliceInferer
 from torch import Tensor, nn
 
 from monai_calib.metrics.protocols import Protocol, resolve_protocols
@@ -87,6 +88,8 @@ def calibrate(
     """
     methods = {method: build_calibrator(method, num_classes, region, method_args)}
     methods |= {name: build_calibrator(name, num_classes, region) for name in also if name != method}
+    for calibrator in methods.values():
+        calibrator.slice_axis = inferer.spatial_dim if isinstance(inferer, SliceInferer) else None
     resolved = resolve_protocols(protocols)
     if checkpoint is not None:
         network.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True))

@@ -43,7 +43,10 @@ class CalibratedNetwork(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         """Calibrated logits ``(B, K, *spatial)``."""
-        return self.head(self.network(image), image)
+        logits = self.network(image)
+        if isinstance(logits, list):  # BasicUNetPlusPlus wraps its one output
+            logits = logits[0]
+        return self.head(logits, image)
 
 
 def export_torchscript(network: nn.Module, image: Tensor, path: str | os.PathLike[str]) -> Path:

@@ -86,6 +86,7 @@ class LocalTemperature(Calibrator):
 
     method = "local_temperature"
     keeps_argmax = True
+    looks_around = True
 
     def __init__(
         self,

@@ -89,6 +89,24 @@ class LogitCase:
             self._masks[region.name] = mask if self._ignored is None else mask & ~self._ignored
         return self._masks[region.name]
 
+    def slices(self, axis: int, region: str | Region) -> Iterator[LogitCase]:
+        """The slices across a spatial axis that hold voxels of a region, each as a case of one dimension less.
+
+        Their masks of the region are cut from the volume's.
+        """
+        mask = self.mask(region)
+        others = tuple(a for a in range(mask.ndim) if a != axis)
+        for i in mask.any(others).nonzero().flatten().tolist():
+            part = LogitCase(
+                name=f"{self.name}, slice {i}",
+                logits=self.logits.select(axis + 1, i),
+                label=self.label.select(axis, i),
+                image=None if self.image is None else self.image.select(axis + 1, i),
+                spacing=None if self.spacing is None else [self.spacing[a] for a in others],
+            )
+            part._masks[Region.parse(region).name] = mask.select(axis, i)
+            yield part
+
     def slabs(self, region: str | Region, *maps: Tensor) -> Iterator[tuple[Tensor, ...]]:
         """Voxels of a region in parts of bounded size: logits ``(K, n)`` float64, labels ``(n,)``, then each of
         ``maps`` ``(M, *spatial)`` as ``(M, n)`` float64."""
