@@ -34,6 +34,10 @@ PRESETS: dict[str, tuple[Callable[..., ConstrainedLoss], dict[str, Any]]] = {
     "mbls": (MbLSLoss, {"margin": 10.0, "alpha": 0.1}),
     "nacl": (NACLLoss, {"kernel_ops": "mean", "kernel_size": 3, "alpha": 0.1}),
     "nacl_outer": (NACLLoss, {"kernel_ops": "mean", "kernel_size": 3, "alpha": 0.1, "penalty_region": "outer"}),
+    "recommended": (
+        NACLLoss,
+        {"kernel_ops": "mean", "kernel_size": 3, "alpha": 1.0, "penalty_region": "outer", "lambda_dice": 1.0},
+    ),
     "flsd": (FLSDLoss, {"gamma": 3.0, "gamma_unsure": 5.0}),
     "logitnorm": (LogitNormLoss, {"temperature": 0.04}),
     "dscpp": (DSCPlusPlusLoss, {"gamma": 2.0}),
@@ -45,7 +49,8 @@ PRESETS: dict[str, tuple[Callable[..., ConstrainedLoss], dict[str, Any]]] = {
     "meep": (MEEPLoss, {"alpha": 0.3}),
     "mdca": (MDCALoss, {"alpha": 1.0}),
 }
-"""Name: the class and the arguments its paper uses. ``nacl_outer`` is this package's own variant."""
+"""Name: the class and the arguments its paper uses. ``nacl_outer`` is this package's own variant, and ``recommended`` that
+with Dice and weight 1, ``"dice_ce+nacl_outer", alpha=1.0``: see docs/results.md for why."""
 
 _SHARED = frozenset(Options.__annotations__)
 

@@ -220,6 +220,12 @@ def test_outer_penalty_is_the_masked_sum_over_all_voxels() -> None:
     torch.testing.assert_close(NACLLoss(penalty_region="outer")(logits, label), expected)
 
 
+def test_recommended_is_dice_and_cross_entropy_with_the_penalty_where_labels_meet() -> None:
+    logits, label = torch.randn(2, 3, 8, 8), torch.randint(0, 3, (2, 1, 8, 8))
+    joined = build_loss("dice_ce+nacl_outer", alpha=1.0)
+    assert torch.equal(build_loss("recommended")(logits, label), joined(logits, label))
+
+
 def test_deep_supervision_and_joined_losses() -> None:
     label = torch.randint(0, 3, (2, 1, 8, 8)).float()
     outputs = [torch.randn(2, 3, 8, 8), torch.randn(2, 3, 4, 4)]
