@@ -16,7 +16,15 @@ from monai.transforms import MapTransform
 from scipy.stats import norm
 from scipy.stats import t as student
 
-__all__ = ["ExpectedVolumed", "VolumeEstimate", "VolumeFit", "VolumeModel", "expected_volume", "volume_deviation"]
+__all__ = [
+    "ExpectedVolumed",
+    "VolumeEstimate",
+    "VolumeFit",
+    "VolumeModel",
+    "expected_volume",
+    "volume_deviation",
+    "volume_error",
+]
 
 # Below this a voxel's standard deviation adds nothing to an interval, but much to the box that is computed.
 _NEGLIGIBLE = 1e-3
@@ -141,6 +149,32 @@ def expected_volume(
     return estimates
 
 
+def volume_error(probability: torch.Tensor, label: torch.Tensor, spacing: Sequence[float]) -> list[float]:
+    """True minus expected volume of each structure in ml, background left out.
+
+    Args:
+        probability: ``(K, *spatial)``.
+        label: true class numbers ``(*spatial)`` or ``(1, *spatial)``.
+        spacing: voxel size in mm.
+
+    Raises: ``ValueError`` for values that are no probabilities, or a label of another grid.
+
+    Example:
+        >>> p = torch.full((1, 10, 10, 10), 0.3)
+        >>> [round(error, 3) for error in volume_error(torch.cat([1 - p, p]), torch.ones(10, 10, 10), (1.0, 1.0, 1.0))]
+        [0.7]
+    """
+    probability = _checked(probability, spacing)
+    label = label.as_subclass(torch.Tensor).to(probability.device)
+    if label.shape not in (probability.shape[1:], (1, *probability.shape[1:])):
+        raise ValueError(
+            f"expected a label with the grid {tuple(probability.shape[1:])} of the probabilities, "
+            f"got {tuple(label.shape)}"
+        )
+    voxels = [float((label == k).sum()) - float(probability[k].double().sum()) for k in range(1, len(probability))]
+    return [_voxel_ml(spacing) * difference for difference in voxels]
+
+
 class VolumeFit:
     """Finds each structure's :class:`VolumeModel` from validation cases.
 
@@ -168,18 +202,15 @@ class VolumeFit:
                 f"expected at least 2 classes and longest_mm of at least 0.5, got {num_classes}, {longest_mm}"
             )
         self.num_classes = num_classes
-        steps = math.ceil(4 * math.log2(longest_mm / 0.25))
+        steps = math.ceil(2 * math.log2(longest_mm / 0.25))
         self.lengths = [0.0, *(0.25 * (longest_mm / 0.25) ** (i / steps) for i in range(steps + 1))]
         self._errors: list[list[float]] = [[] for _ in range(num_classes - 1)]
         self._deviations: list[list[list[float]]] = [[] for _ in range(num_classes - 1)]
 
     def update(self, probability: torch.Tensor, label: torch.Tensor, spacing: Sequence[float]) -> None:
         """Add a case: calibrated probabilities ``(K, *spatial)``, true class numbers ``(*spatial)``, voxel size."""
-        probability = _checked(probability, spacing)
-        label = label.as_subclass(torch.Tensor).reshape(probability.shape[1:]).to(probability.device)
-        for k in range(1, self.num_classes):
-            error = float((label == k).sum()) - float(probability[k].double().sum())
-            self._errors[k - 1].append(_voxel_ml(spacing) * error)
+        for k, error in enumerate(volume_error(probability, label, spacing), 1):
+            self._errors[k - 1].append(error)
             deviations = [volume_deviation(probability[k], spacing, length) for length in self.lengths]
             self._deviations[k - 1].append(deviations)
 
@@ -200,7 +231,8 @@ class VolumeFit:
             return VolumeModel(0.0, cases=cases)
         for i in range(1, len(excess)):
             if excess[i] <= 1:
-                share = (excess[i - 1] - 1) / (excess[i - 1] - excess[i])
+                # The excess falls about as a power of the length, so the way to 1 is measured in logarithms.
+                share = math.log(excess[i - 1]) / math.log(excess[i - 1] / excess[i]) if excess[i] > 0 else 1.0
                 length = self.lengths[i - 1] + share * (self.lengths[i] - self.lengths[i - 1])
                 return VolumeModel(length, cases=cases)
         return VolumeModel(self.lengths[-1], inflation=math.sqrt(excess[-1]), cases=cases)
