@@ -41,7 +41,7 @@ def run_benchmark(
         MismatchError: a folder there was made with other settings.
         KeyboardInterrupt: stopped by Ctrl-C or SIGTERM, after its processes were ended.
     """
-    with FolderLock(plan.output, ".lock"), _terminated_like_ctrl_c():
+    with FolderLock(plan.output, ".lock"):
         manifest = Manifest(plan)
         unfinished = []
         for run in plan.runs:
@@ -54,7 +54,9 @@ def run_benchmark(
                 unfinished.append(run)
         manifest.write()
         if unfinished:
-            _Dispatch(manifest, make_workers(), retries, stream).carry_out(unfinished)
+            dispatch = _Dispatch(manifest, make_workers(), retries, stream)
+            with _terminated_like_ctrl_c():
+                dispatch.carry_out(unfinished)
         write_results(plan, manifest)
         return [run for run in plan.runs if manifest[run].state == "failed"]
 
