@@ -79,7 +79,8 @@ def unpack(archive: Path, folder: Path) -> None:
 
     All members are looked at before the first is written: paths that lead elsewhere, links and devices are refused.
 
-    Raises: :class:`SourceError` naming the archive and the member, also on a damaged or half-downloaded archive.
+    Raises: :class:`SourceError` naming the archive and the member, also on a damaged or half-downloaded archive;
+        ``OSError`` if the disk is full or refuses to be written to.
     """
     try:
         if zipfile.is_zipfile(archive):
@@ -91,6 +92,8 @@ def unpack(archive: Path, folder: Path) -> None:
     except FileExistsError as error:
         raise SourceError(f"{archive}: holds {Path(error.filename).name} twice; download it again.") from error
     except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise  # the machine's trouble, such as a full disk, and not the archive's
         raise SourceError(
             f"{archive}: the archive is damaged or only partly downloaded ({error}). Download it again."
         ) from error

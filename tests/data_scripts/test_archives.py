@@ -1,6 +1,7 @@
 """Archives: the whole and honest ones convert as folders do, the others are refused before a byte is written."""
 
 import io
+import resource
 import stat
 import tarfile
 import zipfile
@@ -60,6 +61,23 @@ def test_a_half_downloaded_archive_is_named_and_leaves_nothing(key, kind, tmp_pa
     place.mkdir()
     assert run(script(key), [str(archive), str(place / "out")]) == 1
     assert f"half.{kind}" in capsys.readouterr().err
+    assert list(place.iterdir()) == []
+
+
+def test_a_disk_that_takes_no_more_is_not_the_archives_fault(tmp_path, capsys):
+    official = LAYOUTS["msd_hippocampus"](tmp_path)
+    archive = make_tar(tmp_path / "whole.tar", official.source)
+    place = tmp_path / "target"
+    place.mkdir()
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (500, limits[1]))  # no file of more than 500 bytes
+    try:
+        assert run(script("msd_hippocampus"), [str(archive), str(place / "out")]) == 1
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    message = capsys.readouterr().err
+    assert "File too large" in message
+    assert "ownload it again" not in message
     assert list(place.iterdir()) == []
 
 
