@@ -38,8 +38,8 @@ DATASET = Dataset(
     layout="training/{1,4,5,7,14,070,148}/{pre/{reg_T1,reg_IR,FLAIR}.nii.gz, segm.nii.gz}",
     modality=("T1", "T1 inversion recovery", "FLAIR"),
     labels=("background", "grey matter", "white matter", "cerebrospinal fluid"),
-    # As in the challenge's older three-class task, cerebellum (7) and brain stem (8) count as background; so do
-    # infarction (9) and other (10).
+    # Merged as the challenge of 2013 advises. The rest is background: cerebellum (7), brain stem (8), and infarction
+    # (9) and other (10), which the challenge of 2018 leaves out of its evaluation.
     label_map={0: 0, 1: 1, 2: 1, 3: 2, 4: 2, 5: 3, 6: 3, 7: 0, 8: 0, 9: 0, 10: 0},
     find_cases=find_cases,
     root=("*/segm.nii.gz",),
