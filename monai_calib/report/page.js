@@ -24,7 +24,7 @@
       if (filled && filled + room > width - 72) [rows, filled] = [rows + 1, 0];
       filled += room;
     }
-    return rows * 20 + 8;
+    return rows * 29 + 4;
   };
 
   const layoutFor = (plot, colours, width) => {

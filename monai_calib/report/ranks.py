@@ -31,10 +31,10 @@ def ranking_diagram(comparison: Comparison, ranking: Ranking, measure: Measure) 
     half = (size + 1) // 2
     end = max(float(size), 1.0 + critical)
     bottom, top = first_row - half + 0.4, 2.6
-    side = min(230, 12 + 7 * max(len(name) for name in ranking.names))
+    side = min(270, 14 + round(6.2 * max(len(name) for name in ranking.names)))
     plot = new_plot(
         round((30 if size <= 12 else 22) * (top - bottom)) + 16,
-        narrowest=None if size <= 5 and side < 90 else max(560, 2 * side + 200),
+        narrowest=None if size <= 5 and side < 90 else max(560, 2 * side + 120),
         showlegend=False,
         margin={"l": side, "r": side, "t": 8, "b": 8},
         xaxis={
@@ -98,7 +98,7 @@ def ranking_diagram(comparison: Comparison, ranking: Ranking, measure: Measure) 
 
 
 def _note(x: float, y: float, text: str, anchor: str, shift: int = 0) -> dict[str, Any]:
-    return {"x": x, "y": y, "text": text, "xanchor": anchor, "yshift": shift, "showarrow": False}
+    return {"x": x, "y": y, "text": text, "xanchor": anchor, "yshift": shift, "showarrow": False, "font": {"size": 11}}
 
 
 def _line(ends: list[float], height: float, width: float) -> dict[str, Any]:

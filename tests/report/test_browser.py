@@ -10,10 +10,11 @@ import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import pytest
 
-from monai_calib.report.html import write_report
+from monai_calib.report import calibration_page, write_report
 
 selenium = pytest.importorskip("selenium")
 from selenium import webdriver  # noqa: E402
@@ -34,6 +35,7 @@ FLAGS = (
     "--disable-dev-shm-usage",
     "--window-size=1280,1000",
 )
+PUBLISHED = {"title": "T", "source": "S", "columns": ["method", "DSC"], "rows": [["b", 0.8], ["a", 0.9]]}
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(CHROMIUM is None or DRIVER is None, reason="needs chromium and chromedriver"),
@@ -49,7 +51,10 @@ def downloads(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def browser(
     run_folders: list[Path], downloads: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[webdriver.Chrome]:
-    page = write_report(run_folders, tmp_path_factory.mktemp("page") / "report.html")
+    root = tmp_path_factory.mktemp("page")
+    published = root / "published.json"
+    published.write_text(json.dumps({"format": "monai_calib/published/1", "tables": [PUBLISHED]}))
+    page = write_report(run_folders, root / "report.html", published)
     options = webdriver.ChromeOptions()
     options.binary_location = str(CHROMIUM)
     for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
@@ -75,9 +80,24 @@ def _wait(done: Callable[[], Any], seconds: float = 20.0) -> Any:
     raise AssertionError("the page did not get there")
 
 
+UNDRAWN = """
+    const open = [...document.querySelectorAll('figure.plot')].filter(f => !f.closest('details:not([open])'));
+    const missing = open.filter(f => !f.querySelector('.main-svg'));
+    missing[0]?.scrollIntoView({behavior: 'instant'});
+    return [missing.length, open.length];
+"""
+
+
+def _draw_all(browser: webdriver.Chrome) -> int:
+    """Scrolls to every figure that is not folded up, as a reader would, until all are drawn; gives their number."""
+    _wait(lambda: browser.execute_script(UNDRAWN)[0] == 0, 60)
+    return int(browser.execute_script(UNDRAWN)[1])
+
+
 def test_first_of_all_it_draws_without_errors_and_without_the_network(browser: webdriver.Chrome) -> None:
-    drawn = browser.execute_script("return document.querySelectorAll('.canvas .main-svg').length")
-    assert drawn > 20
+    at_first = browser.execute_script("return document.querySelectorAll('figure.plot .main-svg').length")
+    assert _draw_all(browser) > 20
+    assert at_first < browser.execute_script("return document.querySelectorAll('figure.plot .main-svg').length")
     assert browser.get_log("browser") == []
     messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
     sent = [message["params"] for message in messages if message["method"] == "Network.requestWillBeSent"]
@@ -127,6 +147,10 @@ def test_methods_can_be_hidden_from_all_figures(browser: webdriver.Chrome) -> No
         ".filter(trace => trace.legendgroup === 'nacl' && trace.visible !== false).length"
     )
     assert browser.execute_script(visible) > 10
+    none, all_ = (browser.find_element(By.CSS_SELECTOR, f"[data-methods={which}]") for which in ("none", "all"))
+    none.send_keys(Keys.ENTER)
+    assert browser.execute_script(visible) == 0
+    all_.send_keys(Keys.ENTER)
     box = browser.find_element(By.CSS_SELECTOR, ".methods input[value='nacl']")
     box.send_keys(Keys.SPACE)
     assert browser.execute_script(visible) == 0
@@ -154,11 +178,33 @@ def test_downloads_are_an_svg_and_a_table(browser: webdriver.Chrome, downloads: 
     assert len(rows) == 3 * 15
 
 
+def test_slices_are_downloaded_as_one_drawing_and_its_figures(browser: webdriver.Chrome, downloads: Path) -> None:
+    section = browser.find_element(By.CSS_SELECTOR, "section.case")
+    name = section.get_attribute("data-name")
+    for kind in ("svg", "csv"):
+        browser.execute_script("arguments[0].click()", section.find_element(By.CSS_SELECTOR, f"[data-download={kind}]"))
+        _wait(lambda kind=kind: (downloads / f"{name}.{kind}").exists())
+    drawing = ElementTree.parse(downloads / f"{name}.svg").getroot()
+    images = drawing.findall("{http://www.w3.org/2000/svg}image")
+    assert len(images) == 2 + 3 * 3, "image and truth, then prediction, confidence and gap of three methods"
+    assert all(image.attrib["href"].startswith("data:image/png") for image in images)
+    rows = list(csv.DictReader((downloads / f"{name}.csv").open()))
+    assert [row["method"] for row in rows] == ["ce", "dice_ce", "nacl"]
+    assert all(0 <= int(row["wrong and sure"]) <= int(row["wrong pixels"]) <= int(row["pixels"]) for row in rows)
+
+
+def test_published_figures_stand_apart_and_sort(browser: webdriver.Chrome) -> None:
+    section = browser.find_element(By.ID, "published")
+    assert "Not measured here." in section.text
+    section.find_element(By.CSS_SELECTOR, "thead button").send_keys(Keys.ENTER)
+    assert [cell.text for cell in section.find_elements(By.CSS_SELECTOR, "tbody th")] == ["a", "b"]
+
+
 def test_fits_a_phone(browser: webdriver.Chrome) -> None:
     device = {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", device)
     try:
-        widest = "return Math.max(...[...document.querySelectorAll('.canvas .main-svg')].map(s => s.clientWidth))"
+        widest = "return Math.max(...[...document.querySelectorAll('.canvas')].map(s => s.clientWidth))"
         _wait(lambda: browser.execute_script(widest) <= 360)
         assert browser.execute_script("return document.documentElement.scrollWidth") <= 360
     finally:
@@ -189,6 +235,26 @@ def test_prints_without_cutting_off(browser: webdriver.Chrome) -> None:
     )
     printed = browser.execute_cdp_cmd("Page.printToPDF", {"preferCSSPageSize": True})
     assert base64.b64decode(printed["data"]).startswith(b"%PDF")
-    assert max(browser.execute_script("return window.widths")) <= 330, "two figures fit side by side on A4"
+    widths = set(browser.execute_script("return window.widths"))
+    assert widths <= {322, 664}, "two figures fit side by side on A4, or one"
     _wait(lambda: browser.execute_script("return document.querySelector('.canvas .main-svg').clientWidth") > 330)
+    assert browser.get_log("browser") == []
+
+
+def test_page_on_a_calibration_draws_sorts_and_fits_a_phone(browser: webdriver.Chrome, calibrated: Path) -> None:
+    page = calibration_page(calibrated)
+    assert page is not None
+    browser.get(page.as_uri())
+    _wait(lambda: browser.execute_script("return document.documentElement.dataset.ready") == "true")
+    assert _draw_all(browser) > 7
+    table = browser.find_element(By.CSS_SELECTOR, "#protocol-2 table")
+    table.find_elements(By.CSS_SELECTOR, "thead button")[3].send_keys(Keys.ENTER)
+    before = [float(row.find_elements(By.TAG_NAME, "td")[2].get_attribute("data-value"))
+              for row in table.find_elements(By.CSS_SELECTOR, "tbody tr")]  # fmt: skip
+    assert before == sorted(before)
+    device = {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
+    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", device)
+    _wait(lambda: browser.execute_script("return document.documentElement.clientWidth") == 360)
+    assert browser.execute_script("return document.documentElement.scrollWidth") <= 360
+    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
     assert browser.get_log("browser") == []

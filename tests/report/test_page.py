@@ -115,6 +115,25 @@ def test_every_figure_carries_its_data(page: Page) -> None:
         assert figure["plot"]["data"]
 
 
+def test_tests_are_told_against_the_best_and_all_pairs_drawn(page: Page) -> None:
+    text = " ".join(page.text.split())
+    assert "each method minus the best" in text
+    assert "2 of 2" in text, "seeds that show the same sign"
+    pairs = [f for f in page.figures if f["plot"]["data"][0]["type"] == "heatmap"]
+    assert len(pairs) > 10
+    for figure in pairs:
+        (trace,) = figure["plot"]["data"]
+        for i, row in enumerate(trace["z"]):
+            assert row[i] is None
+            assert all(row[j] == -trace["z"][j][i] for j in range(len(row)) if j != i)
+
+
+def test_a_page_of_many_runs_stays_small(page: Page, run_folders: list[Path], tmp_path: Path) -> None:
+    path = write_report(run_folders, tmp_path / "report.html")
+    plotly_js = max(page.scripts, key=len)
+    assert path.stat().st_size < len(plotly_js), "Plotly alone, as it comes, is larger than the page"
+
+
 def test_text_from_files_stays_text(tmp_path: Path) -> None:
     settings = {"bundle": HOSTILE, "loss_name": HOSTILE, "network_name": HOSTILE, "seed": 1, "split": HOSTILE}
     names = ("background", HOSTILE, "=1+1")
