@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -11,6 +12,14 @@ from small_comparisons import Interrupted, bundle_process, is_alive, manifest, s
 
 from monai_calib.experiments import FolderInUseError, LocalWorkers, run_benchmark
 from monai_calib.phantom import write_phantom
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _one_thread() -> Iterator[None]:
+    """Results are compared to the last digit, which depends on the number of threads."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OMP_NUM_THREADS", "1")
+        yield
 
 
 @pytest.fixture(scope="session")

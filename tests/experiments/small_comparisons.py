@@ -16,7 +16,7 @@ from monai_calib.experiments import FolderInUseError, Plan, make_plan, variants
 
 REPOSITORY = Path(__file__).parents[2]
 BUNDLE = REPOSITORY / "bundles" / "msd_hippocampus_segmentation_3d"
-LONG = 300.0
+LONG = 900.0
 """Seconds after which something has not happened at all; no test takes that long."""
 
 
