@@ -86,7 +86,7 @@ def reading(table: ResultTable, tests: list[Findings]) -> list[str]:
     for index, measure in enumerate(table.measures):
         cells = {row.label: row.cells[index].interval for row in methods}
         finite = {label: cell for label, cell in cells.items() if np.isfinite(cell.value)}
-        if len(finite) < 2 or not measure.ranks:
+        if len(finite) < 2 or not measure.ranks or measure.kind == "train_seconds":
             continue
         direction = 1 if measure.lower_is_better else -1
         best = min(finite, key=lambda label: direction * finite[label].value)

@@ -50,20 +50,21 @@ def identity_of(settings: Mapping[str, Any]) -> Identity:
 
 
 def labels_of(identities: list[dict[str, str]]) -> list[str]:
-    """The loss, followed by the settings that the methods do not share, and by what was fitted afterwards.
+    """The loss, followed by the settings that tell methods apart, and by what was fitted afterwards.
 
-    A setting that follows from the loss, such as the margin of the only run with one, still tells how it was trained.
+    A setting is told if it takes several values, or if only some of the methods of a loss have it. That only one loss
+    has a margin tells nothing.
     """
-    keys = dict.fromkeys(key for identity in identities for key in identity)
-    varying = [key for key in keys if len({identity.get(key) for identity in identities}) > 1]
     labels = []
     for number, identity in enumerate(identities, start=1):
+        siblings = [other for other in identities if other.get("loss_name") == identity.get("loss_name")]
         parts = [identity.get("loss_name", f"run {number}")]
-        for key in varying:
-            if key not in ("loss_name", "posthoc") and key in identity:
-                parts.append(
-                    identity[key] if key.endswith("_name") or key in ("bundle", "split") else _pair(key, identity)
-                )
+        for key, value in identity.items():
+            alike = [o for o in siblings if "posthoc" in o] if key.startswith("posthoc") else siblings
+            values = {other[key] for other in identities if key in other}
+            telling = len(values) > 1 or any(key not in other for other in alike)
+            if telling and key not in ("loss_name", "posthoc"):
+                parts.append(value if key.endswith("_name") or key in ("bundle", "split") else _pair(key, identity))
         fitted = f" + {identity['posthoc']}" if "posthoc" in identity else ""
         labels.append(" · ".join(parts) + fitted)
     return labels

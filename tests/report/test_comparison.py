@@ -9,6 +9,8 @@ import pytest
 from synthetic_runs import write_run
 
 from monai_calib.report.comparison import Comparison, compare
+from monai_calib.report.findings import findings
+from monai_calib.report.grouping import identity_of, labels_of
 from monai_calib.report.measures import Measure
 from monai_calib.report.runs import read_run, read_runs
 
@@ -76,6 +78,37 @@ def test_other_settings_make_another_method_and_name_it(tmp_path: Path) -> None:
     (only,) = compare(read_runs(folders))
     labels = [method.label for method in only.methods]
     assert labels == ["mbls · margin 5 · unet", "mbls · margin 10 · unet", "mbls · swin"]
+
+
+def test_settings_that_tell_nothing_apart_are_not_in_the_name() -> None:
+    settings = [
+        {"loss_name": "ce", "epochs": 10, "loss_args": {}},
+        {"loss_name": "mbls", "epochs": 10, "loss_args": {"margin": 5.0}},
+        {"loss_name": "mbls", "epochs": 10, "loss_args": {"margin": 5.0}, "posthoc": "vector", "posthoc_region": "all"},
+        {"loss_name": "nacl", "epochs": 10},
+        {"loss_name": "nacl", "epochs": 10, "loss_args": {"kernel_size": 5}, "train_seconds": 3.5},
+    ]
+    labels = labels_of([dict(identity_of(one)) for one in settings])
+    assert labels == ["ce", "mbls", "mbls + vector", "nacl", "nacl · kernel size 5"]
+    longer = labels_of([dict(identity_of(one)) for one in (settings[0], settings[3] | {"epochs": 20})])
+    assert longer == ["ce · epochs 10", "nacl · epochs 20"], "another training is told, whatever the loss"
+
+
+def test_seeds_that_agree_are_counted_and_pairs_turned_to_the_best(comparison: Comparison) -> None:
+    ece = measure(comparison, "ece")
+    item = findings(comparison, ece)
+    means = {m.label: {run.seed: np.mean(run.values[ece.case_key]) for run in m.runs} for m in comparison.methods}
+    for test in item.pairs:
+        signs = [np.sign(means[test.first][seed] - means[test.second][seed]) for seed in ("1", "2")]
+        agreeing = sum(sign == np.sign(test.difference.value) for sign in signs)
+        assert item.seeds(test) == (agreeing, 2)
+    best = min(means, key=lambda label: np.mean(list(means[label].values())))
+    against = item.against_best()
+    assert {test.second for test in against} == {best}
+    assert {test.first for test in against} == set(means) - {best}
+    for test in against:
+        assert test.difference.low <= test.difference.value <= test.difference.high
+        assert test.difference.value >= 0
 
 
 @pytest.mark.parametrize(
