@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import monai.bundle
 
 BUNDLES_FOLDER = Path(__file__).parents[2] / "bundles"
 BUNDLES = sorted(path.parent.parent for path in BUNDLES_FOLDER.glob("*/configs/train.json"))
+NETWORKS = ("unet", "attention_unet", "unetplusplus", "dynunet", "segresnet")
 OVERRIDES = {
     "train": ["train"],
     "evaluate": ["train", "evaluate"],
@@ -18,8 +20,38 @@ OVERRIDES = {
 """Configuration files of each workflow, the first complete in itself."""
 
 
+def named(name: str) -> Path:
+    return BUNDLES_FOLDER / name
+
+
+def dataset_of(bundle: Path) -> str:
+    """Key of the bundle's data set.
+
+    >>> dataset_of(Path("acdc_segmentation_2d"))
+    'acdc'
+    """
+    return bundle.name.rpartition("_segmentation_")[0]
+
+
 def config_files(bundle: Path, workflow: str) -> list[str]:
     return [str(bundle / "configs" / f"{name}.json") for name in OVERRIDES[workflow]]
+
+
+def small_networks(bundle: Path) -> dict[str, Any]:
+    """Settings that leave the networks their levels and strides, and a few filters."""
+    networks = json.loads((bundle / "configs" / "train.json").read_text())["networks"]
+    return {
+        "networks#unet#features": [4, 4, 4, 8, 8, 4],
+        "networks#unetplusplus#features": [4, 4, 4, 8, 8, 4],
+        "networks#attention_unet#channels": [4, 4, 8, 8],
+        "networks#dynunet#filters": [4, 4, *[8] * (len(networks["dynunet"]["filters"]) - 2)],
+        "networks#segresnet#init_filters": 8,
+    }
+
+
+def tiny_patch(bundle: Path) -> list[int]:
+    """Enough for the four halvings of a U-Net, whose deepest level needs more than one voxel to normalise."""
+    return [32, 32] if bundle.name.endswith("_2d") else [32, 32, 16]
 
 
 def run_bundle(bundle: Path, workflow: str, **settings: Any) -> None:

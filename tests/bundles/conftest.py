@@ -1,16 +1,19 @@
-"""The rendered bundles, tiny data for them, and one run of each from training to inference."""
+"""The rendered bundles, and tiny data for them."""
 
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from bundle_runs import BUNDLES, run_bundle
+from bundle_runs import BUNDLES
 from monai.utils import set_determinism
 
 from monai_calib.phantom import write_phantom
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "data_scripts"))  # official_layouts
 
 
 @pytest.fixture(autouse=True)
@@ -38,13 +41,3 @@ def schema() -> Path:
     if not path.is_file():
         pytest.skip("MONAI's metadata schema is not here: name it in MONAI_BUNDLE_SCHEMA")
     return path
-
-
-@pytest.fixture(scope="session")
-def trained(bundle: Path, phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Run folder of a bundle after training and evaluation on the phantom, and inference on its images."""
-    run = tmp_path_factory.mktemp(bundle.name)
-    run_bundle(bundle, "train", dataset_dir=str(phantom), run_dir=str(run), epochs=1, loss_name="nacl_outer", seed=3)
-    run_bundle(bundle, "evaluate", dataset_dir=str(phantom), run_dir=str(run))
-    run_bundle(bundle, "inference", dataset_dir=str(phantom / "imagesTr"), run_dir=str(run))
-    return run

@@ -29,9 +29,11 @@ def components(config: Any) -> Iterator[str]:
             yield from components(item)
 
 
-def test_both_dimensions_of_the_hippocampus_are_there() -> None:
-    names = {path.name for path in BUNDLES}
-    assert {"msd_hippocampus_segmentation_2d", "msd_hippocampus_segmentation_3d"} <= names
+def test_there_is_a_bundle_for_every_data_script_in_both_dimensions() -> None:
+    scripts = {path.stem for path in (BUNDLES_FOLDER.parent / "data_scripts").glob("*.py")} - {"__init__"}
+    expected = {f"{key}_segmentation_{dims}d" for key in scripts for dims in (2, 3)} - {"busi_segmentation_3d"}
+    assert {path.name for path in BUNDLES} == expected
+    assert len(expected) == 19
 
 
 def test_rendering_again_changes_nothing() -> None:
@@ -63,6 +65,19 @@ def test_inference_names_classes_of_monai_only(bundle: Path) -> None:
 def test_no_place_of_one_machine(bundle: Path) -> None:
     for path in (bundle / "configs").iterdir():
         assert not re.search(r"/(home|work|tmp|root|workspace|Users)/", path.read_text()), path
+
+
+def test_preparation_names_a_script_that_is_there(bundle: Path) -> None:
+    command = json.loads((bundle / "configs" / "train.json").read_text())["prepare_data"]
+    assert (BUNDLES_FOLDER.parent / command.split()[1]).is_file()
+    assert command in (bundle / "docs" / "README.md").read_text()
+
+
+def test_readme_is_filled_in_and_says_whose_figures_it_shows(bundle: Path) -> None:
+    text = (bundle / "docs" / "README.md").read_text()
+    assert "{{" not in text
+    figures = text.split("## Expected figures")[1].split("## References")[0]
+    assert re.search("another split|No calibration figures|5 subjects", figures)
 
 
 @pytest.mark.parametrize("name", ["train.json", "evaluate.json", "inference.json", "multi_gpu_train.json"])
