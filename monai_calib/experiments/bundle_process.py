@@ -1,7 +1,8 @@
 """``python -m monai_calib.experiments.bundle_process FOLDER ARGUMENT...``: MONAI's bundle command, kept on a leash.
 
 It ends when the process that started it ends, however that came about: its standard input is a pipe from there, and a
-pipe closes with its writer. And it holds a lock on the run's folder, so that no second process writes there.
+pipe closes with its writer. It has a process group of its own, since Ctrl-C in the terminal is for the comparison,
+which then ends its runs. And it holds a lock on the run's folder, so that no second process writes there.
 """
 
 from __future__ import annotations
@@ -21,13 +22,13 @@ __all__: list[str] = []
 def _end_with_the_parent() -> None:
     while os.read(0, 4096):
         pass
-    if os.getpgid(0) == os.getpid():
-        os.killpg(os.getpid(), signal.SIGKILL)  # with the workers that load data
-    os._exit(1)
+    os.killpg(os.getpid(), signal.SIGKILL)  # with the workers that load data
 
 
 def main() -> None:
     folder, *arguments = sys.argv[1:]
+    if os.getpgid(0) != os.getpid():
+        os.setpgid(0, 0)  # not a session: on Linux that would take its own share of the cores, whatever its niceness
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
     with FolderLock(Path(folder), "run.lock", wait=True):
         sys.argv = ["monai.bundle", *arguments]

@@ -58,7 +58,6 @@ class Children:
             with self._lock:
                 if self._stopping:
                     raise Stopped
-                # A session of its own: Ctrl-C in the terminal is for the comparison, which then ends its children.
                 process = subprocess.Popen(
                     command,
                     cwd=folder,
@@ -66,7 +65,6 @@ class Children:
                     stdin=subprocess.PIPE,
                     stdout=output,
                     stderr=subprocess.STDOUT,
-                    start_new_session=True,
                 )
                 self._processes.add(process)
             with process:

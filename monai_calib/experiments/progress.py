@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from typing import TextIO
@@ -57,7 +58,9 @@ class Progress:
             return
         self._last = time.monotonic()
         text = f"[{self._count('done')}/{len(self.manifest.plan.runs)}] {self.standing()}"
-        self.stream.write(f"\r\033[K{text[:110]}" if self._terminal else f"{text}\n")
+        self.stream.write(
+            f"\r\033[K{text[: shutil.get_terminal_size().columns - 1]}" if self._terminal else f"{text}\n"
+        )
         self.stream.flush()
 
     def clear(self) -> None:
