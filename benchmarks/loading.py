@@ -2,7 +2,7 @@
 
     python benchmarks/loading.py --dataset_dir DATA [--table docs/benchmarks/loading.md]
 
-Runs training steps of the bundle with its own preprocessing, batch, network, loss and optimizer, on one core and in one
+Runs training steps of a bundle with its own preprocessing, batch, network, loss and optimizer, on one core and in one
 process, and counts the CPU time of that process: what other programs do does not enter. The three ways of loading take
 turns, each a few steps long, and a figure is the median over the turns. Without ``--dataset_dir`` the phantom is
 written and used.
@@ -27,13 +27,16 @@ from monai.utils import set_determinism
 
 from monai_calib.phantom import write_phantom
 
-BUNDLE = Path(__file__).resolve().parents[1] / "bundles" / "msd_hippocampus_segmentation_3d"
+FOLDER = Path(__file__).resolve().parents[1] / "bundles"
+BUNDLES = [FOLDER / f"msd_hippocampus_segmentation_{dims}d" for dims in (3, 2)]
 NO_CACHE = "no cache"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--bundle", type=Path, default=BUNDLE)
+    parser.add_argument(
+        "--bundles", type=Path, nargs="+", default=BUNDLES, help="default: the hippocampus in 3D and 2D"
+    )
     parser.add_argument("--dataset_dir", type=Path, help="folder with datalist.json; default: the phantom")
     parser.add_argument("--turns", type=int, default=9)
     parser.add_argument("--steps", type=int, default=4, help="steps of each turn")
@@ -43,7 +46,10 @@ def main() -> None:
     set_determinism(seed=0)
     with tempfile.TemporaryDirectory() as folder:
         data = arguments.dataset_dir or _phantom(Path(folder) / "phantom")
-        text = measure(arguments.bundle, data, Path(folder) / "cache", arguments.turns, arguments.steps)
+        text = "\n\n".join(
+            measure(bundle, data, Path(folder) / bundle.name, arguments.turns, arguments.steps)
+            for bundle in arguments.bundles
+        )
     print(text)
     if arguments.table:
         partial = arguments.table.with_suffix(".partial")
