@@ -58,9 +58,10 @@ class Progress:
             return
         self._last = time.monotonic()
         text = f"[{self._count('done')}/{len(self.manifest.plan.runs)}] {self.standing()}"
-        self.stream.write(
-            f"\r\033[K{text[: shutil.get_terminal_size().columns - 1]}" if self._terminal else f"{text}\n"
-        )
+        if self._terminal:
+            self.stream.write(f"\r\033[K{text[: shutil.get_terminal_size().columns - 1]}")
+        else:
+            self.stream.write(f"{text}\n")
         self.stream.flush()
 
     def clear(self) -> None:
