@@ -111,6 +111,7 @@ def bundle_values(key: str, entry: Mapping[str, Any], dims: int) -> dict[str, An
         "label_classes": ", ".join(f"{number}: {name}" for number, name in enumerate(labels)),
         "image_classes": ", ".join(f"{number}: {name}" for number, name in enumerate(channels)),
         "prepare_data": f"python data_scripts/{key}.py {values['download']} OUT",
+        "channels_text": f", with {len(channels)} channels on the fourth axis" if len(channels) > 1 else "",
         "references": [values["reference"], *values["papers"]],
         "references_text": "\n".join(f"- {text}" for text in [values["reference"], *values["papers"]]),
         # Every other crop is centred on background; the foreground's share is divided evenly among its classes.
