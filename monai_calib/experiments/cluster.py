@@ -65,9 +65,8 @@ class RayWorkers:
         events = ready[0]
         try:
             event = self._ray.get(next(events))
-        except StopIteration:
-            del self._under_way[events]
-            return None
+        except StopIteration:  # ended without its last event
+            event = Event("lost", lines=("its worker ended early",))
         except self._ray.exceptions.RayTaskError as error:  # an error in this package, not in the run
             event = Event("failed", lines=(str(error.cause or error),))
         except self._ray.exceptions.RayError as error:

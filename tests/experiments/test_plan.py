@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -134,6 +135,16 @@ def test_a_lock_ends_with_its_holder(tmp_path: Path) -> None:
         holder.kill()
     with FolderLock(tmp_path, ".lock"):
         pass
+
+
+def test_a_bundle_process_waits_for_the_folder_and_ends_with_its_parent(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "monai_calib.experiments.bundle_process", str(tmp_path), "run"]
+    with FolderLock(tmp_path, "run.lock"), subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+        with pytest.raises(subprocess.TimeoutExpired):
+            process.wait(0.5)
+        assert process.stdin is not None
+        process.stdin.close()  # as the system does when the parent dies
+        assert process.wait() == -signal.SIGKILL
 
 
 def test_cores_are_shared_and_gpus_go_round(monkeypatch: pytest.MonkeyPatch) -> None:
