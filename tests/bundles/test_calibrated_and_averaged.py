@@ -23,7 +23,7 @@ BUNDLES = [BUNDLES_FOLDER / f"msd_hippocampus_segmentation_{dims}d" for dims in 
 SMALL = {"networks#unet#features": [4, 4, 4, 4, 4, 4], "seed": 3}
 
 
-@pytest.fixture(scope="module", params=BUNDLES, ids=lambda path: path.name)
+@pytest.fixture(scope="module", params=[pytest.param(BUNDLES[0], marks=pytest.mark.slow), BUNDLES[1]], ids=["2d", "3d"])
 def bundle(request: pytest.FixtureRequest) -> Path:
     return request.param
 
@@ -58,7 +58,9 @@ def dice(folder: Path) -> float:
         return next(float(row[1]) for row in csv.reader(file) if row[0] == "mean_dice")
 
 
-@pytest.mark.parametrize("method", ["temperature", "boundary_temperature", "local_temperature"])
+@pytest.mark.parametrize(
+    "method", ["temperature", "boundary_temperature", pytest.param("local_temperature", marks=pytest.mark.slow)]
+)
 def test_one_word_evaluates_and_infers_with_the_calibrated_model(
     method: str, bundle: Path, run: Path, phantom: Path, tmp_path: Path
 ) -> None:
@@ -123,6 +125,12 @@ def test_flips_are_averaged_in_the_evaluation(bundle: Path, run: Path, phantom: 
     plain, flipped = calibration(copy), calibration(copy / "flips")
     assert flipped["run"] == {**plain["run"], "inference": "flips along 0"}
     assert flipped["summary"]["nll_all_micro"] != plain["summary"]["nll_all_micro"]
+    images = {**SMALL, "dataset_dir": str(phantom / "imagesTr"), "run_dir": str(copy)}
+    averaged = {"_target_": "monai_calib.inferers.FlipInferer", "axes": [0], "inferer": "@inferer"}
+    run_bundle(bundle, "inference", **images)
+    run_bundle(bundle, "inference", **images, **{"evaluator#inferer": averaged}, output_dir=str(copy / "flips"))
+    for path in (copy / "predictions").glob("*_confidence.nii.gz"):
+        assert (nib.load(path).get_fdata() != nib.load(copy / "flips" / path.name).get_fdata()).any()
 
 
 def test_dropout_is_averaged_at_the_rate_of_the_training(
