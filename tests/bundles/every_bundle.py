@@ -119,7 +119,8 @@ class EveryBundle:
             )
             for written in (labels, confidence):
                 assert written.get_data_dtype() == np.uint8
-                assert written.shape == image.shape[:3]
+                slices = image.shape[2:3] if image.shape[2] > 1 else ()  # MONAI's writer drops a last axis of one
+                assert written.shape == (*image.shape[:2], *slices)
                 np.testing.assert_allclose(written.affine, image.affine, atol=1e-3)
             assert np.asarray(labels.dataobj).max() < classes
             percent = np.asarray(confidence.dataobj)
