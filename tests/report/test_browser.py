@@ -70,7 +70,7 @@ def browser(
         driver.quit()
 
 
-def _wait(done: Callable[[], Any], seconds: float = 20.0) -> Any:
+def _wait(done: Callable[[], Any], seconds: float = 60.0) -> Any:
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         result = done()

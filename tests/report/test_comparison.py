@@ -124,3 +124,12 @@ def test_runs_measured_otherwise_are_not_compared(tmp_path: Path, other: dict[st
     first = write_run(tmp_path / "first", {"loss_name": "ce", "seed": 1}, **usual)
     second = write_run(tmp_path / "second", {"loss_name": "nacl", "seed": 1}, **(usual | other))
     assert [len(part.methods) for part in compare(read_runs([first, second]))] == [1, 1]
+
+
+def test_seeds_do_not_add_to_the_subjects_of_a_ranking(comparison: Comparison) -> None:
+    ranking = findings(comparison, measure(comparison, "ece")).ranking
+    assert ranking is not None
+    assert ranking.num_subjects == len(comparison.cases) == 6
+    means = np.stack([comparison.case_values(m.runs, measure(comparison, "ece")) for m in comparison.methods], axis=1)
+    ranks = means.argsort(axis=1).argsort(axis=1) + 1
+    np.testing.assert_allclose(ranking.mean_ranks, ranks.mean(axis=0))

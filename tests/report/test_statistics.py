@@ -183,3 +183,19 @@ def test_cliques_join_exactly_the_pairs_within_the_difference(ranks: list[float]
     }
     close = {(i, j) for i in range(len(ranks)) for j in range(i + 1, len(ranks)) if ordered[j] <= ordered[i] + critical}
     assert {(i, j) for i, j in joined if i < j} == close
+
+
+def test_further_cases_of_a_subject_do_not_narrow_the_critical_difference() -> None:
+    table = RNG.normal(size=(8, 3))
+    spread = np.array([-1.0, 0.0, 1.0])  # three cases a subject around its mean
+    nested = (table[:, None, :] + spread[None, :, None]).reshape(24, 3)
+    once = friedman_nemenyi({name: table[:, k] for k, name in enumerate("abc")}, subjects(8), True)
+    thrice = friedman_nemenyi(
+        {name: nested[:, k] for k, name in enumerate("abc")}, list(np.repeat(subjects(8), 3)), True
+    )
+    np.testing.assert_allclose(thrice.mean_ranks, once.mean_ranks)
+    assert (thrice.num_subjects, thrice.critical_difference, thrice.p_value) == (
+        8,
+        once.critical_difference,
+        once.p_value,
+    )
