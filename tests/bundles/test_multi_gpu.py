@@ -65,7 +65,7 @@ def start(nodes: list[str], workflow: list[str], **settings: Any) -> subprocess.
 def finish(*started: subprocess.Popen[str]) -> str:
     """Wait for all, demand that all succeeded, and return what they said."""
     try:
-        said = "\n".join(process.communicate(timeout=300)[0] for process in started)
+        said = "\n".join(process.communicate(timeout=900)[0] for process in started)
     finally:
         for process in started:
             process.terminate()  # the launcher takes its processes with it
@@ -153,7 +153,7 @@ def test_a_stopped_run_is_resumed_and_all_ranks_end_when_patience_is_over(data: 
         assert running.poll() is None, running.communicate()[0]
         time.sleep(0.05)
     running.send_signal(signal.SIGTERM)
-    running.communicate(timeout=60)
+    running.communicate(timeout=300)
     assert running.returncode != 0
     reached = record(tmp_path)["epoch"]
     assert (record(tmp_path)["best_epoch"], last_state(tmp_path)["iteration"]) == (1, reached)
