@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -26,6 +27,11 @@ def small_plan(output: Path, phantom: Path, *losses: str, **options: Any) -> Pla
     return make_plan(output, [BUNDLE], phantom, {text: variants(text) for text in losses}, **options)
 
 
+def _listen_to_ctrl_c() -> None:
+    """A test suite in the background of a shell ignores Ctrl-C, and so would what it starts."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def start_benchmark(output: Path, phantom: Path, *arguments: str) -> subprocess.Popen[str]:
     """The command in a process, which Ctrl-C would reach."""
     command = [sys.executable, "-m", "monai_calib", "benchmark", "--bundle", str(BUNDLE), "--dataset_dir", str(phantom)]
@@ -36,6 +42,7 @@ def start_benchmark(output: Path, phantom: Path, *arguments: str) -> subprocess.
         stderr=subprocess.STDOUT,
         text=True,
         start_new_session=True,
+        preexec_fn=_listen_to_ctrl_c,
     )
 
 
