@@ -202,5 +202,5 @@ def _diagrams(content: Mapping[str, Any], protocols: list[Protocol]) -> list[Fig
             named.append((method, place, curve(array_from_json(tables[region]), cases)))
         if named:
             title = f"Reliability before and after, {region_in_words(region)}"
-            figures.append(reliability_diagram(f"reliability-{region}", title, named))
+            figures.append(reliability_diagram(f"reliability-{region}", title, named, drawn="cases"))
     return figures
