@@ -1,0 +1,102 @@
+"""Logits of a trained run on its validation and test cases, computed once and kept, for the pages on calibration.
+
+A run is a folder that a bundle has trained into: models/model.pt and models/training.json. Its bundle's own train.json
+says how cases are loaded and windows are put together.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from monai.bundle import ConfigParser
+from monai.data import DataLoader, Dataset
+
+from monai_calib.handlers.checkpoint import training_settings
+from monai_calib.posthoc import LogitCase, LogitStream
+
+BUNDLES = Path(__file__).parents[1] / "bundles"
+SPLITS = ("validation", "test")
+
+
+@dataclass
+class RunLogits:
+    """One split of one run: its cases in the order of the datalist, and the subject of each."""
+
+    settings: dict[str, Any]
+    class_names: list[str]
+    cases: list[LogitCase]
+    subjects: list[str]
+
+    @property
+    def loss(self) -> str:
+        """The loss as the tables write it: ``mbls margin=5``."""
+        arguments = ", ".join(f"{key}={value:g}" for key, value in self.settings["loss_args"].items())
+        return f"{self.settings['loss_name']} {arguments}".strip()
+
+
+def finished_runs(folders: Sequence[str]) -> list[Path]:
+    """The runs whose training and evaluation have ended; the others are named and left out."""
+    finished = []
+    for folder in map(Path, folders):
+        if (folder / "done").is_file():
+            finished.append(folder)
+        else:
+            print(f"{folder}: not finished, left out")
+    return finished
+
+
+def load_logits(run: Path, split: str, dataset_dir: Path, cache: Path) -> RunLogits:
+    """Read the logits of a split from ``cache``, or run the network over it and write them there (float32)."""
+    settings = training_settings(run / "models")
+    config = ConfigParser.load_config_files(BUNDLES / settings["bundle"] / "configs" / "train.json")
+    kept = cache / "logits" / f"{name_of(settings)}_{split}.pt"
+    if not kept.is_file():
+        _write(kept, _computed(run, settings, config, split, dataset_dir))
+    entries = json.loads((dataset_dir / "datalist.json").read_text(encoding="utf-8"))[split]
+    cases = [LogitCase(**case) for case in torch.load(kept, weights_only=True)]
+    subject_of = {entry["case"]: str(entry["subject"]) for entry in entries}
+    return RunLogits(settings, config["class_names"], cases, [subject_of[case.name] for case in cases])
+
+
+def name_of(settings: dict[str, Any]) -> str:
+    """What a run's files in the cache are called."""
+    arguments = "".join(f"_{key}={value:g}" for key, value in settings["loss_args"].items())
+    return f"{settings['bundle']}_{settings['network_name']}_{settings['loss_name']}{arguments}_seed{settings['seed']}"
+
+
+def _computed(
+    run: Path, settings: dict[str, Any], config: dict[str, Any], split: str, dataset_dir: Path
+) -> list[dict[str, Any]]:
+    parser = ConfigParser(config)
+    parser["dataset_dir"], parser["network_name"] = str(dataset_dir), settings["network_name"]
+    parser["split"] = split
+    parser["validate#dataset#data"] = "$load_datalist(@dataset_dir, @split, @prepare_data)"
+    network = parser.get_parsed_content("network")
+    network.load_state_dict(torch.load(run / "models" / "model.pt", map_location="cpu", weights_only=True))
+    data = Dataset(
+        parser.get_parsed_content("validate#dataset#data"), parser.get_parsed_content("validate#preprocessing")
+    )
+    stream = LogitStream(network, DataLoader(data, batch_size=1), parser.get_parsed_content("validate#inferer"))
+    return [
+        {
+            "name": case.name,
+            "logits": case.logits.cpu(),
+            "label": case.label.to(torch.uint8).cpu(),
+            "image": None if case.image is None else case.image.cpu(),
+            "spacing": case.spacing,
+        }
+        for case in stream
+    ]
+
+
+def _write(path: Path, content: object) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    torch.save(content, temporary)
+    os.replace(temporary, path)
