@@ -109,8 +109,8 @@ def test_finished_runs_are_adopted_without_a_manifest(interrupted: Interrupted, 
 @pytest.mark.parametrize(
     ("settings", "said"),
     [
-        ({"epochs": 3}, r"training.json was made with other settings: epochs is 2, the plan has 3\."),
-        ({"epochs": 2, "learning_rate": 0.1}, r"learning_rate is 0.004, the plan has 0.1\."),
+        ({"epochs": 3}, r"epochs was 2, the plan has 3\."),
+        ({"epochs": 2, "learning_rate": 0.1}, r"learning_rate was 'the default', the plan has 0.1\."),
         ({"epochs": 2, "bfloat16": True}, r"bfloat16 was 'the default', the plan has True\."),
     ],
 )
@@ -122,6 +122,22 @@ def test_a_run_made_with_other_settings_is_not_taken(
     with pytest.raises(MismatchError, match=said):
         run_benchmark(plan, nobody)
     assert (interrupted.output / "manifest.json").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("settings", "said"),
+    [
+        ({"epochs": 3}, r"training.json was made with other settings: epochs is 2, the plan has 3\."),
+        ({"epochs": 2, "learning_rate": 0.1}, r"learning_rate is 0.004, the plan has 0.1\."),
+    ],
+)
+def test_a_run_made_by_hand_with_other_settings_is_not_taken(
+    interrupted: Interrupted, tmp_path: Path, settings: dict[str, object], said: str
+) -> None:
+    key = f"{NAME}/mbls_margin=10.0/seed_0"
+    shutil.copytree(interrupted.output / "runs" / key, tmp_path / "runs" / key)
+    with pytest.raises(MismatchError, match=said):
+        run_benchmark(small_plan(tmp_path, interrupted.phantom, "mbls:margin=10.0", settings=settings), nobody)
 
 
 def test_a_run_with_another_loss_in_the_folder_is_not_taken(interrupted: Interrupted, tmp_path: Path) -> None:
