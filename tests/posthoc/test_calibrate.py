@@ -12,6 +12,7 @@ import pytest
 import torch
 from monai.inferers import SlidingWindowInferer
 from monai.networks.nets import UNet
+from torch import nn
 
 from monai_calib.metrics.serial import array_from_json
 from monai_calib.posthoc import (
@@ -25,29 +26,31 @@ from monai_calib.posthoc import (
     export_onnx,
     export_torchscript,
     fit,
+    fold,
 )
 
 FOLDABLE = {"temperature", "classwise_temperature", "vector", "matrix"}
 INFERER = SlidingWindowInferer((8, 8, 8), overlap=0.5, mode="gaussian")
+INFERER_2D = SlidingWindowInferer((8, 8), overlap=0.5, mode="gaussian")
 
 
-def network() -> UNet:
+def network(dims: int = 3) -> UNet:
     torch.manual_seed(0)
-    unet = UNet(3, in_channels=1, out_channels=3, channels=(4, 8), strides=(2,), num_res_units=1, norm="batch")
+    unet = UNet(dims, in_channels=1, out_channels=3, channels=(4, 8), strides=(2,), num_res_units=1, norm="batch")
     with torch.no_grad():  # over-confident: larger logits than its data deserve
         for parameter in list(unet.parameters())[-2:]:
             parameter.mul_(8)
     return unet.eval()
 
 
-def loader(count: int = 3) -> list[dict[str, Any]]:
+def loader(count: int = 3, dims: int = 3) -> list[dict[str, Any]]:
     generator = torch.Generator().manual_seed(1)
     batches = []
     for _ in range(count):
-        image = torch.randn(1, 1, 12, 10, 8, generator=generator)
-        logits = INFERER(image, network())
+        image = torch.randn(1, 1, *(12, 10, 8)[:dims], generator=generator)
+        logits = (INFERER if dims == 3 else INFERER_2D)(image, network(dims))
         label = torch.multinomial((logits / 3)[0].flatten(1).softmax(0).T, 1, generator=generator)
-        batches.append({"image": image, "label": label.reshape(1, 1, 12, 10, 8).to(torch.uint8)})
+        batches.append({"image": image, "label": label.reshape(image.shape).to(torch.uint8)})
     return batches
 
 
@@ -126,37 +129,44 @@ assert "monai_calib" not in sys.modules
 """
 
 
-def exports_are_the_same_elsewhere(folder: Path, suffix: str, size: int) -> None:
-    """Export the network with the head of each method; another process, which cannot import this package, runs them."""
+def exports_are_the_same_elsewhere(folder: Path, suffix: str, size: int, dims: int = 3) -> None:
+    """Export the network with the head of each method, and folded; another process without this package runs them."""
     calibrators = {name: build_calibrator(name, 3, "all") for name in METHODS}
-    fit(list(calibrators.values()), LogitStream(network(), loader(1), INFERER, spacing=(1, 1, 1)))
+    inferer = INFERER if dims == 3 else INFERER_2D
+    fit(list(calibrators.values()), LogitStream(network(dims), loader(1, dims), inferer, spacing=(1,) * dims))
     export = export_onnx if suffix == ".onnx" else export_torchscript
+    image = torch.randn(1, 1, size, *[8] * (dims - 1), generator=torch.Generator().manual_seed(2))
+    window = torch.randn(1, 1, *[8] * dims)
     for name, calibrator in calibrators.items():
-        whole = CalibratedNetwork(network(), calibrator).eval()
-        export(whole, torch.randn(1, 1, 8, 8, 8), folder / f"{name}{suffix}")
-        image = torch.randn(1, 1, size, 8, 8, generator=torch.Generator().manual_seed(2))
         with torch.no_grad():
-            logits = network()(image)
+            logits = network(dims)(image)
             probability = calibrator.apply(logits, image).softmax(1)
         assert not torch.allclose(probability, logits.softmax(1), atol=1e-3)
-        torch.save((image, probability), folder / f"{name}{suffix}.example")
+        networks: dict[str, nn.Module] = {name: CalibratedNetwork(network(dims), calibrator)}
+        if name in FOLDABLE:
+            networks[f"{name}_folded"] = fold(network(dims), calibrator, window)
+        for key, whole in networks.items():
+            export(whole.eval(), window, folder / f"{key}{suffix}")
+            torch.save((image, probability), folder / f"{key}{suffix}.example")
     result = subprocess.run([sys.executable, "-c", ALONE, str(folder)], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
     differences = {line.split()[0]: float(line.split()[1]) for line in result.stdout.splitlines()}
-    assert set(differences) == {f"{name}{suffix}" for name in METHODS}
+    names = {*METHODS, *(f"{name}_folded" for name in FOLDABLE)}
+    assert set(differences) == {f"{name}{suffix}" for name in names}
     assert max(differences.values()) < 1e-5, differences
 
 
-@pytest.mark.parametrize("size", [8, 12])
-def test_torchscript_computes_the_same_probabilities_without_this_package(size: int, tmp_path: Path) -> None:
-    exports_are_the_same_elsewhere(tmp_path, ".ts", size)
+@pytest.mark.parametrize("dims", [2, 3])
+def test_torchscript_computes_the_same_probabilities_without_this_package(dims: int, tmp_path: Path) -> None:
+    exports_are_the_same_elsewhere(tmp_path, ".ts", 12, dims)
 
 
 @pytest.mark.slow
-def test_onnx_computes_the_same_probabilities_without_this_package(tmp_path: Path) -> None:
+@pytest.mark.parametrize("dims", [2, 3])
+def test_onnx_computes_the_same_probabilities_without_this_package(dims: int, tmp_path: Path) -> None:
     pytest.importorskip("onnxscript")
     pytest.importorskip("onnxruntime")
-    exports_are_the_same_elsewhere(tmp_path, ".onnx", 8)
+    exports_are_the_same_elsewhere(tmp_path, ".onnx", 8, dims)
 
 
 def test_a_method_with_a_head_is_written_as_torchscript_and_replaces_an_older_model(tmp_path: Path) -> None:
