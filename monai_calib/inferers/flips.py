@@ -19,9 +19,11 @@ class FlipInferer(AveragingInferer):
     With ``n`` axes there are ``2^n`` images: those flipped along every subset of the axes, the image itself among them.
     Flips are exact: no voxel is interpolated.
 
-    Flip only along axes whose direction carries no meaning for the network. In a volume read as RAS axis 0 runs from
-    left to right. Mirroring an abdomen there puts the liver on the other side, and flipping a hippocampus along axis 1
-    makes its anterior part posterior: averages with such predictions are worse than one prediction.
+    Flip only along axes whose direction carries no meaning for the network: those along which its training images were
+    mirrored as well. In a volume read as RAS axis 0 runs from left to right. Mirroring an abdomen there puts the liver on
+    the other side, and flipping a hippocampus along axis 1 makes its anterior part posterior; averages with such
+    predictions are worse than one prediction. So are those of networks that have never seen a mirror image
+    (docs/posthoc.md).
 
     Args:
         axes: spatial axes, 0 the first after the channels.
@@ -44,8 +46,8 @@ class FlipInferer(AveragingInferer):
         super().__init__(inferer)
         if not axes or min(axes) < 0 or len(set(axes)) < len(axes):
             raise ValueError(
-                "axes: expected spatial axes along which the anatomy may be mirrored, each once, such as [0] (left and "
-                f"right in RAS), got {list(axes)}"
+                "axes: expected spatial axes along which the network's training images were mirrored too, each once, such "
+                f"as [0] (left and right in RAS), got {list(axes)}"
             )
         self.axes = tuple(axes)
 
