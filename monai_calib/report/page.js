@@ -78,7 +78,11 @@
   const figures = [...document.querySelectorAll("figure.plot")];
   const isFolded = (figure) => figure.closest("details:not([open])");
   const isDrawn = (figure) => drawn.get(figure)?.width > 0;
-  const redraw = () => figures.filter((figure) => isDrawn(figure) && !isFolded(figure)).forEach((f) => draw(f));
+  // One that is folded up is marked, to be drawn anew when it is unfolded.
+  const redraw = () => figures.filter(isDrawn).forEach((figure) => {
+    if (isFolded(figure)) drawn.get(figure).width = 0;
+    else draw(figure);
+  });
 
   const save = (name, address) => {
     const link = document.createElement("a");

@@ -90,7 +90,7 @@ UNDRAWN = """
 
 def _draw_all(browser: webdriver.Chrome) -> int:
     """Scrolls to every figure that is not folded up, as a reader would, until all are drawn; gives their number."""
-    _wait(lambda: browser.execute_script(UNDRAWN)[0] == 0, 60)
+    _wait(lambda: browser.execute_script(UNDRAWN)[0] == 0, 300)
     return int(browser.execute_script(UNDRAWN)[1])
 
 
@@ -164,6 +164,15 @@ def test_folded_figures_are_drawn_when_unfolded(browser: webdriver.Chrome) -> No
     details.find_element(By.TAG_NAME, "summary").send_keys(Keys.ENTER)
     _wait(lambda: len(details.find_elements(By.CSS_SELECTOR, ".canvas.js-plotly-plot")) > 3)
     details.find_element(By.TAG_NAME, "summary").send_keys(Keys.ENTER)
+    box = browser.find_element(By.CSS_SELECTOR, ".methods input[value='nacl']")
+    box.send_keys(Keys.SPACE)
+    details.find_element(By.TAG_NAME, "summary").send_keys(Keys.ENTER)
+    first = details.find_element(By.CSS_SELECTOR, ".canvas.js-plotly-plot")
+    browser.execute_script("arguments[0].scrollIntoView({behavior: 'instant'})", first)
+    hidden = "return arguments[0].data.filter(t => t.legendgroup === 'nacl').every(t => t.visible === false)"
+    _wait(lambda: browser.execute_script(hidden, first))
+    box.send_keys(Keys.SPACE)
+    details.find_element(By.TAG_NAME, "summary").send_keys(Keys.ENTER)
 
 
 def test_downloads_are_an_svg_and_a_table(browser: webdriver.Chrome, downloads: Path) -> None:
@@ -231,7 +240,8 @@ def test_dark_and_light_text_contrasts_with_its_ground(browser: webdriver.Chrome
 def test_prints_without_cutting_off(browser: webdriver.Chrome) -> None:
     browser.execute_script(
         "window.widths = []; addEventListener('beforeprint', () => window.widths ="
-        "[...document.querySelectorAll('.canvas .main-svg')].map(s => Number(s.getAttribute('width'))))"
+        "[...document.querySelectorAll('.canvas .main-svg')].filter(s => !s.closest('details:not([open])'))"
+        ".map(s => Number(s.getAttribute('width'))))"
     )
     printed = browser.execute_cdp_cmd("Page.printToPDF", {"preferCSSPageSize": True})
     assert base64.b64decode(printed["data"]).startswith(b"%PDF")
