@@ -20,8 +20,8 @@ class FlipInferer(AveragingInferer):
     Flips are exact: no voxel is interpolated.
 
     Flip only along axes whose direction carries no meaning for the network: those along which its training images were
-    mirrored as well. In a volume read as RAS axis 0 runs from left to right. Mirroring an abdomen there puts the liver on
-    the other side, and flipping a hippocampus along axis 1 makes its anterior part posterior; averages with such
+    mirrored as well. In a volume read as RAS axis 0 runs from left to right. Mirroring an abdomen there puts the liver
+    on the other side, and flipping a hippocampus along axis 1 makes its anterior part posterior; averages with such
     predictions are worse than one prediction. So are those of networks that have never seen a mirror image
     (docs/posthoc.md).
 
@@ -46,8 +46,8 @@ class FlipInferer(AveragingInferer):
         super().__init__(inferer)
         if not axes or min(axes) < 0 or len(set(axes)) < len(axes):
             raise ValueError(
-                "axes: expected spatial axes along which the network's training images were mirrored too, each once, such "
-                f"as [0] (left and right in RAS), got {list(axes)}"
+                "axes: expected spatial axes along which the training images were mirrored too, each once, such as [0] "
+                f"(left and right in RAS), got {list(axes)}"
             )
         self.axes = tuple(axes)
 
