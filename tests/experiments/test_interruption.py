@@ -1,14 +1,17 @@
-"""A comparison of real bundle runs: killed, resumed, with one run that fails, adopted, and stopped by Ctrl-C."""
+"""A comparison of real bundle runs: killed, resumed, adopted, corrected, stopped by Ctrl-C, and on a cluster."""
 
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from small_cluster import children_of, small_cluster
 from small_comparisons import Interrupted, bundle_process, is_alive, manifest, small_plan, start_benchmark, wait_for
 
 from monai_calib.experiments import (
@@ -184,3 +187,44 @@ def test_ctrl_c_ends_the_children_and_leaves_a_plan_to_go_on_with(phantom: Path,
     assert {entry["state"] for entry in manifest(tmp_path).values()} == {"waiting"}
     assert "interrupted" in said
     assert "Traceback" not in said
+
+
+@pytest.fixture
+def cluster() -> Iterator[tuple[str, list[int]]]:
+    pytest.importorskip("ray")
+    with small_cluster() as started:
+        yield started
+
+
+def test_on_a_cluster_a_comparison_outlives_a_node_and_equals_the_local_one(
+    cluster: tuple[str, list[int]], interrupted: Interrupted, tmp_path: Path
+) -> None:
+    """The local comparison was killed after the first epoch of one run; here its node is."""
+    address, nodes = cluster
+    process = start_benchmark(
+        *(tmp_path, interrupted.phantom, "--ray", address, "--seeds", "1", "--set", "epochs=2", "--retries", "0"),
+        *("--losses", "mbls:margin=5.0", "mbls:margin=10.0"),
+    )
+    runs = Path("runs/msd_hippocampus_segmentation_3d/unet")
+    folder = tmp_path / runs / "mbls_margin=5.0/seed_0"
+    wait_for((folder / "models" / "training.json").is_file)
+    child = bundle_process(folder)
+    assert child is not None
+    os.kill(child, signal.SIGSTOP)
+    [node] = [node for node in nodes if any(child in children_of(worker) for worker in children_of(node))]
+    os.kill(node, signal.SIGKILL)
+    os.kill(child, signal.SIGCONT)
+    wait_for(lambda: not is_alive(child))
+    said, _ = process.communicate()
+    assert process.returncode == 0, said
+    assert "its worker was lost" in said
+    entries = {name.split("/")[2]: entry for name, entry in manifest(tmp_path).items()}
+    assert {key: (entry["state"], entry["attempts"]) for key, entry in entries.items()} == {
+        "mbls_margin=5.0": ("done", 2),
+        "mbls_margin=10.0": ("done", 1),
+    }
+    for key in entries:
+        evaluated = runs / key / "seed_0/eval/calibration.json"
+        assert json.loads((tmp_path / evaluated).read_text()) == json.loads(
+            (interrupted.output / evaluated).read_text()
+        )
