@@ -1,0 +1,90 @@
+"""Bring the figures of averaged predictions into ensembles.json and the table of posthoc.md.
+
+    python docs/ensembles.py "LOSS: WAY=RUN,RUN" ...   # evaluated folders (with eval/), one argument a row
+    python docs/ensembles.py                           # write the table from ensembles.json
+
+The row of each loss whose way is "one network" is what the others are compared with, by its runs of the same seeds.
+Figures are means over runs and
+cases, with 95 % bootstrap intervals over subjects, all runs of a drawn subject together.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from monai_calib.report.runs import Run, read_run
+from monai_calib.report.statistics import bootstrap_mean
+
+PAGE = Path(__file__).with_name("posthoc.md")
+FIGURES = Path(__file__).with_name("ensembles.json")
+PLAIN = "one network"
+COLUMNS = {
+    "dsc": ("DSC", 3),
+    "ece_foreground_15bins": ("ECE foreground", 3),
+    "ece_boundary2mm_15bins": ("ECE 2 mm band", 3),
+    "ece_all_15bins": ("ECE all", 4),
+    "nll_boundary2mm": ("NLL 2 mm band", 3),
+    "nll_all": ("NLL all", 4),
+    "brier_all": ("Brier all", 4),
+}
+"""Figure of a case: its heading and decimals."""
+
+
+def row(name: str, runs: list[Run], plain: list[Run]) -> dict[str, Any]:
+    """What is kept of a row: its figures, and how they differ from those of one network, subject by subject."""
+    loss, _, way = name.partition(": ")
+    seeds = {seed for run in runs for seed in run.seed.split("+")}
+    plain = [run for run in plain if run.seed in seeds]
+    assert len(plain) == len(seeds), f"{name}: one network is not evaluated for each of the seeds {sorted(seeds)}"
+    subjects = runs[0].subjects
+    assert all(run.cases == runs[0].cases for run in [*runs, *plain]), f"{name}: evaluated on different cases"
+    figures, change = {}, {}
+    for key in COLUMNS:
+        values, before = (np.mean([run.values[key] for run in some], axis=0) for some in (runs, plain))
+        figures[key] = [round(float(x), 5) for x in bootstrap_mean(values, subjects)]
+        change[key] = [round(float(x), 5) for x in bootstrap_mean(values - before, subjects)]
+    kept = {"loss": loss, "way": way, "seeds": sorted(seeds), "cases": len(subjects), "subjects": len(set(subjects))}
+    return {**kept, "figures": figures, "change": change}
+
+
+def table(rows: list[dict[str, Any]]) -> str:
+    """A Markdown table; bold where the interval of the change against one network excludes 0."""
+    lines = [
+        "| loss | prediction | seeds | " + " | ".join(heading for heading, _ in COLUMNS.values()) + " |",
+        "|---" * (len(COLUMNS) + 3) + "|",
+    ]
+    for kept in rows:
+        cells = []
+        for key, (_, decimals) in COLUMNS.items():
+            value, low, high = (f"{x:.{decimals}f}" for x in kept["figures"][key])
+            _, lower, upper = kept["change"][key]
+            shown = f"**{value}**" if lower > 0 or upper < 0 else value
+            cells.append(f"{shown} <small>{low}–{high}</small>")
+        lines.append(f"| {kept['loss']} | {kept['way']} | {', '.join(kept['seeds'])} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def fill(page: str, rows: list[dict[str, Any]]) -> str:
+    """The page with ``<!-- table: ensembles -->`` … ``<!-- end -->`` filled anew."""
+    made = f"<!-- table: ensembles -->\n\n{table(rows)}\n\n<!-- end -->"
+    return re.sub(r"<!-- table: ensembles -->.*?<!-- end -->", lambda found: made, page, flags=re.DOTALL)
+
+
+def main(arguments: list[str]) -> None:
+    if arguments:
+        folders = dict(argument.rsplit("=", 1) for argument in arguments)
+        runs = {name: [read_run(Path(folder)) for folder in text.split(",")] for name, text in folders.items()}
+        rows = [row(name, some, runs[f"{name.partition(': ')[0]}: {PLAIN}"]) for name, some in runs.items()]
+        FIGURES.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    rows = json.loads(FIGURES.read_text(encoding="utf-8"))
+    PAGE.write_text(fill(PAGE.read_text(encoding="utf-8"), rows), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
