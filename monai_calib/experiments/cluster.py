@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 from collections.abc import Iterator
 from typing import Any
 
@@ -35,6 +36,7 @@ class RayWorkers:
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError('Ray is not installed; try pip install "monai_calib[ray]"') from error
         self._ray: Any = ray
+        _expect_answer(address)
         ray.init(address=address, log_to_driver=False, logging_level=logging.WARNING)
         if gpus_per_run is None:
             gpus_per_run = 1.0 if ray.cluster_resources().get("GPU") else 0.0
@@ -84,6 +86,16 @@ class RayWorkers:
         by_cores = resources.get("CPU", 0.0) / self._cpus
         by_gpus = resources.get("GPU", 0.0) / self._gpus if self._gpus else by_cores
         return int(min(by_cores, by_gpus))
+
+
+def _expect_answer(address: str) -> None:
+    """Ray itself would wait for minutes."""
+    host, _, port = address.rpartition(":")
+    if host and port.isdigit() and "/" not in host:
+        try:
+            socket.create_connection((host, int(port)), timeout=10).close()
+        except OSError as error:
+            raise ConnectionError(f"no Ray cluster at {address}: {error}; 'ray start --head' starts one") from error
 
 
 def _carry_out(run: Run, threads: int, trained: bool) -> Iterator[Event]:

@@ -6,6 +6,7 @@ import io
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -18,7 +19,7 @@ from hypothesis import strategies as st
 from small_comparisons import BUNDLE, small_plan
 
 from monai_calib.__main__ import main
-from monai_calib.experiments import FolderInUseError, Manifest, make_plan, variants
+from monai_calib.experiments import FolderInUseError, Manifest, RayWorkers, make_plan, variants
 from monai_calib.experiments.lock import FolderLock
 from monai_calib.experiments.perform import Children, Stopped
 from monai_calib.experiments.progress import Progress
@@ -111,6 +112,14 @@ def test_a_dry_run_says_what_is_to_do_and_writes_nothing(
     }
     assert said[-1].startswith("4 of 4 runs to do")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_cluster_that_is_not_there_is_told_at_once() -> None:
+    pytest.importorskip("ray")
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = server.getsockname()[1]
+    with pytest.raises(ConnectionError, match=f"no Ray cluster at 127.0.0.1:{port}"):
+        RayWorkers(f"127.0.0.1:{port}")
 
 
 def test_a_manifest_of_another_kind_is_not_overwritten(phantom: Path, tmp_path: Path) -> None:
