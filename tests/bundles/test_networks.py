@@ -17,6 +17,7 @@ from monai.networks.nets import BasicUNetPlusPlus
 HIPPOCAMPUS = [named(f"msd_hippocampus_segmentation_{dims}d") for dims in (2, 3)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("network_name", NETWORKS)
 @pytest.mark.parametrize("bundle", HIPPOCAMPUS, ids=lambda path: path.name)
 def test_training_evaluation_inference_and_export(
