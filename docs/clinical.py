@@ -179,15 +179,18 @@ def dice_figures(
 
 
 def summary(cache: Path, names: Sequence[str]) -> dict[str, Any]:
-    """All losses and corrections of the runs of those names."""
+    """All losses and corrections of the runs of those names, each loss over the seeds that all its rows have."""
     files = [json.loads(p.read_text()) for name in names for p in sorted((cache / "clinical" / name).glob("*.json"))]
     losses: dict[str, Any] = {}
     for loss in dict.fromkeys(file["loss"] for file in files):
-        for correction in CORRECTIONS:
-            runs = [file for file in files if (file["loss"], file["correction"]) == (loss, correction)]
-            if runs:
-                runs.sort(key=lambda run: run["settings"]["seed"])
-                losses.setdefault(loss, {})[correction] = summary_of(runs)
+        runs = {
+            c: {f["settings"]["seed"]: f for f in files if (f["loss"], f["correction"]) == (loss, c)}
+            for c in CORRECTIONS
+        }
+        measured = {correction: of_seed for correction, of_seed in runs.items() if of_seed}
+        common = sorted(set.intersection(*map(set, measured.values())))
+        if common:
+            losses[loss] = {c: summary_of([of_seed[seed] for seed in common]) for c, of_seed in measured.items()}
     return losses
 
 
@@ -206,12 +209,11 @@ def tables(losses: Mapping[str, Any]) -> dict[str, str]:
     """All tables of the page by name."""
     structures = next(iter(next(iter(losses.values())).values()))["volumes"]
     seeds = [
-        [f"`{loss}`", correction, " ".join(map(str, figures["seeds"]))]
+        [f"`{loss}`", " ".join(map(str, next(iter(corrections.values()))["seeds"]))]
         for loss, corrections in losses.items()
-        for correction, figures in corrections.items()
     ]
     made = {
-        "seeds": table(["loss", "correction", "seeds"], seeds),
+        "seeds": table(["loss", "seeds"], seeds),
         "dice": part_table(losses, ["dice"], DICE_COLUMNS),
     }
     for structure in structures:

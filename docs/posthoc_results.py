@@ -248,7 +248,12 @@ def bars_table(losses: Mapping[str, Any], pooled: bool) -> str:
             for (name, bar), decimals in zip(BARS.items(), (3, 3, 4), strict=True):
                 number = shown(values[name], decimals)
                 numbers.append(f"**{number}**" if values[name] <= bar else number)
-            row.append(" / ".join(numbers) + (" ✓" if all(values[name] <= BARS[name] for name in BARS) else ""))
+            fewer = len(kept["seeds"]) < len(variants[NONE]["seeds"])
+            row.append(
+                " / ".join(numbers)
+                + (" ✓" if all(values[name] <= BARS[name] for name in BARS) else "")
+                + (f" <sup>{len(kept['seeds'])}</sup>" if fewer else "")
+            )
         if any(row[1:]):
             rows.append(row)
     return table(["correction", *(f"`{loss}`" for loss in losses)], rows)
