@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -130,10 +131,13 @@ def test_every_network_can_halve_the_patch_as_often_as_it_does(bundle: Path) -> 
 @pytest.mark.slow
 def test_several_processes_train_the_network_with_outputs_that_no_loss_reads(phantom: Path, tmp_path: Path) -> None:
     """UNet++ has three more outputs: without find_unused_parameters the second step fails."""
-    bundle = HIPPOCAMPUS[0]
+    bundle, data = HIPPOCAMPUS[0], shutil.copytree(phantom, tmp_path / "data")
+    listed = json.loads((data / "datalist.json").read_text())
+    listed["validation"] = listed["training"]  # a case for each process
+    (data / "datalist.json").write_text(json.dumps(listed))
     files = str([str(bundle / "configs" / f"{name}.json") for name in ("train", "multi_gpu_train")])
     options = {
-        "dataset_dir": phantom,
+        "dataset_dir": data,
         "run_dir": tmp_path,
         "network_name": "unetplusplus",
         "epochs": 1,
