@@ -22,7 +22,8 @@ def load_datalist(
         prepare: the command that makes the folder; error messages show it.
 
     Returns:
-        One ``{"image": path, "label": path, "case": name}`` per case, in the order of the file.
+        One ``{"image": path, "label": path, "case": name}`` per case, in the order of the file, with ``"subject"``
+        where the list names whom the case was taken from: intervals and tests go by subject.
 
     Raises:
         FileNotFoundError: the folder, ``datalist.json`` or a file of the list is missing.
@@ -52,7 +53,8 @@ def load_datalist(
         for key, path in paths.items():
             if not path.is_file():
                 raise FileNotFoundError(f"{listing} names the {key} {entry[key]!r}, which is missing. {advice}")
-        cases.append({"image": str(paths["image"]), "label": str(paths["label"]), "case": str(entry["case"])})
+        whose = {"subject": str(entry["subject"])} if "subject" in entry else {}
+        cases.append({"image": str(paths["image"]), "label": str(paths["label"]), "case": str(entry["case"]), **whose})
     return cases
 
 

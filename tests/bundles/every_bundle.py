@@ -93,9 +93,9 @@ class EveryBundle:
         assert 0 <= written["mean_dice"] <= 1
 
     def test_evaluation_names_cases_and_run(self, bundle: Path, data: Path, life: Life) -> None:
-        listed = {case["case"] for case in json.loads((data / "datalist.json").read_text())["test"]}
+        listed = {case["case"]: case["subject"] for case in json.loads((data / "datalist.json").read_text())["test"]}
         calibration = json.loads((life.folder / "eval" / "calibration.json").read_text())
-        assert {case["case"] for case in calibration["cases"]} == listed
+        assert {case["case"]: case.get("subject") for case in calibration["cases"]} == listed
         run = {name: calibration["run"][name] for name in ("bundle", "loss_name", "network_name", "seed", "split")}
         assert run == {
             "bundle": bundle.name,
@@ -104,7 +104,7 @@ class EveryBundle:
             "seed": 3,
             "split": "test",
         }
-        assert {path.stem for path in (life.folder / "eval" / "previews").iterdir()} == listed
+        assert {path.stem for path in (life.folder / "eval" / "previews").iterdir()} == set(listed)
 
     def test_inference_writes_labels_and_confidence_on_the_grid_of_the_image(
         self, bundle: Path, data: Path, life: Life
