@@ -49,8 +49,8 @@ PRESETS: dict[str, tuple[Callable[..., ConstrainedLoss], dict[str, Any]]] = {
     "meep": (MEEPLoss, {"alpha": 0.3}),
     "mdca": (MDCALoss, {"alpha": 1.0}),
 }
-"""Name: the class and the arguments its paper uses. ``nacl_outer`` is this package's own variant, and ``recommended`` that
-with Dice and weight 1, ``"dice_ce+nacl_outer", alpha=1.0``: see docs/results.md for why."""
+"""Name: the class and the arguments its paper uses. ``nacl_outer`` is this package's own variant, and ``recommended``
+that with Dice and weight 1, ``"dice_ce+nacl_outer", alpha=1.0``: see docs/results.md for why."""
 
 _SHARED = frozenset(Options.__annotations__)
 

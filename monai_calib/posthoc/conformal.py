@@ -70,6 +70,9 @@ class FalseNegativeControl:
     validation sets, not for each case, and only for cases drawn like those of validation (same scanners, same
     population). Structures may overlap.
 
+    What must be exchangeable are subjects: two volumes of one person are alike and count as one, with the mean of their
+    rates, if :meth:`update` is told whose they are.
+
     Args:
         num_classes: channels, background included; the background gets no threshold.
         limit: largest expected false-negative rate, one number or one for each structure.
@@ -102,10 +105,12 @@ class FalseNegativeControl:
         if len(self.class_names) != num_classes:
             raise ValueError(f"expected {num_classes} class names, got {self.class_names}")
         self.thresholds: list[ConformalThreshold] = []
-        self._losses: list[list[Tensor]] = [[] for _ in range(num_classes - 1)]
+        self._losses: list[dict[str, list[Tensor]]] = [{} for _ in range(num_classes - 1)]
 
-    def update(self, probability: Tensor, label: Tensor) -> None:
+    def update(self, probability: Tensor, label: Tensor, subject: str | None = None) -> None:
         """Add a validation case: calibrated probabilities ``(K, *spatial)`` and true class numbers ``(*spatial)``.
+
+        Without a ``subject`` the case counts as somebody of its own.
 
         Raises: ``ValueError`` for shapes that do not fit, or values that are no probabilities.
         """
@@ -124,7 +129,9 @@ class FalseNegativeControl:
                 # A voxel is kept at threshold g / G while g <= p G: it is missed at all later ones.
                 last_kept = (truth.double() * GRID + 1e-9).floor().long().clamp(0, GRID)
                 missed_from = torch.bincount(last_kept + 1, minlength=GRID + 2)[: GRID + 1]
-                self._losses[k - 1].append((missed_from.cumsum(0) / truth.numel()).cpu())
+                of_subject = self._losses[k - 1]
+                whose = f"case {len(of_subject)}, unnamed" if subject is None else f"subject {subject}"
+                of_subject.setdefault(whose, []).append((missed_from.cumsum(0) / truth.numel()).cpu())
 
     def fit(self, cases: Iterable[LogitCase] = ()) -> None:
         """Find the thresholds from the cases of :meth:`update`, after adding ``cases`` (their softmax), if any.
@@ -135,13 +142,14 @@ class FalseNegativeControl:
             self.update(case.logits.float().softmax(0), case.label)
         self.thresholds = []
         for k, (losses, limit) in enumerate(zip(self._losses, self.limits, strict=True), 1):
-            stacked = torch.stack(losses) if losses else torch.zeros(0, GRID + 1)
+            rates = [torch.stack(of_subject).mean(0) for of_subject in losses.values()]
+            stacked = torch.stack(rates) if rates else torch.zeros(0, GRID + 1)
             self.thresholds.append(conformal_threshold(stacked, limit))
             if not self.thresholds[-1].possible:
                 warnings.warn(
-                    f"{self.class_names[k]}: {len(losses)} validation cases hold it, but a false-negative rate of "
+                    f"{self.class_names[k]}: {len(losses)} validation subjects hold it, but a false-negative rate of "
                     f"{limit:g} cannot be guaranteed with fewer than {math.ceil(1 / limit - 1 - 1e-9)}; "
-                    "every voxel is kept. Add cases or raise the limit",
+                    "every voxel is kept. Add subjects or raise the limit",
                     CalibratorWarning,
                     stacklevel=2,
                 )

@@ -63,7 +63,7 @@ def test_too_few_cases_keep_every_voxel_and_say_how_many_are_needed() -> None:
     control = FalseNegativeControl(3, 0.1, ["background", "liver", "tumour"])
     probability = torch.rand(3, 5, 5).softmax(0)
     cases = [LogitCase(str(i), probability.log(), torch.ones(5, 5)) for i in range(9)]
-    with pytest.warns(CalibratorWarning, match="tumour: 0 validation cases hold it.*fewer than 9"):
+    with pytest.warns(CalibratorWarning, match="tumour: 0 validation subjects hold it.*fewer than 9"):
         control.fit(cases)
     assert control.thresholds[0].possible
     assert control.keep(probability)[1].all()
@@ -81,3 +81,17 @@ def test_wrong_input_is_refused() -> None:
         control.keep(torch.full((2, 3), 0.5))
     with pytest.raises(ValueError, match="between 0 and 1"):
         FalseNegativeControl(2, 1.5)
+
+
+def test_two_volumes_of_a_subject_count_as_one() -> None:
+    generator = torch.Generator().manual_seed(3)
+    cases = [simulated_case(generator) for _ in range(12)]
+    twice, once = FalseNegativeControl(2, 0.2), FalseNegativeControl(2, 0.2)
+    for number, case in enumerate(cases):
+        twice.update(*case, subject=str(number))
+        twice.update(*case, subject=str(number))
+        once.update(*case)
+    twice.fit()
+    once.fit()
+    assert twice.thresholds == once.thresholds
+    assert twice.thresholds[0].cases == 12
