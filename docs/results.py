@@ -1,104 +1,297 @@
-"""Bring the figures of evaluated runs into results.json and the tables of results.md.
+"""Bring the figures of a comparison into results.json and the tables of results.md.
 
-    python docs/results.py RUN...     # read runs, write results.json, then the tables
+    python docs/results.py RUNS...    # read the runs below these folders, write results.json, then the tables
     python docs/results.py            # write the tables from results.json
 
-Every number of the tables is in results.json, with its 95 % bootstrap interval over subjects.
+A row is a method: runs that differ in the seed alone. Its figures are means over seeds and cases, with 95 % bootstrap
+intervals over subjects, all seeds of a drawn subject together. Every number of the tables is in results.json.
 """
 
 from __future__ import annotations
 
 import json
+import math
 import re
+import statistics
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
-from monai_calib.metrics import CalibrationHistogram
+import numpy as np
+from numpy.typing import NDArray
+
+from monai_calib.metrics import CalibrationHistogram, ace, mce
+from monai_calib.report.comparison import Comparison, Method, compare
+from monai_calib.report.published import read_published
 from monai_calib.report.runs import Run, read_runs
-from monai_calib.report.statistics import bootstrap_mean
+from monai_calib.report.statistics import bootstrap_mean, bootstrap_ratio, friedman_nemenyi
 
 PAGE = Path(__file__).with_name("results.md")
 FIGURES = Path(__file__).with_name("results.json")
+PUBLISHED = Path(__file__).with_name("published.json")
+
+
+class Column(NamedTuple):
+    heading: str
+    decimals: int
+    best: str = "low"  # or "high", or "zero": closest to it
+
+
 COLUMNS = {
-    "dsc": ("DSC", 3),
-    "hd95_mm": ("HD95 mm", 2),
-    "ece_foreground_15bins": ("ECE foreground", 3),
-    "ece_predicted_15bins": ("ECE predicted", 3),
-    "ece_boundary2mm_15bins": ("ECE 2 mm band", 3),
-    "ece_all_15bins": ("ECE all", 4),
-    "nll_boundary2mm": ("NLL 2 mm band", 3),
-    "brier_boundary2mm": ("Brier 2 mm band", 3),
-    "gap_boundary2mm": ("confidence − accuracy, 2 mm band", 3),
-    "nll_all": ("NLL all", 4),
+    "dsc": Column("DSC", 3, "high"),
+    "hd95_mm": Column("HD95 mm", 2),
+    "ece_foreground_15bins": Column("ECE foreground", 3),
+    "ece_predicted_15bins": Column("ECE predicted", 3),
+    "ece_boundary2mm_15bins": Column("ECE 2 mm band", 3),
+    "ece_all_15bins": Column("ECE all", 4),
+    "nll_all": Column("NLL all", 4),
+    "brier_all": Column("Brier all", 4),
+    "gap_boundary2mm": Column("confidence − accuracy, band", 3, "zero"),
+    "nll_boundary2mm": Column("NLL band", 3),
+    "brier_boundary2mm": Column("Brier band", 3),
+    "monai_ace": Column("ACE, MONAI's protocol", 3),
+    "monai_ace_floor": Column("its floor", 3),
+    "monai_mce": Column("MCE, MONAI's protocol", 3),
+    "expected_volume_error": Column("expected volume's error", 3),
+    "argmax_volume_error": Column("argmax volume's error", 3),
 }
-"""Per-case figure: its heading and decimals. All are means over cases (macro)."""
+"""Figures of a case; all are averaged over cases (macro)."""
+
+TABLES = {
+    "overlap and calibration": list(COLUMNS)[:8],
+    "more": list(COLUMNS)[8:],
+}
+RANKED = ("dsc", "ece_foreground_15bins", "ece_boundary2mm_15bins", "ece_all_15bins", "nll_all")
+AGAINST = ("dice_ce", "ce")
+"""Methods the others are compared with, subject by subject."""
 
 
-def signed_gap(histogram: Mapping[str, Any]) -> float:
-    """Mean confidence minus accuracy of a case's voxels: above 0 over-confident, below 0 under-confident."""
-    bins = CalibrationHistogram.from_json(dict(histogram)).bins()
-    return float(bins.share_of_gap().sum())
-
-
-def figures_of(run: Run) -> dict[str, Any]:
-    """What is kept of a run."""
-    values = {**run.values, "gap_boundary2mm": [signed_gap(hist) for hist in run.histograms["boundary2mm"]]}
-    measured = {name: bootstrap_mean(values[name], run.subjects) for name in COLUMNS}
-    kept = ("bundle", "loss_name", "loss_args", "network_name", "seed", "split")
+def case_values(run: Run) -> dict[str, NDArray[np.float64]]:
+    """What a run's table does not hold, read from its histograms: a value a case."""
+    histograms = run.histograms
+    whole = [CalibrationHistogram.from_json(dict(each)) for each in histograms["all"]]
+    band = [CalibrationHistogram.from_json(dict(each)) for each in histograms["boundary2mm"]]
+    foreground = range(1, len(run.class_names))
     return {
-        **{name: run.settings[name] for name in kept},
-        "cases": len(run.cases),
-        "subjects": len(set(run.subjects)),
-        "missed_classes": list(run.missed_classes()),
-        "figures": {name: [round(float(x), 5) for x in interval] for name, interval in measured.items()},
+        # Mean confidence minus accuracy: above 0 over-confident, below 0 under-confident.
+        "gap_boundary2mm": np.array([float(each.bins().share_of_gap().sum()) for each in band]),
+        # 20 bins, classes without the background, mean over classes: MONAI's CalibrationErrorMetric.
+        "monai_ace": np.array([statistics.fmean(ace(each, 20, k) for k in foreground) for each in whole]),
+        "monai_ace_floor": np.array([statistics.fmean(floor(each, k) for k in foreground) for each in whole]),
+        "monai_mce": np.array([statistics.fmean(mce(each, 20, k) for k in foreground) for each in whole]),
     }
 
 
-def table(runs: list[dict[str, Any]]) -> str:
-    """A Markdown table, a row a run, the best mean of each column in bold."""
-    lines = [
-        "| loss | " + " | ".join(heading for heading, _ in COLUMNS.values()) + " |",
-        "|---" * (len(COLUMNS) + 1) + "|",
-    ]
-    best = {
-        name: min(
-            (run["figures"][name][0] for run in runs if not run["missed_classes"]),
-            key=lambda value, name=name: -value if name == "dsc" else abs(value),
+def floor(histogram: CalibrationHistogram, class_index: int) -> float:
+    """The ACE in 20 bins that a perfect forecaster would score if voxels were independent: the mean over occupied bins
+    of E|accuracy - p| of n draws, ``sqrt(2 p (1 - p) / (pi n))``."""
+    bins = histogram.bins(20, class_index)
+    count = bins.count[bins.count > 0].double()
+    p = bins.confidence[bins.count > 0] / count
+    return float((2 / math.pi * p * (1 - p) / count).clamp_min(0).sqrt().mean())
+
+
+def table_of(comparison: Comparison, method: Method) -> dict[str, NDArray[np.float64]]:
+    """``(seeds, cases)`` of each column, in the comparison's order of cases."""
+    rows: dict[str, list[NDArray[np.float64]]] = {name: [] for name in COLUMNS}
+    for run in method.runs:
+        position = {case: number for number, case in enumerate(run.cases)}
+        order = [position[case] for case in comparison.cases]
+        values = {**run.values, **case_values(run)}
+        for name in COLUMNS:
+            rows[name].append(values[name][order])
+    return {name: np.stack(values) for name, values in rows.items()}
+
+
+def name_of(method: Mapping[str, Any]) -> str:
+    arguments = ", ".join(f"{key}={value:g}" for key, value in method["loss_args"].items())
+    text = f"`{method['loss_name']}`" + (f" {arguments}" if arguments else "")
+    text += "" if method["bfloat16"] else " (float32)"
+    return f"{text} → {method['posthoc']}" if method["posthoc"] else text
+
+
+def _rounded(values: Sequence[float]) -> list[float]:
+    return [round(float(value), 5) for value in values]
+
+
+def figures_of(comparison: Comparison) -> dict[str, Any]:
+    """What is kept of the runs of one bundle."""
+    tables, methods = [], []
+    for method in comparison.methods:
+        table = table_of(comparison, method)
+        settings = method.runs[0].settings
+        methods.append(
+            {
+                **{name: settings[name] for name in ("bundle", "loss_name", "loss_args", "network_name", "split")},
+                "bfloat16": bool(settings.get("bfloat16")),
+                "posthoc": settings.get("posthoc") or "",
+                "seeds": [run.settings["seed"] for run in method.runs],
+                "seeds_that_missed_a_class": [run.settings["seed"] for run in method.failed],
+                "figures": {
+                    name: _rounded(bootstrap_mean(values.mean(0), comparison.subjects))
+                    for name, values in table.items()
+                },
+                "by_seed": {name: _rounded(np.nanmean(values, axis=1)) for name, values in table.items()},
+            }
         )
-        for name in COLUMNS
+        tables.append(table)
+    return {
+        "bundle": methods[0]["bundle"],
+        "cases": len(comparison.cases),
+        "subjects": len(set(comparison.subjects)),
+        "methods": methods,
+        "changes": _changes(comparison, methods, tables),
+        "ranks": _ranks(comparison, methods, tables),
     }
-    for run in runs:
-        arguments = ", ".join(f"{key}={value:g}" for key, value in run["loss_args"].items())
-        label = f"`{run['loss_name']}`" + (f" {arguments}" if arguments else "")
-        label += f" (did not learn {', '.join(run['missed_classes'])})" if run["missed_classes"] else ""
-        cells = []
-        for name, (_, decimals) in COLUMNS.items():
-            value, low, high = run["figures"][name]
-            shown = f"{value:.{decimals}f}"
-            shown = f"**{shown}**" if value == best[name] else shown
-            cells.append(f"{shown} <small>{low:.{decimals}f}–{high:.{decimals}f}</small>")
-        lines.append(f"| {label} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
 
 
-def fill(page: str, runs: list[dict[str, Any]]) -> str:
-    """The page with each ``<!-- table: bundle -->`` … ``<!-- end -->`` filled anew."""
+def _changes(
+    comparison: Comparison, methods: list[dict[str, Any]], tables: list[dict[str, NDArray[np.float64]]]
+) -> list[dict[str, Any]]:
+    """Relative change of each method's means against a method of :data:`AGAINST`, on the seeds both have."""
+    changes = []
+    for base, base_table in zip(methods, tables, strict=True):
+        if base["loss_name"] not in AGAINST or base["loss_args"] or base["posthoc"]:
+            continue
+        for method, table in zip(methods, tables, strict=True):
+            common = [seed for seed in method["seeds"] if seed in base["seeds"]]
+            if method is base or not common:
+                continue
+            own, other = ([each["seeds"].index(seed) for seed in common] for each in (method, base))
+            figures = {}
+            for name, column in COLUMNS.items():
+                top, bottom = table[name][own].mean(0), base_table[name][other].mean(0)
+                both = np.isfinite(top) & np.isfinite(bottom)
+                subjects = [subject for subject, kept in zip(comparison.subjects, both, strict=True) if kept]
+                if column.best != "zero":
+                    ratio = bootstrap_ratio(top[both], bottom[both], subjects)
+                    figures[name] = _rounded([float(part) - 1 for part in ratio])
+            changes.append({"method": name_of(method), "against": name_of(base), "seeds": common, "figures": figures})
+    return changes
+
+
+def _ranks(
+    comparison: Comparison, methods: list[dict[str, Any]], tables: list[dict[str, NDArray[np.float64]]]
+) -> dict[str, Any]:
+    """Friedman's mean ranks of the networks as trained, with Nemenyi's critical difference: of those with most seeds,
+    since a mean over seeds and a single one are not alike."""
+    most = max(len(method["seeds"]) for method in methods)
+    chosen = [n for n, method in enumerate(methods) if not method["posthoc"] and len(method["seeds"]) == most]
+    ranks = {}
+    for name in RANKED if len(chosen) > 2 else ():
+        values = {name_of(methods[number]): tables[number][name].mean(0) for number in chosen}
+        ranking = friedman_nemenyi(values, comparison.subjects, COLUMNS[name].best == "low")
+        ranks[name] = {
+            "mean_ranks": dict(zip(ranking.names, _rounded(ranking.mean_ranks), strict=True)),
+            "critical_difference": round(ranking.critical_difference, 3),
+        }
+    return ranks
+
+
+def figure_table(part: Mapping[str, Any], columns: Sequence[str]) -> str:
+    """A Markdown table, a row a method, the best mean of each column in bold."""
+    methods = part["methods"]
+    heading = ["loss", "seeds", *(COLUMNS[name].heading for name in columns)]
+    distance = {"low": lambda value: value, "high": lambda value: -value, "zero": abs}
+    best = {
+        name: min((method["figures"][name][0] for method in methods), key=distance[COLUMNS[name].best])
+        for name in columns
+    }
+    rows = []
+    for method in methods:
+        missed = method["seeds_that_missed_a_class"]
+        seeds = str(len(method["seeds"])) + (f" ({len(missed)} more missed a class)" if missed else "")
+        cells = [name_of(method), seeds]
+        for name in columns:
+            value, low, high = (f"{number:.{COLUMNS[name].decimals}f}" for number in method["figures"][name])
+            shown = f"**{value}**" if method["figures"][name][0] == best[name] else value
+            cells.append(f"{shown} <small>{low}–{high}</small>")
+        rows.append(cells)
+    return markdown(heading, rows)
+
+
+def change_table(part: Mapping[str, Any], against: str, columns: Sequence[str]) -> str:
+    """Relative change against one method, in per cent."""
+    rows = []
+    for change in part["changes"]:
+        if change["against"] == f"`{against}`":
+            cells = [change["method"], str(len(change["seeds"]))]
+            for name in columns:
+                value, low, high = (f"{100 * number:+.0f}" for number in change["figures"][name])
+                cells.append(f"{value} <small>{low} … {high}</small>")
+            rows.append(cells)
+    return markdown(["loss", "seeds", *(COLUMNS[name].heading for name in columns)], rows)
+
+
+def seed_table(part: Mapping[str, Any], columns: Sequence[str]) -> str:
+    """Lowest and highest seed of each method."""
+    rows = []
+    for method in part["methods"]:
+        if len(method["seeds"]) > 1 and not method["posthoc"]:
+            cells = [name_of(method)]
+            for name in columns:
+                decimals = COLUMNS[name].decimals
+                values = method["by_seed"][name]
+                cells.append(f"{min(values):.{decimals}f}–{max(values):.{decimals}f}")
+            rows.append(cells)
+    return markdown(["loss", *(COLUMNS[name].heading for name in columns)], rows)
+
+
+def rank_table(part: Mapping[str, Any]) -> str:
+    ranks = part["ranks"]
+    if not ranks:
+        return ""
+    names = list(next(iter(ranks.values()))["mean_ranks"])
+    rows = [[name, *(f"{each['mean_ranks'][name]:.2f}" for each in ranks.values())] for name in names]
+    rows.append(["*critical difference*", *(f"{each['critical_difference']:.2f}" for each in ranks.values())])
+    return markdown(["loss", *(COLUMNS[name].heading for name in ranks)], rows)
+
+
+def published_tables() -> str:
+    parts = []
+    for table in read_published(PUBLISHED):
+        rows = [["" if cell is None else str(cell) for cell in row] for row in table.rows]
+        parts.append(f"**{table.title}** ({table.source}). {table.note}\n\n{markdown(table.columns, rows)}")
+    return "\n\n".join(parts)
+
+
+def markdown(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [heading, ["---"] * len(heading), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def fill(page: str, results: Sequence[Mapping[str, Any]]) -> str:
+    """The page with each ``<!-- table: kind of bundle -->`` … ``<!-- end -->`` filled anew."""
+    parts = {part["bundle"]: part for part in results}
 
     def filled(found: re.Match[str]) -> str:
-        rows = [run for run in runs if run["bundle"] == found[1]]
-        return f"<!-- table: {found[1]} -->\n\n{table(rows)}\n\n<!-- end -->"
+        kind, bundle = found[1], found[2]
+        if kind == "published":
+            content = published_tables()
+        elif kind.startswith("change against "):
+            content = change_table(
+                parts[bundle], kind.removeprefix("change against "), TABLES["overlap and calibration"]
+            )
+        elif kind == "seeds":
+            content = seed_table(parts[bundle], TABLES["overlap and calibration"])
+        elif kind == "ranks":
+            content = rank_table(parts[bundle])
+        else:
+            content = figure_table(parts[bundle], TABLES[kind])
+        return f"<!-- table: {kind} of {bundle} -->\n\n{content}\n\n<!-- end -->"
 
-    return re.sub(r"<!-- table: (\S+) -->.*?<!-- end -->", filled, page, flags=re.DOTALL)
+    return re.sub(r"<!-- table: (.+?) of (\S+) -->.*?<!-- end -->", filled, page, flags=re.DOTALL)
 
 
 def main(folders: list[str]) -> None:
     if folders:
-        runs = [figures_of(run) for run in read_runs([Path(folder) for folder in folders])]
-        FIGURES.write_text(json.dumps(runs, indent=1) + "\n", encoding="utf-8")
-    runs = json.loads(FIGURES.read_text(encoding="utf-8"))
-    PAGE.write_text(fill(PAGE.read_text(encoding="utf-8"), runs), encoding="utf-8")
+        runs = [run for run in read_runs([Path(folder) for folder in folders]) if run.split == "test"]
+        comparisons = compare(runs)
+        parts = [figures_of(comparison) for comparison in comparisons]
+        FIGURES.write_text(json.dumps(parts, indent=1) + "\n", encoding="utf-8")
+    parts = json.loads(FIGURES.read_text(encoding="utf-8"))
+    PAGE.write_text(fill(PAGE.read_text(encoding="utf-8"), parts), encoding="utf-8")
 
 
 if __name__ == "__main__":

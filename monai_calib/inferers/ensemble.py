@@ -37,8 +37,8 @@ class EnsembleInferer(AveragingInferer):
         ...         network.reset_parameters()
         ...         torch.save(network.state_dict(), path)
         ...     ensemble = EnsembleInferer(paths)
-        >>> ensemble(image, network).exp().sum(dim=1).mean().item()
-        1.0...
+        >>> round(ensemble(image, network).exp().sum(dim=1).mean().item(), 6)
+        1.0
     """
 
     def __init__(
