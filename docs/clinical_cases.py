@@ -14,7 +14,7 @@ from monai_calib.handlers.checkpoint import training_settings
 from monai_calib.posthoc import Calibrator, FalseNegativeControl
 from monai_calib.transforms import ConformalVolumeFit, VolumeFit, expected_dice, expected_volume
 
-CORRECTIONS = (NONE, "temperature", "boundary temperature", "boundary vector", "vector, all")
+CORRECTIONS = (NONE, "temperature", "boundary temperature", "boundary vector", "vector, all", "isotonic, all")
 """Corrections whose clinical output is measured; those of posthoc_results.py."""
 LIMITS = (0.1, 0.2)
 """False-negative rates to promise."""
