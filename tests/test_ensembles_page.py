@@ -21,7 +21,7 @@ def test_the_table_is_that_of_the_kept_figures() -> None:
     assert "<!-- table: ensembles -->" in page
     assert ensembles.fill(page, rows) == page
     for row in rows:
-        assert row["subjects"] == 67
+        assert row["subjects"] == 44
         for value, low, high in [*row["figures"].values(), *row["change"].values()]:
             assert low <= value <= high
         if row["way"] == ensembles.PLAIN:
