@@ -66,8 +66,7 @@ def load_workflow(bundle: Path, workflow: str, **settings: Any) -> monai.bundle.
         config_files(bundle, workflow),
         workflow_type="infer" if workflow == "inference" else "train",
         logging_file=False,
-        bundle_root=str(bundle),
-        **settings,
+        **{"bundle_root": str(bundle), **settings},
     )
     loaded.initialize()
     return loaded

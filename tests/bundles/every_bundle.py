@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
-from collections.abc import Mapping
+import shutil
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -42,14 +43,29 @@ class EveryBundle:
 
     @pytest.fixture(scope="class")
     def data(self, bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-        folder = tmp_path_factory.mktemp(bundle.name)
+        folder = tmp_path_factory.mktemp("my data")
         key = dataset_of(bundle)
         convert(script(key), LAYOUTS[key](folder / "official").source, folder / "converted")
         return folder / "converted"
 
     @pytest.fixture(scope="class")
-    def life(self, bundle: Path, data: Path, tmp_path_factory: pytest.TempPathFactory) -> Life:
-        folder = tmp_path_factory.mktemp("run")
+    def monkeypatch_of_class(self) -> Iterator[pytest.MonkeyPatch]:
+        with pytest.MonkeyPatch.context() as patch:
+            yield patch
+
+    @pytest.fixture(scope="class")
+    def life(
+        self,
+        bundle: Path,
+        data: Path,
+        tmp_path_factory: pytest.TempPathFactory,
+        monkeypatch_of_class: pytest.MonkeyPatch,
+    ) -> Life:
+        """Trained from elsewhere with ``bundle_root``, the rest in the bundle's own folder; all paths have spaces."""
+        folder = tmp_path_factory.mktemp("my run")
+        copy = shutil.copytree(
+            bundle / "configs", tmp_path_factory.mktemp("my bundles") / bundle.name / "configs"
+        ).parent
         small = {**small_networks(bundle), "run_dir": str(folder)}
         training = {**SETTINGS, "patch_size": tiny_patch(bundle), "num_workers": 0}
         missing, registered = {}, set()
@@ -58,7 +74,9 @@ class EveryBundle:
             ("evaluate", {"dataset_dir": str(data), "num_workers": 0}),
             ("inference", {"dataset_dir": str(data / "imagesTr"), "patch_size": tiny_patch(bundle)}),
         ):
-            workflow = load_workflow(bundle, name, **small, **settings)
+            monkeypatch_of_class.chdir(folder if name == "train" else copy)
+            root = str(copy) if name == "train" else "."
+            workflow = load_workflow(copy, name, bundle_root=root, **small, **settings)
             missing[name] = workflow.check_properties()
             workflow.run()
             if name == "evaluate":
