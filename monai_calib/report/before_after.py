@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -146,6 +146,12 @@ def _fit(name: str, fields: Mapping[str, Any], in_model: bool) -> Fit:
 
 def _in_words(state: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
     """The fitted numbers, as far as there are few."""
+    if "knots" in settings and "weight" in state:
+        rows = zip(state["weight"], state["bias"], strict=True)
+        return "by mm from the predicted boundary: " + "; ".join(
+            f"class {k} times {_by_distance(settings['knots'], weight)} plus {_by_distance(settings['knots'], bias)}"
+            for k, (weight, bias) in enumerate(rows)
+        )
     if "weight" in state and "bias" in state:
         weight, bias = np.array(state["weight"]), np.array(state["bias"])
         diagonal = np.diagonal(weight)
@@ -154,12 +160,14 @@ def _in_words(state: Mapping[str, Any], settings: Mapping[str, Any]) -> str:
             return f"temperature {_listed(temperatures)}"
         if np.array_equal(weight, np.diag(diagonal)):
             return f"logits times {_listed(diagonal)}, plus {_listed(bias)}"
-        rows = "; ".join(_listed(row) for row in weight)
-        return f"weights {rows}; intercepts {_listed(bias)}"
+        return f"weights {'; '.join(_listed(row) for row in weight)}; intercepts {_listed(bias)}"
     if "beta" in state:
-        pairs = zip(settings["knots"], state["beta"], strict=True)
-        return "factor by mm from the predicted boundary: " + ", ".join(f"{knot:g}: {x:.3g}" for knot, x in pairs)
+        return "factor by mm from the predicted boundary: " + _by_distance(settings["knots"], state["beta"])
     return f"{sum(np.size(values) for values in state.values())} numbers"
+
+
+def _by_distance(knots: Sequence[float], values: Sequence[float]) -> str:
+    return ", ".join(f"{knot:g}: {value:.3g}" for knot, value in zip(knots, values, strict=True))
 
 
 def _listed(values: NDArray[np.float64]) -> str:

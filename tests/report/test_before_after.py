@@ -9,8 +9,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from test_page import HOSTILE, Page
 
+from monai_calib.posthoc import METHODS, LogitCase, build_calibrator, fit
 from monai_calib.report import calibration_page
 from monai_calib.report.case_tables import RunError
 from monai_calib.report.protocols import region_in_words
@@ -105,6 +107,19 @@ def test_without_the_extra_the_page_is_left_out_and_a_line_says_so(
         assert calibration_page(folder) is None
     assert "pip install monai_calib[report]" in caplog.text
     assert [path.name for path in folder.iterdir()] == ["before_after.json"]
+
+
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_what_any_method_has_fitted_is_said(content: dict[str, Any], tmp_path: Path, method: str) -> None:
+    generator = torch.Generator().manual_seed(0)
+    logits = 3 * torch.randn(3, 8, 8, 8, generator=generator)
+    label = torch.randint(0, 3, (8, 8, 8), generator=generator)
+    calibrator = build_calibrator(method, 3, "all")
+    fit([calibrator], [LogitCase("a", logits, label, image=logits[:1], spacing=(1.0, 1.0, 1.0))])
+    fits = content["fits"] | {"temperature": {**content["fits"]["temperature"], **calibrator.to_json()}}
+    path = calibration_page(rewritten(tmp_path, content | {"fits": fits}))
+    assert path is not None
+    assert calibrator.record.status in Page(path).text
 
 
 @pytest.mark.parametrize(
