@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 import torch
 from monai.metrics import compute_dice
-from pages import cell, figure_at, fill, rounded, shown, table, write_json
-from run_logits import RunLogits, finished_runs, load_logits, name_of
+from pages import cell, rounded, shown, table, write_json
+from run_logits import RunLogits, load_logits, name_of, update_page
 
 from monai_calib.handlers.checkpoint import training_settings
 from monai_calib.metrics import CalibrationHistogram, Region
@@ -280,18 +280,5 @@ def tables(losses: Mapping[str, Any]) -> dict[str, str]:
     return made
 
 
-def main(arguments: list[str]) -> None:
-    if arguments:
-        dataset_dir, cache = Path(arguments[0]), Path(arguments[1])
-        runs = finished_runs(arguments[2:])
-        for run in runs:
-            measure(run, dataset_dir, cache)
-        losses = summary(cache, [name_of(training_settings(run / "models")) for run in runs])
-        write_json(FIGURES, losses, depth=2)
-    losses = json.loads(FIGURES.read_text(encoding="utf-8"))
-    page = PAGE.read_text(encoding="utf-8")
-    PAGE.write_text(fill(page, tables(losses), lambda name: figure_at(losses, name)), encoding="utf-8")
-
-
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    update_page(sys.argv[1:], PAGE, FIGURES, measure, summary, tables)

@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+from pages import cell, fill, table, write_json
 
 from monai_calib.metrics import CalibrationHistogram, ace, mce
 from monai_calib.report.comparison import Comparison, Method, compare
@@ -58,8 +58,9 @@ COLUMNS = {
 }
 """Figures of a case; all are averaged over cases (macro)."""
 
+MAIN = "overlap and calibration"
 TABLES = {
-    "overlap and calibration": list(COLUMNS)[:8],
+    MAIN: list(COLUMNS)[:8],
     "more": list(COLUMNS)[8:],
 }
 RANKED = ("dsc", "ece_foreground_15bins", "ece_boundary2mm_15bins", "ece_all_15bins", "nll_all")
@@ -117,9 +118,9 @@ def _rounded(values: Sequence[float]) -> list[float]:
 
 def figures_of(comparison: Comparison) -> dict[str, Any]:
     """What is kept of the runs of one bundle."""
-    tables, methods = [], []
+    tabled, methods = [], []
     for method in comparison.methods:
-        table = table_of(comparison, method)
+        values_of = table_of(comparison, method)
         settings = method.runs[0].settings
         methods.append(
             {
@@ -130,38 +131,38 @@ def figures_of(comparison: Comparison) -> dict[str, Any]:
                 "seeds_that_missed_a_class": [run.settings["seed"] for run in method.failed],
                 "figures": {
                     name: _rounded(bootstrap_mean(values.mean(0), comparison.subjects))
-                    for name, values in table.items()
+                    for name, values in values_of.items()
                 },
-                "by_seed": {name: _rounded(np.nanmean(values, axis=1)) for name, values in table.items()},
+                "by_seed": {name: _rounded(np.nanmean(values, axis=1)) for name, values in values_of.items()},
             }
         )
-        tables.append(table)
+        tabled.append(values_of)
     return {
         "bundle": methods[0]["bundle"],
         "cases": len(comparison.cases),
         "subjects": len(set(comparison.subjects)),
         "methods": methods,
-        "changes": _changes(comparison, methods, tables),
-        "ranks": _ranks(comparison, methods, tables),
+        "changes": _changes(comparison, methods, tabled),
+        "ranks": _ranks(comparison, methods, tabled),
     }
 
 
 def _changes(
-    comparison: Comparison, methods: list[dict[str, Any]], tables: list[dict[str, NDArray[np.float64]]]
+    comparison: Comparison, methods: list[dict[str, Any]], tabled: list[dict[str, NDArray[np.float64]]]
 ) -> list[dict[str, Any]]:
     """Relative change of each method's means against a method of :data:`AGAINST`, on the seeds both have."""
     changes = []
-    for base, base_table in zip(methods, tables, strict=True):
+    for base, base_table in zip(methods, tabled, strict=True):
         if base["loss_name"] not in AGAINST or base["loss_args"] or base["posthoc"]:
             continue
-        for method, table in zip(methods, tables, strict=True):
+        for method, own_table in zip(methods, tabled, strict=True):
             common = [seed for seed in method["seeds"] if seed in base["seeds"]]
             if method is base or not common:
                 continue
             own, other = ([each["seeds"].index(seed) for seed in common] for each in (method, base))
             figures = {}
             for name, column in COLUMNS.items():
-                top, bottom = table[name][own].mean(0), base_table[name][other].mean(0)
+                top, bottom = own_table[name][own].mean(0), base_table[name][other].mean(0)
                 both = np.isfinite(top) & np.isfinite(bottom)
                 subjects = [subject for subject, kept in zip(comparison.subjects, both, strict=True) if kept]
                 if column.best != "zero":
@@ -172,7 +173,7 @@ def _changes(
 
 
 def _ranks(
-    comparison: Comparison, methods: list[dict[str, Any]], tables: list[dict[str, NDArray[np.float64]]]
+    comparison: Comparison, methods: list[dict[str, Any]], tabled: list[dict[str, NDArray[np.float64]]]
 ) -> dict[str, Any]:
     """Friedman's mean ranks of the networks as trained, with Nemenyi's critical difference: of those with most seeds,
     since a mean over seeds and a single one are not alike."""
@@ -180,7 +181,7 @@ def _ranks(
     chosen = [n for n, method in enumerate(methods) if not method["posthoc"] and len(method["seeds"]) == most]
     ranks = {}
     for name in RANKED if len(chosen) > 2 else ():
-        values = {name_of(methods[number]): tables[number][name].mean(0) for number in chosen}
+        values = {name_of(methods[number]): tabled[number][name].mean(0) for number in chosen}
         ranking = friedman_nemenyi(values, comparison.subjects, COLUMNS[name].best == "low")
         ranks[name] = {
             "mean_ranks": dict(zip(ranking.names, _rounded(ranking.mean_ranks), strict=True)),
@@ -203,12 +204,10 @@ def figure_table(part: Mapping[str, Any], columns: Sequence[str]) -> str:
         missed = method["seeds_that_missed_a_class"]
         seeds = str(len(method["seeds"])) + (f" ({len(missed)} more missed a class)" if missed else "")
         cells = [name_of(method), seeds]
-        for name in columns:
-            value, low, high = (f"{number:.{COLUMNS[name].decimals}f}" for number in method["figures"][name])
-            shown = f"**{value}**" if method["figures"][name][0] == best[name] else value
-            cells.append(f"{shown} <small>{low}–{high}</small>")
+        figures = method["figures"]
+        cells += [cell(figures[name], COLUMNS[name].decimals, figures[name][0] == best[name]) for name in columns]
         rows.append(cells)
-    return markdown(heading, rows)
+    return table(heading, rows)
 
 
 def change_table(part: Mapping[str, Any], against: str, columns: Sequence[str]) -> str:
@@ -221,7 +220,7 @@ def change_table(part: Mapping[str, Any], against: str, columns: Sequence[str]) 
                 value, low, high = (f"{100 * number:+.0f}" for number in change["figures"][name])
                 cells.append(f"{value} <small>{low} … {high}</small>")
             rows.append(cells)
-    return markdown(["loss", "seeds", *(COLUMNS[name].heading for name in columns)], rows)
+    return table(["loss", "seeds", *(COLUMNS[name].heading for name in columns)], rows)
 
 
 def seed_table(part: Mapping[str, Any], columns: Sequence[str]) -> str:
@@ -235,7 +234,7 @@ def seed_table(part: Mapping[str, Any], columns: Sequence[str]) -> str:
                 values = method["by_seed"][name]
                 cells.append(f"{min(values):.{decimals}f}–{max(values):.{decimals}f}")
             rows.append(cells)
-    return markdown(["loss", *(COLUMNS[name].heading for name in columns)], rows)
+    return table(["loss", *(COLUMNS[name].heading for name in columns)], rows)
 
 
 def rank_table(part: Mapping[str, Any]) -> str:
@@ -245,43 +244,39 @@ def rank_table(part: Mapping[str, Any]) -> str:
     names = list(next(iter(ranks.values()))["mean_ranks"])
     rows = [[name, *(f"{each['mean_ranks'][name]:.2f}" for each in ranks.values())] for name in names]
     rows.append(["*critical difference*", *(f"{each['critical_difference']:.2f}" for each in ranks.values())])
-    return markdown(["loss", *(COLUMNS[name].heading for name in ranks)], rows)
+    return table(["loss", *(COLUMNS[name].heading for name in ranks)], rows)
 
 
 def published_tables() -> str:
     parts = []
-    for table in read_published(PUBLISHED):
-        rows = [["" if cell is None else str(cell) for cell in row] for row in table.rows]
-        parts.append(f"**{table.title}** ({table.source}). {table.note}\n\n{markdown(table.columns, rows)}")
+    for found in read_published(PUBLISHED):
+        rows = [["" if value is None else str(value) for value in row] for row in found.rows]
+        parts.append(f"**{found.title}** ({found.source}). {found.note}\n\n{table(found.columns, rows)}")
     return "\n\n".join(parts)
 
 
-def markdown(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    lines = [heading, ["---"] * len(heading), *rows]
-    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+def tables(parts: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """All tables of the page by name."""
+    made = {"published": published_tables()}
+    for part in parts:
+        of = f" of {part['bundle']}"
+        made |= {kind + of: figure_table(part, columns) for kind, columns in TABLES.items()}
+        made |= {f"change against {base}{of}": change_table(part, base, TABLES[MAIN]) for base in AGAINST}
+        made |= {"seeds" + of: seed_table(part, TABLES[MAIN]), "ranks" + of: rank_table(part)}
+    return made
 
 
-def fill(page: str, results: Sequence[Mapping[str, Any]]) -> str:
-    """The page with each ``<!-- table: kind of bundle -->`` … ``<!-- end -->`` filled anew."""
-    parts = {part["bundle"]: part for part in results}
-
-    def filled(found: re.Match[str]) -> str:
-        kind, bundle = found[1], found[2]
-        if kind == "published":
-            content = published_tables()
-        elif kind.startswith("change against "):
-            content = change_table(
-                parts[bundle], kind.removeprefix("change against "), TABLES["overlap and calibration"]
-            )
-        elif kind == "seeds":
-            content = seed_table(parts[bundle], TABLES["overlap and calibration"])
-        elif kind == "ranks":
-            content = rank_table(parts[bundle])
-        else:
-            content = figure_table(parts[bundle], TABLES[kind])
-        return f"<!-- table: {kind} of {bundle} -->\n\n{content}\n\n<!-- end -->"
-
-    return re.sub(r"<!-- table: (.+?) of (\S+) -->.*?<!-- end -->", filled, page, flags=re.DOTALL)
+def figure(parts: Sequence[Mapping[str, Any]], path: str) -> float:
+    """``bundle | loss | figures | name`` for a mean, ``lowest`` or ``highest`` instead for that of its seeds, and
+    ``bundle | loss | against | name`` for a change in per cent, without its sign."""
+    bundle, loss, kind, name = path.split(" | ")
+    part = next(part for part in parts if part["bundle"] == bundle)
+    if kind in ("figures", "lowest", "highest"):
+        method = next(method for method in part["methods"] if name_of(method) == loss)
+        mean, seeds = method["figures"][name][0], method["by_seed"][name]
+        return float({"figures": mean, "lowest": min(seeds), "highest": max(seeds)}[kind])
+    change = next(c for c in part["changes"] if (c["method"], c["against"]) == (loss, f"`{kind}`"))
+    return abs(100 * float(change["figures"][name][0]))
 
 
 def main(folders: list[str]) -> None:
@@ -289,9 +284,10 @@ def main(folders: list[str]) -> None:
         runs = [run for run in read_runs([Path(folder) for folder in folders]) if run.split == "test"]
         comparisons = compare(runs)
         parts = [figures_of(comparison) for comparison in comparisons]
-        FIGURES.write_text(json.dumps(parts, indent=1) + "\n", encoding="utf-8")
+        write_json(FIGURES, parts)
     parts = json.loads(FIGURES.read_text(encoding="utf-8"))
-    PAGE.write_text(fill(PAGE.read_text(encoding="utf-8"), parts), encoding="utf-8")
+    page = PAGE.read_text(encoding="utf-8")
+    PAGE.write_text(fill(page, tables(parts), lambda path: figure(parts, path)), encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from monai.bundle import ConfigParser
 from monai.data import DataLoader, Dataset
+from pages import figure_at, fill, write_json
 
 from monai_calib.handlers.checkpoint import training_settings
 from monai_calib.posthoc import LogitCase, LogitStream
@@ -44,7 +45,7 @@ def finished_runs(folders: Sequence[str]) -> list[Path]:
     """The runs whose training and evaluation have ended; the others are named and left out."""
     finished = []
     for folder in map(Path, folders):
-        if (folder / "done").is_file():
+        if (folder / "eval" / "calibration.json").is_file():
             finished.append(folder)
         else:
             print(f"{folder}: not finished, left out")
@@ -100,3 +101,23 @@ def _write(path: Path, content: object) -> None:
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     torch.save(content, temporary)
     os.replace(temporary, path)
+
+
+def update_page(
+    arguments: Sequence[str],
+    page: Path,
+    figures: Path,
+    measure: Callable[[Path, Path, Path], None],
+    summary: Callable[[Path, list[str]], dict[str, Any]],
+    tables: Callable[[dict[str, Any]], dict[str, str]],
+) -> None:
+    """Given ``DATASET_DIR CACHE RUN...``, measure what the cache does not hold and keep its summary; fill the page."""
+    if arguments:
+        dataset_dir, cache = Path(arguments[0]), Path(arguments[1])
+        runs = finished_runs(arguments[2:])
+        for run in runs:
+            measure(run, dataset_dir, cache)
+        write_json(figures, summary(cache, [name_of(training_settings(run / "models")) for run in runs]), depth=2)
+    kept = json.loads(figures.read_text(encoding="utf-8"))
+    text = fill(page.read_text(encoding="utf-8"), tables(kept), lambda name: figure_at(kept, name))
+    page.write_text(text, encoding="utf-8")

@@ -23,16 +23,6 @@ def results(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     return importlib.import_module("posthoc_results")
 
 
-def test_tables_and_sentences_are_those_of_the_kept_figures(results: ModuleType) -> None:
-    pages = importlib.import_module("pages")
-    page = (DOCS / "posthoc_results.md").read_text(encoding="utf-8")
-    losses = json.loads((DOCS / "posthoc_results.json").read_text(encoding="utf-8"))
-    assert pages.fill(page, results.tables(losses), lambda name: pages.figure_at(losses, name)) == page
-    assert set(pages.prose_without_source(page)) <= BARS
-    for name in results.tables(losses):
-        assert f"<!-- table: {name} -->" in page
-
-
 def test_kept_figures_are_consistent() -> None:
     losses = json.loads((DOCS / "posthoc_results.json").read_text(encoding="utf-8"))
     for variants in losses.values():

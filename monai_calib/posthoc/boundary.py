@@ -17,7 +17,14 @@ from monai_calib.posthoc.newton import StreamingNewton
 from monai_calib.posthoc.stream import LogitCase
 from monai_calib.posthoc.temperature import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE, TemperatureSearch, note_search
 
-__all__ = ["BoundaryHead", "BoundaryTemperature", "between_knots", "distance_to_boundary", "knot_weights"]
+__all__ = [
+    "BoundaryHead",
+    "BoundaryTemperature",
+    "DistanceHead",
+    "between_knots",
+    "distance_to_boundary",
+    "knot_weights",
+]
 
 _RIDGE = 1e-6
 
@@ -57,8 +64,8 @@ def distance_to_boundary(predicted: Tensor, num_classes: int, spacing: list[floa
     return torch.where(predicted == 0, -distance, distance)
 
 
-class BoundaryHead(nn.Module):
-    """Multiplies logits by ``beta(d)``, linear between knots of the signed distance ``d`` to the predicted boundary.
+class DistanceHead(nn.Module):
+    """What heads share whose parameters are drawn between knots of the signed distance to the predicted boundary.
 
     Args:
         num_classes: channels of the logits.
@@ -66,21 +73,31 @@ class BoundaryHead(nn.Module):
         spacing: voxel size in mm.
     """
 
-    if TYPE_CHECKING:  # TorchScript cannot read it
-        beta: Tensor
-
     def __init__(self, num_classes: int, knots: Sequence[float], spacing: Sequence[float]) -> None:
         super().__init__()
         self.num_classes = num_classes
         self.knots = [float(knot) for knot in knots]
         self.spacing = [float(step) for step in spacing]
         self.reach = max(abs(self.knots[0]), abs(self.knots[-1]))
+
+    def distance(self, logits: Tensor) -> Tensor:
+        """Signed distance in mm ``(B, *spatial)``, no farther than the outer knots."""
+        return distance_to_boundary(logits.argmax(1), self.num_classes, self.spacing, self.reach)
+
+
+class BoundaryHead(DistanceHead):
+    """Multiplies logits by ``beta(d)``, linear between knots of the signed distance ``d`` to the predicted boundary."""
+
+    if TYPE_CHECKING:  # TorchScript cannot read it
+        beta: Tensor
+
+    def __init__(self, num_classes: int, knots: Sequence[float], spacing: Sequence[float]) -> None:
+        super().__init__(num_classes, knots, spacing)
         self.register_buffer("beta", torch.ones(len(self.knots)))
 
     def forward(self, logits: Tensor, image: Tensor | None = None) -> Tensor:
         """Calibrated logits ``(B, K, *spatial)``; the image is not read."""
-        distance = distance_to_boundary(logits.argmax(1), self.num_classes, self.spacing, self.reach)
-        beta = between_knots(self.beta[None], distance, self.knots)
+        beta = between_knots(self.beta[None], self.distance(logits), self.knots)
         return logits * beta.to(logits.dtype)
 
 

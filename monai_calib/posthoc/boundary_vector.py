@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from monai_calib.posthoc.boundary import BoundaryTemperature, between_knots, distance_to_boundary
+from monai_calib.posthoc.boundary import BoundaryTemperature, DistanceHead, between_knots
 from monai_calib.posthoc.newton import StreamingNewton
 
 __all__ = ["BoundaryVector", "BoundaryVectorHead"]
@@ -17,32 +17,22 @@ _LARGEST = 100.0
 _RIDGE = 1e-6
 
 
-class BoundaryVectorHead(nn.Module):
+class BoundaryVectorHead(DistanceHead):
     """Makes ``w_k(d) l_k + b_k(d)`` of the logits, linear between knots of the signed distance ``d`` to the predicted
-    boundary.
-
-    Args:
-        num_classes: channels of the logits.
-        knots: increasing distances in mm, negative in the predicted background.
-        spacing: voxel size in mm.
-    """
+    boundary."""
 
     if TYPE_CHECKING:  # TorchScript cannot read these
         weight: Tensor
         bias: Tensor
 
     def __init__(self, num_classes: int, knots: Sequence[float], spacing: Sequence[float]) -> None:
-        super().__init__()
-        self.num_classes = num_classes
-        self.knots = [float(knot) for knot in knots]
-        self.spacing = [float(step) for step in spacing]
-        self.reach = max(abs(self.knots[0]), abs(self.knots[-1]))
+        super().__init__(num_classes, knots, spacing)
         self.register_buffer("weight", torch.ones(num_classes, len(self.knots)))
         self.register_buffer("bias", torch.zeros(num_classes, len(self.knots)))
 
     def forward(self, logits: Tensor, image: Tensor | None = None) -> Tensor:
         """Calibrated logits ``(B, K, *spatial)``; the image is not read."""
-        distance = distance_to_boundary(logits.argmax(1), self.num_classes, self.spacing, self.reach)
+        distance = self.distance(logits)
         weight = between_knots(self.weight, distance, self.knots).to(logits.dtype)
         return weight * logits + between_knots(self.bias, distance, self.knots).to(logits.dtype)
 

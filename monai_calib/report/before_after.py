@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import math
 from collections.abc import Mapping, Sequence
@@ -18,6 +17,7 @@ from monai_calib.metrics.serial import array_from_json
 from .case_tables import RunError, number
 from .changes import case_changes
 from .figures import Figure
+from .files import read_format
 from .measures import Measure
 from .page import render_page, require_extra, write_page
 from .protocols import Protocol, read_protocol, region_in_words
@@ -76,7 +76,7 @@ def calibration_page(output_dir: Path | str) -> Path | None:
     except ModuleNotFoundError as error:
         _log.warning("No before/after page: %s. The figures are in %s and beside it.", error, path)
         return None
-    content = _read(path)
+    content = read_format(path, FORMAT, "Calibrate the run again.")
     try:
         page = _render(content)
     except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:
@@ -86,17 +86,6 @@ def calibration_page(output_dir: Path | str) -> Path | None:
     write_page(written, page)
     _log.info("Wrote %s", written)
     return written
-
-
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read as JSON: {error}. Calibrate the run, which writes it.") from error
-    found = content.get("format") if isinstance(content, dict) else None
-    if found != FORMAT:
-        raise RunError(f"{path}: expected format {FORMAT!r}, got {found!r}. Calibrate the run with this version.")
-    return content
 
 
 def _render(content: Mapping[str, Any]) -> str:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from .case_tables import RunError
+from .files import read_format
 
 __all__ = ["PublishedTable", "read_published"]
 
@@ -33,13 +33,7 @@ def read_published(path: Path) -> tuple[PublishedTable, ...]:
 
     Raises: :class:`~.case_tables.RunError` if the file cannot be read, or a row has another length than ``columns``.
     """
-    try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read as JSON: {error}. Give a file of published figures.") from error
-    found = content.get("format") if isinstance(content, dict) else None
-    if found != FORMAT:
-        raise RunError(f"{path}: expected format {FORMAT!r}, got {found!r}. See docs/report.md.")
+    content = read_format(path, FORMAT, "See docs/report.md.")
     try:
         return tuple(_table(fields) for fields in content["tables"])
     except (KeyError, TypeError, ValueError) as error:

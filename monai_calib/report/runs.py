@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from monai_calib.metrics import CalibrationHistogram
 
 from .case_tables import RunError, case_figures, mean_of_defined, number, raw_table
+from .files import read_format
 from .protocols import Protocol, read_protocol
 from .volumes import volume_errors
 
@@ -145,14 +146,7 @@ def read_run(folder: Path) -> Run:
 def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise _missing(path)
-    try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{path} cannot be read as JSON: {error}. Evaluate the run again.") from error
-    found = content.get("format") if isinstance(content, dict) else None
-    if found != FORMAT:
-        raise RunError(f"{path}: expected format {FORMAT!r}, got {found!r}. Evaluate the run with this version.")
-    return content
+    return read_format(path, FORMAT, "Evaluate the run again.")
 
 
 def _parse(evaluation: Path, content: dict[str, Any]) -> Run:
