@@ -2,10 +2,11 @@
 
     python benchmarks/losses.py                       # a table on the screen
     python benchmarks/losses.py --table docs/benchmarks/losses.md --plot docs/benchmarks/losses.png
+    python benchmarks/losses.py --device cuda --rounds 50 --table docs/benchmarks/losses_cuda.md
 
 Runs are interleaved, one after another in turn, so that a machine that slows down slows all; a figure is the median
 of its ratios to the cross-entropy of the same round. Memory is the peak above the logits, measured in a process of its
-own by the operating system.
+own by the operating system; on a GPU by PyTorch's allocator.
 """
 
 from __future__ import annotations
@@ -49,10 +50,10 @@ def _plain(name: str, **arguments: object) -> Step:
     return step
 
 
-def contestants(shape: tuple[int, ...]) -> dict[str, Step]:
+def contestants(shape: tuple[int, ...], device: torch.device) -> dict[str, Step]:
     """Every loss under its name, and the peers."""
     classes, axes = shape[1], len(shape) - 2
-    peer = MonaiNACLLoss(classes, axes)
+    peer = MonaiNACLLoss(classes, axes).to(device)
     steps: dict[str, Step] = {
         BASELINE: lambda logits, label: F.cross_entropy(logits, label.squeeze(1)),
         "monai NACLLoss": lambda logits, label: peer(logits, label.squeeze(1)),
@@ -60,14 +61,14 @@ def contestants(shape: tuple[int, ...]) -> dict[str, Step]:
         "mbls, plain formula": _plain("mbls"),
         "nacl k=5": build_loss("nacl", kernel_size=5),
         "nacl k=7": build_loss("nacl", kernel_size=7),
-        "nacl image-guided": _image_guided(shape),
+        "nacl image-guided": _image_guided(shape, device),
     }
-    return steps | {name: build_loss(name) for name in PRESETS}
+    return steps | {name: build_loss(name).to(device) for name in PRESETS}
 
 
-def _image_guided(shape: tuple[int, ...]) -> Step:
+def _image_guided(shape: tuple[int, ...], device: torch.device) -> Step:
     loss = build_loss("nacl", kernel_ops="image_proportions_l1")
-    image = torch.rand(shape[0], 1, *shape[2:])
+    image = torch.rand(shape[0], 1, *shape[2:], device=device)
     return lambda logits, label: loss(logits, label, image=image)
 
 
@@ -76,22 +77,26 @@ def once(step: Step, logits: Tensor, label: Tensor) -> float:
     start = time.perf_counter()
     value = step(logits, label)
     torch.autograd.grad(value, logits)
+    if logits.is_cuda:
+        torch.cuda.synchronize()
     return time.perf_counter() - start
 
 
-def inputs(shape: tuple[int, ...]) -> tuple[Tensor, Tensor]:
+def inputs(shape: tuple[int, ...], device: torch.device) -> tuple[Tensor, Tensor]:
     """Logits and a label with regions, as a segmentation has them, rather than noise."""
     torch.manual_seed(0)
     coarse = torch.rand(shape[0], 1, *(max(1, n // 16) for n in shape[2:]))
     smooth = F.interpolate(coarse, shape[2:], mode="bilinear" if len(shape) == 4 else "trilinear")
     label = (smooth * shape[1]).long().clamp(0, shape[1] - 1)
-    return torch.randn(shape, requires_grad=True), label
+    return torch.randn(shape).to(device).requires_grad_(), label.to(device)
 
 
-def times(shape: tuple[int, ...], names: list[str], rounds: int) -> dict[str, tuple[float, float]]:
+def times(
+    shape: tuple[int, ...], names: list[str], rounds: int, device: torch.device
+) -> dict[str, tuple[float, float]]:
     """Median milliseconds and median ratio to the baseline of the same round."""
-    logits, label = inputs(shape)
-    steps = {name: step for name, step in contestants(shape).items() if name in names or name == BASELINE}
+    logits, label = inputs(shape, device)
+    steps = {name: step for name, step in contestants(shape, device).items() if name in names or name == BASELINE}
     for step in steps.values():
         once(step, logits, label)
     seen: dict[str, list[float]] = {name: [] for name in steps}
@@ -108,8 +113,10 @@ def times(shape: tuple[int, ...], names: list[str], rounds: int) -> dict[str, tu
     }
 
 
-def peak_memory(shape: tuple[int, ...], names: list[str]) -> dict[str, float]:
-    """Peak of one pass above what the process held before it, as a multiple of the logits; in a process of its own."""
+def peak_memory(shape: tuple[int, ...], names: list[str], device: torch.device) -> dict[str, float]:
+    """Peak of one pass above what was held before it, as a multiple of the logits; on the CPU in its own process."""
+    if device.type == "cuda":
+        return _peaks_on_cuda(shape, names, device)
     command = [sys.executable, __file__, "--peak", *names, "--shape", json.dumps(shape)]
     # glibc gives every large block back at once, so that what is freed is not taken for what was never needed
     environment = os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "0"}
@@ -118,13 +125,27 @@ def peak_memory(shape: tuple[int, ...], names: list[str]) -> dict[str, float]:
     return peaks
 
 
+def _peaks_on_cuda(shape: tuple[int, ...], names: list[str], device: torch.device) -> dict[str, float]:
+    logits, label = inputs(shape, device)
+    steps = contestants(shape, device)
+    peaks = {}
+    for name in names:
+        once(steps[name], logits, label)
+        torch.cuda.reset_peak_memory_stats()
+        before = torch.cuda.memory_allocated()
+        once(steps[name], logits, label)
+        peaks[name] = (torch.cuda.max_memory_allocated() - before) / (logits.numel() * 4)
+    return peaks
+
+
 def _measure_peaks(shape: tuple[int, ...], names: list[str]) -> dict[str, float]:
     small = (1, shape[1], *[8] * (len(shape) - 2))
+    device = torch.device("cpu")
     peaks = {}
-    logits, label = inputs(shape)
+    logits, label = inputs(shape, device)
     for name in names:
-        once(contestants(small)[name], *inputs(small))  # compiled, libraries loaded
-        step = contestants(shape)[name]
+        once(contestants(small, device)[name], *inputs(small, device))  # compiled, libraries loaded
+        step = contestants(shape, device)[name]
         # 5: forget the peak so far
         Path("/proc/self/clear_refs").write_text("5")
         before = _kilobytes("VmRSS")
@@ -175,6 +196,7 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=9)
     parser.add_argument("--shapes", nargs="*", default=list(SHAPES), choices=list(SHAPES))
     parser.add_argument("--losses", nargs="*", help="names; default all")
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     parser.add_argument("--no-memory", action="store_true")
     parser.add_argument("--table", type=Path)
     parser.add_argument("--plot", type=Path)
@@ -187,9 +209,9 @@ def main() -> None:
     results: dict[str, dict[str, dict[str, float]]] = {}
     for title in options.shapes:
         shape = SHAPES[title]
-        names = options.losses or list(contestants(shape))
-        measured = times(shape, names, options.rounds)
-        memory = {} if options.no_memory else peak_memory(shape, list(measured))
+        names = options.losses or list(contestants(shape, options.device))
+        measured = times(shape, names, options.rounds, options.device)
+        memory = {} if options.no_memory else peak_memory(shape, list(measured), options.device)
         results[title] = {
             name: {
                 "milliseconds": milliseconds,

@@ -1,12 +1,14 @@
-"""Time and peak memory of measuring calibration from logits and class numbers, on the CPU, against the peers.
+"""Time and peak memory of measuring calibration from logits and class numbers, against the peers.
 
     python benchmarks/metrics.py                       # a table on the screen
     python benchmarks/metrics.py --table docs/benchmarks/metrics.md --plot docs/benchmarks/metrics.png
+    python benchmarks/metrics.py --device cuda --rounds 50 --table docs/benchmarks/metrics_cuda.md
 
 Every contestant starts from the same logits and label. CalibrationHistogram fills all of its statistics, and the
 figure of each peer includes the softmax (and one-hot encoding) it needs. Runs are interleaved, one after another in
 turn, so that a machine that slows down slows all; a ratio is the median of the ratios to ``softmax + max`` of the same
-round. Memory is the peak above the input, measured in a process of its own by the operating system.
+round. Memory is the peak above the input, measured in a process of its own by the operating system; on a GPU by
+PyTorch's allocator.
 """
 
 from __future__ import annotations
@@ -24,7 +26,6 @@ import torch
 import torch.nn.functional as F
 from monai.metrics import CalibrationErrorMetric
 from monai.networks import one_hot
-from netcal.metrics import ECE
 from torch import Tensor
 from torchmetrics.functional.classification import multiclass_calibration_error
 
@@ -68,8 +69,10 @@ def torchmetrics_ece(logits: Tensor, label: Tensor) -> object:
 
 
 def netcal_ece(logits: Tensor, label: Tensor) -> object:
+    from netcal.metrics import ECE
+
     rows = logits.softmax(1).movedim(1, -1).reshape(-1, logits.shape[1])
-    return ECE(15).measure(rows.numpy(), label.flatten().numpy())
+    return ECE(15).measure(rows.cpu().numpy(), label.flatten().cpu().numpy())
 
 
 CONTESTANTS: dict[str, Step] = {
@@ -82,28 +85,35 @@ CONTESTANTS: dict[str, Step] = {
 }
 
 
-def inputs(shape: tuple[int, ...], kind: str) -> tuple[Tensor, Tensor]:
+def inputs(shape: tuple[int, ...], kind: str, device: torch.device) -> tuple[Tensor, Tensor]:
     """Logits and label: confident regions with soft borders, as of a segmentation, or noise."""
     torch.manual_seed(0)
     if kind == "noise":
-        return 3 * torch.randn(shape), torch.randint(0, shape[1], (shape[0], 1, *shape[2:]), dtype=torch.uint8)
+        label = torch.randint(0, shape[1], (shape[0], 1, *shape[2:]), dtype=torch.uint8)
+        return (3 * torch.randn(shape)).to(device), label.to(device)
     coarse = torch.randn(shape[0], shape[1], *(n // 16 for n in shape[2:])) * 8
     coarse[:, 0] += 8  # background
     logits = F.interpolate(coarse, shape[2:], mode="trilinear")
-    return logits, (logits + torch.randn(shape)).argmax(1, keepdim=True).to(torch.uint8)
+    label = (logits + torch.randn(shape)).argmax(1, keepdim=True).to(torch.uint8)
+    return logits.to(device), label.to(device)
 
 
 def once(step: Step, logits: Tensor, label: Tensor) -> float:
     # Of one thread the processor's time, which does not count what other programs take from it.
-    clock = time.process_time if torch.get_num_threads() == 1 else time.perf_counter
+    alone = torch.get_num_threads() == 1 and not logits.is_cuda
+    clock = time.process_time if alone else time.perf_counter
     start = clock()
     step(logits, label)
+    if logits.is_cuda:
+        torch.cuda.synchronize()
     return clock() - start
 
 
-def times(shape: tuple[int, ...], kind: str, names: list[str], rounds: int) -> dict[str, tuple[float, float]]:
+def times(
+    shape: tuple[int, ...], kind: str, names: list[str], rounds: int, device: torch.device
+) -> dict[str, tuple[float, float]]:
     """Median milliseconds, and median ratio to the baseline of the same round."""
-    logits, label = inputs(shape, kind)
+    logits, label = inputs(shape, kind, device)
     steps = {name: step for name, step in CONTESTANTS.items() if name in names or name == BASELINE}
     for step in steps.values():
         once(step, logits, label)  # compiled, libraries loaded
@@ -120,15 +130,27 @@ def times(shape: tuple[int, ...], kind: str, names: list[str], rounds: int) -> d
     }
 
 
-def peak_memory(shape: tuple[int, ...], kind: str, name: str) -> float:
-    """Peak of one measurement above what the process held before it, in MB."""
+def peak_memory(shape: tuple[int, ...], kind: str, name: str, device: torch.device) -> float:
+    """Peak of one measurement above what was held before it, in MB."""
+    if device.type == "cuda":
+        return _peak_on_cuda(shape, kind, name, device)
     command = [sys.executable, __file__, "--peak", name, "--shape", json.dumps(shape), "--kind", kind]
     return float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
 
 
+def _peak_on_cuda(shape: tuple[int, ...], kind: str, name: str, device: torch.device) -> float:
+    logits, label = inputs(shape, kind, device)
+    once(CONTESTANTS[name], logits, label)
+    torch.cuda.reset_peak_memory_stats()
+    before = torch.cuda.memory_allocated()
+    once(CONTESTANTS[name], logits, label)
+    return (torch.cuda.max_memory_allocated() - before) / 2**20
+
+
 def _measure_peak(shape: tuple[int, ...], kind: str, name: str) -> float:
-    once(CONTESTANTS[name], *inputs((1, shape[1], 32, 32, 32), kind))  # compiled, libraries loaded
-    logits, label = inputs(shape, kind)
+    device = torch.device("cpu")
+    once(CONTESTANTS[name], *inputs((1, shape[1], 32, 32, 32), kind, device))  # compiled, libraries loaded
+    logits, label = inputs(shape, kind, device)
     Path("/proc/self/clear_refs").write_text("5")  # forget the peak so far
     before = _kilobytes("VmRSS")
     once(CONTESTANTS[name], logits, label)
@@ -179,6 +201,7 @@ def main() -> None:
     parser.add_argument("--kinds", nargs="*", default=list(KINDS), choices=KINDS)
     parser.add_argument("--contestants", nargs="*", default=list(CONTESTANTS), choices=list(CONTESTANTS))
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     parser.add_argument("--no-memory", action="store_true")
     parser.add_argument("--table", type=Path)
     parser.add_argument("--plot", type=Path)
@@ -198,10 +221,12 @@ def main() -> None:
                 name: {
                     "milliseconds": milliseconds,
                     "ratio": ratio,
-                    "memory": float("nan") if options.no_memory else peak_memory(SHAPES[shape], kind, name),
+                    "memory": float("nan")
+                    if options.no_memory
+                    else peak_memory(SHAPES[shape], kind, name, options.device),
                 }
                 for name, (milliseconds, ratio) in times(
-                    SHAPES[shape], kind, options.contestants, options.rounds
+                    SHAPES[shape], kind, options.contestants, options.rounds, options.device
                 ).items()
             }
             for name, row in results[title].items():
