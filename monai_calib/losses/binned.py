@@ -51,10 +51,16 @@ class BinnedError(nn.Module):
         last = 1.0 + torch.finfo(torch.float32).eps
         return torch.linspace(0.0, last, self.num_bins + 1, dtype=prob.dtype, device=prob.device)
 
-    def empty(self, prob: Tensor) -> Tensor:
-        """A sum for every bin: in float64, since a bin may hold more voxels than float32 can count one by one."""
-        wide = prob.dtype if prob.device.type == "mps" else torch.float64
-        return torch.zeros(len(prob), self.num_bins, dtype=wide, device=prob.device)
+    def sums(self, index: Tensor, value: Tensor) -> Tensor:
+        """Sums of ``value (B, N)`` by bin ``(B, num_bins)``: in float64, since a bin may hold more voxels than float32
+        can count one by one. On a GPU voxels take turns between copies of the bins: most background voxels fall in
+        the same one, where additions wait for one another."""
+        wide = value.dtype if value.device.type == "mps" else torch.float64
+        copies = 1 if value.device.type == "cpu" else 256
+        turn = torch.arange(value.shape[1], device=value.device) % copies
+        spread = torch.zeros(len(value), copies * self.num_bins, dtype=wide, device=value.device)
+        spread = spread.scatter_add(1, index + self.num_bins * turn, value.to(wide))
+        return spread.view(len(value), copies, self.num_bins).sum(1)
 
 
 class HardBinnedError(BinnedError):
@@ -74,9 +80,7 @@ class HardBinnedError(BinnedError):
         with torch.no_grad():
             index = torch.bucketize(prob.detach().contiguous(), self.edges(prob)[1:], right=self.right)
             index = index.clamp_(max=self.num_bins - 1)
-            empty = self.empty(prob)
-            count = empty.scatter_add(1, index, weight.to(empty.dtype))
-            gap = empty.scatter_add(1, index, (weight * (prob - truth)).to(empty.dtype))
+            count, gap = self.sums(index, weight), self.sums(index, weight * (prob - truth))
             occupied = (count > 0).sum(1, keepdim=True).clamp(min=1)
             # |gap| is linear in the probabilities of a bin, with the same slope at all of them
             slope = (gap.sign() / (count.clamp(min=1) * occupied)).to(prob.dtype).gather(1, index) * weight
@@ -106,13 +110,7 @@ class SoftBinnedError(BinnedError):
             upper = (lower + 1).clamp_(max=self.num_bins - 1)
         share = (place - lower).clamp(0, 1)
         gap = weight * (prob - truth)
-        empty = self.empty(prob)
-        count, total = (
-            empty.scatter_add(1, lower, (x * (1 - share)).to(empty.dtype)).scatter_add(
-                1, upper, (x * share).to(empty.dtype)
-            )
-            for x in (weight, gap)
-        )
+        count, total = (self.sums(lower, x * (1 - share)) + self.sums(upper, x * share) for x in (weight, gap))
         occupied = (count > 0) & (count >= self.empty_weight)
         gaps = torch.where(occupied, total.abs() / torch.where(occupied, count, 1.0), 0.0)
         return gaps.sum(1) / occupied.sum(1).clamp(min=1)

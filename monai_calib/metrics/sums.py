@@ -23,6 +23,10 @@ PROBLEMS = ("non-finite", "no probability", "bad label", "suspicious", "zero lik
 
 _SLAB_ELEMENTS = {"cpu": 2**18}  # classes times voxels; each takes some 60 bytes of intermediate tensors
 _SLAB_ELEMENTS_ELSEWHERE = 2**23
+_COPIES = {"cpu": 1}
+_COPIES_ELSEWHERE = 256
+"""Bins are filled in copies in which voxels take turns: nearly all background voxels meet in the same bin, where a
+GPU's additions wait for one another."""
 
 
 @dataclass
@@ -129,10 +133,9 @@ def _add_softmax(
     hit = (winner == number) & use
     _add_bins(sums, torch.cat([p, top]), use, num_bins)
     true = p.gather(0, number)
-    bins = sums.hits.shape[1]
-    for row, where, weight in ((number, true, use[None]), (torch.full_like(number, classes), top, hit)):
-        index = row * bins + fine_index(where, num_bins)
-        sums.hits.view(-1).scatter_add_(0, index[0], weight[0].long())
+    rows = torch.cat([number, torch.full_like(number, classes)])
+    index = rows * sums.hits.shape[1] + fine_index(torch.cat([true, top]), num_bins)
+    sums.hits += _counted(index, torch.cat([use[None], hit]).long(), sums.hits)
 
     if from_logits:
         nll = -x.log_softmax(0).gather(0, number)
@@ -164,7 +167,7 @@ def _add_sigmoid(
     y = (label == 1) & use
 
     index = _add_bins(sums, p, use, num_bins)
-    sums.hits.view(-1).scatter_add_(0, index.view(-1), y.reshape(-1).long())
+    sums.hits += _counted(index, y.long(), sums.hits)
 
     true = torch.where(y, p, 1 - p)
     if from_logits:
@@ -179,12 +182,19 @@ def _add_bins(sums: Sums, p: torch.Tensor, use: torch.Tensor, num_bins: int) -> 
     """Count the rows ``p (rows, n)``; return the flat index of each of their bins."""
     rows, bins = sums.count.shape
     index = fine_index(p, num_bins) + bins * torch.arange(rows, device=p.device)[:, None]
-    flat = index.view(-1)
-    sums.count.view(-1).scatter_add_(0, flat, use.long().expand(rows, -1).reshape(-1))
-    fixed = torch.zeros(rows * bins, dtype=torch.int64, device=p.device)
-    fixed.scatter_add_(0, flat, (p * FIXED_POINT).long().view(-1))  # p is 0 where it is not used
-    sums.confidence += (fixed.double() / FIXED_POINT).view(rows, bins)
+    sums.count += _counted(index, use.long().expand(rows, -1), sums.count)
+    fixed = _counted(index, (p * FIXED_POINT).long(), sums.count)  # p is 0 where it is not used
+    sums.confidence += fixed.double() / FIXED_POINT
     return index
+
+
+def _counted(index: torch.Tensor, value: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
+    """int64 sums of ``value (rows, n)`` by bin, in the shape of ``like``; ``index`` numbers all bins of all rows."""
+    copies = _COPIES.get(index.device.type, _COPIES_ELSEWHERE)
+    turn = torch.arange(index.shape[1], device=index.device) % copies
+    sums = torch.zeros(copies * like.numel(), dtype=torch.int64, device=index.device)
+    sums.scatter_add_(0, (index + like.numel() * turn).view(-1), value.reshape(-1))
+    return sums.view(copies, *like.shape).sum(0)
 
 
 def _add_rest(
