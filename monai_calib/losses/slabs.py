@@ -17,7 +17,7 @@ __all__ = ["run_slabs"]
 
 # logits a slab: some operations of this size fill a GPU; what is not kept stays small beside the volume
 _SLAB = {"cpu": 2**17}
-_SLAB_ELSEWHERE = 2**23
+_SLAB_ELSEWHERE = 2**24
 
 
 def run_slabs(
@@ -43,17 +43,19 @@ def run_slabs(
     gradient = torch.empty_like(logits) if wanted else None
     flat = logits.view(batch, classes, -1)
     value = logits.new_zeros(())
-    step = max(1, _SLAB.get(logits.device.type, _SLAB_ELSEWHERE) // classes)
-    for b in range(batch):
-        for start in range(0, flat.shape[2], step):
-            part = slice(start, min(start + step, flat.shape[2]))
+    size = _SLAB.get(logits.device.type, _SLAB_ELSEWHERE)
+    voxels = max(1, min(flat.shape[2], size // classes))
+    images = max(1, size // (classes * voxels))
+    for first in range(0, batch, images):
+        for start in range(0, flat.shape[2], voxels):
+            part = slice(first, first + images), ..., slice(start, start + voxels)
             value += _slab(
-                flat[b, :, part],
-                None if gradient is None else gradient.view(batch, classes, -1)[b, :, part],
-                index.reshape(batch, -1)[b, part].long(),
-                None if prior is None else prior.reshape(batch, classes, -1)[b, :, part],
-                None if mass_ce is None else mass_ce.reshape(batch, -1)[b, part],
-                None if mass_penalty is None else mass_penalty.reshape(batch, -1)[b, part],
+                flat[part],
+                None if gradient is None else gradient.view(batch, classes, -1)[part],
+                index.reshape(batch, -1)[part].long(),
+                None if prior is None else prior.reshape(batch, classes, -1)[part],
+                None if mass_ce is None else mass_ce.reshape(batch, -1)[part],
+                None if mass_penalty is None else mass_penalty.reshape(batch, -1)[part],
                 term,
                 scale_ce,
                 scale_penalty,
@@ -78,50 +80,50 @@ def _slab(
     full: int,
     outer_only: bool,
 ) -> Tensor:
-    at = label.unsqueeze(0)
-    log_sum = x.logsumexp(0)
-    cross_entropy = log_sum - x.gather(0, at).squeeze(0)
-    weight = scale_ce if mass_ce is None else scale_ce * mass_ce
+    at = label.unsqueeze(1)
+    log_sum = x.logsumexp(1, keepdim=True)
+    cross_entropy = log_sum - x.gather(1, at)
+    weight = scale_ce if mass_ce is None else scale_ce * mass_ce.unsqueeze(1)
     value = (weight * cross_entropy).sum()
     if gradient is not None:
         torch.sub(x, log_sum, out=gradient)
         gradient.exp_().mul_(weight)
-        gradient.scatter_add_(0, at, torch.as_tensor(-weight, dtype=x.dtype, device=x.device).expand_as(at))
+        gradient.scatter_add_(1, at, torch.as_tensor(-weight, dtype=x.dtype, device=x.device).expand_as(at))
     if term.kind == NOTHING:
         return value
 
-    force: float | Tensor = scale_penalty if mass_penalty is None else scale_penalty * mass_penalty
+    force: float | Tensor = scale_penalty if mass_penalty is None else scale_penalty * mass_penalty.unsqueeze(1)
     if outer_only:
         assert prior is not None
-        force = force * (prior.gather(0, at).squeeze(0) != full)
-    held = x[first_class:]
-    slope = None if gradient is None else gradient[first_class:]
+        force = force * (prior.gather(1, at) != full)
+    held = x[:, first_class:]
+    slope = None if gradient is None else gradient[:, first_class:]
     if term.kind in (PRIOR_L1, PRIOR_L2):
         assert prior is not None
-        far = held - (prior[first_class:] / full if full else prior[first_class:])
-        value = value + (force * (far.abs() if term.kind == PRIOR_L1 else far * far).sum(0)).sum()
+        far = held - (prior[:, first_class:] / full if full else prior[:, first_class:])
+        value = value + (force * (far.abs() if term.kind == PRIOR_L1 else far * far)).sum()
         if slope is not None:
             slope += (far.sign_() if term.kind == PRIOR_L1 else far.mul_(2)).mul_(force)
     elif term.kind in (MARGIN_L1, MARGIN_L2):
-        top, winner = x.max(0, keepdim=True)
+        top, winner = x.max(1, keepdim=True)
         over = torch.relu(top - held - term.margin)
-        value = value + (force * (over if term.kind == MARGIN_L1 else over * over).sum(0)).sum()
+        value = value + (force * (over if term.kind == MARGIN_L1 else over * over)).sum()
         if gradient is not None and slope is not None:
             # what pulls the losing logits up pushes the winner down
             pull = ((over > 0).to(x.dtype) if term.kind == MARGIN_L1 else 2 * over) * force
             slope -= pull
-            gradient.scatter_add_(0, winner, pull.sum(0, keepdim=True))
+            gradient.scatter_add_(1, winner, pull.sum(1, keepdim=True))
     elif term.kind == SMOOTHING:
-        classes = len(held)
-        value = value + (force * (classes * (log_sum - cross_entropy) - held.sum(0))).sum()
+        classes = held.shape[1]
+        value = value + (force * (classes * (log_sum - cross_entropy) - held.sum(1, keepdim=True))).sum()
         if gradient is not None and slope is not None:
             slope -= force
             own = torch.as_tensor(classes * force, dtype=x.dtype, device=x.device)
-            gradient.scatter_add_(0, at, own.expand_as(at))
+            gradient.scatter_add_(1, at, own.expand_as(at))
     elif term.kind == ENTROPY:
         log_prob = x - log_sum
         prob = log_prob.exp()
-        negative = (prob * log_prob).sum(0)
+        negative = (prob * log_prob).sum(1, keepdim=True)
         value = value + (force * negative).sum()
         if slope is not None:
             slope += prob * (log_prob - negative) * force
