@@ -19,7 +19,7 @@ from monai_calib.handlers.ranks import gather_lists, rank, world_size
 from monai_calib.metrics.histogram import CalibrationHistogram
 from monai_calib.metrics.inputs import Activation
 from monai_calib.metrics.protocols import METRICS, Figure, Protocol, resolve_protocols
-from monai_calib.metrics.regions import Region, bounding_box, region_mask
+from monai_calib.metrics.regions import Region, RegionMasks
 
 __all__ = ["CalibrationHandler"]
 
@@ -206,19 +206,19 @@ class CalibrationHandler(CaseMetric):
 
     def _measure_regions(self, case: Case) -> dict[str, CalibrationHistogram]:
         histograms = {}
-        truth, predicted = self._label_maps(case)
+        masks = RegionMasks(*self._label_maps(case), case.spacing, case.data)
+        voxels, labels = case.prediction.flatten(1), case.label.flatten(1)
         for name, region in self.regions.items():
             histograms[name] = histogram = self._histogram(region)
-            mask = None if region.kind == "all" else region_mask(region, truth, predicted, case.spacing, case.data)
-            prediction, label = case.prediction, case.label
-            if mask is not None and not histogram.strict:
-                box = bounding_box(mask)
-                if box is None:
+            if histogram.strict:
+                mask = None if region.kind == "all" else masks.draw(region).flatten()[None]
+                histogram.update(voxels[None], labels[None], mask, self.from_logits)
+            else:
+                inside = masks.draw(region).flatten().nonzero()[:, 0]
+                if not len(inside):
                     continue
-                every_channel = (slice(None), *box)
-                mask, prediction, label = mask[box], prediction[every_channel], label[every_channel]
-            inside = None if mask is None else mask[None]
-            histogram.update(prediction[None], label[None], mask=inside, from_logits=self.from_logits)
+                chosen, theirs = voxels.index_select(1, inside), labels.index_select(1, inside)
+                histogram.update(chosen[None], theirs[None], from_logits=self.from_logits)
             histogram.check()
             histogram.sums = histogram.sums.to("cpu")
         return histograms

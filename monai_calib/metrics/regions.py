@@ -10,16 +10,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from itertools import product
+from functools import cached_property
 
 import torch
 
-__all__ = ["REGION_KINDS", "Region", "bounding_box", "region_mask"]
+from monai_calib.metrics.neighbourhood import ROUNDING, largest_within
+
+__all__ = ["REGION_KINDS", "Region", "RegionMasks", "bounding_box", "region_mask"]
 
 REGION_KINDS = ("all", "foreground", "predicted", "union", "dilated", "boundary", "bbox", "mask")
 _SIZED = ("dilated", "boundary", "bbox")
-# A voxel at exactly r mm belongs to the region, whatever the rounding of spacing times steps.
-_ROUNDING = 1e-5
 
 
 @dataclass(frozen=True)
@@ -130,40 +130,78 @@ def region_mask(
         >>> region_mask("boundary:2mm", label, label, spacing=(1.0, 2.0)).int()
         tensor([[0, 1, 1, 1, 1, 0, 0]], dtype=torch.int32)
     """
-    region = Region.parse(region)
-    label = label.as_subclass(torch.Tensor)
-    if region.kind == "all":
-        return torch.ones_like(label, dtype=torch.bool)
-    if region.kind == "foreground":
-        return label != 0
-    if region.kind == "mask":
-        return _users_mask(region.key, label, masks)
+    return RegionMasks(label, prediction, spacing, masks).draw(region)
 
-    if prediction is None:
-        raise ValueError(f"region {str(region)!r} needs the prediction's class indices beside the label")
-    prediction = prediction.as_subclass(torch.Tensor)
-    if prediction.shape != label.shape:
-        raise ValueError(f"prediction {tuple(prediction.shape)} and label {tuple(label.shape)} differ in shape")
-    prediction = prediction.to(label.device)
-    if region.kind == "predicted":
-        return prediction != 0
-    union = (label != 0) | (prediction != 0)
-    if region.kind == "union":
-        return union
 
-    step = _checked_spacing(region, spacing, label.ndim)
-    mask = torch.zeros_like(union)
-    box = bounding_box(union, [int(region.size_mm / s + _ROUNDING) for s in step])
-    if box is None:
+class RegionMasks:
+    """The masks of several regions of one case: what they share is computed once.
+
+    Args, Raises: as of :func:`region_mask`.
+
+    Example:
+        >>> label = torch.tensor([[0, 0, 1, 1, 0, 0, 0]])
+        >>> masks = RegionMasks(label, label.roll(1), spacing=(1.0, 2.0))
+        >>> masks.draw("union").int(), masks.draw("dilated:2mm").int()
+        (tensor([[0, 0, 1, 1, 1, 0, 0]], dtype=torch.int32), tensor([[0, 1, 1, 1, 1, 1, 0]], dtype=torch.int32))
+    """
+
+    def __init__(
+        self,
+        label: torch.Tensor,
+        prediction: torch.Tensor | None = None,
+        spacing: Sequence[float] | None = None,
+        masks: Mapping[str, torch.Tensor] | None = None,
+    ) -> None:
+        self.label = label.as_subclass(torch.Tensor)
+        self.prediction = None if prediction is None else prediction.as_subclass(torch.Tensor).to(label.device)
+        if self.prediction is not None and self.prediction.shape != label.shape:
+            raise ValueError(
+                f"prediction {tuple(self.prediction.shape)} and label {tuple(label.shape)} differ in shape"
+            )
+        self.spacing = spacing
+        self.masks = masks
+
+    def draw(self, region: str | Region) -> torch.Tensor:
+        """The mask of a region, bool ``(*spatial)``; see :func:`region_mask`."""
+        region = Region.parse(region)
+        if region.kind == "all":
+            return torch.ones_like(self.label, dtype=torch.bool)
+        if region.kind == "foreground":
+            return self.label != 0
+        if region.kind == "mask":
+            return _users_mask(region.key, self.label, self.masks)
+        if self.prediction is None:
+            raise ValueError(f"region {str(region)!r} needs the prediction's class indices beside the label")
+        if region.kind == "predicted":
+            return self.prediction != 0
+        if region.kind == "union":
+            return self._union
+
+        step = _checked_spacing(region, self.spacing, self.label.ndim)
+        mask = torch.zeros_like(self._union)
+        if self._box is None:
+            return mask
+        margins = [int(region.size_mm / s + ROUNDING) for s in step]
+        box = tuple(
+            slice(max(0, side.start - margin), min(size, side.stop + margin))
+            for side, margin, size in zip(self._box, margins, mask.shape, strict=True)
+        )
+        if region.kind == "bbox":
+            mask[box] = True
+            return mask
+        if region.kind == "dilated":
+            mask[box] = largest_within(self._union[box].view(torch.uint8)[None], region.size_mm, step)[0] != 0
+        else:
+            mask[box] = _near_another_label(self.label[box], self.prediction[box], region.size_mm, step)
         return mask
-    if region.kind == "bbox":
-        mask[box] = True
-    elif region.kind == "dilated":
-        mask[box] = _within(union[box], region.size_mm, step)
-    else:
-        both = torch.stack([label[box].to(torch.int64), prediction[box].to(torch.int64)])
-        mask[box] = _near_another_label(both, region.size_mm, step).any(0)
-    return mask
+
+    @cached_property
+    def _union(self) -> torch.Tensor:
+        return (self.label != 0) | (self.prediction != 0)
+
+    @cached_property
+    def _box(self) -> tuple[slice, ...] | None:
+        return bounding_box(self._union)
 
 
 def bounding_box(mask: torch.Tensor, margin: Sequence[int] | int = 0) -> tuple[slice, ...] | None:
@@ -213,42 +251,15 @@ def _checked_spacing(region: Region, spacing: Sequence[float] | None, ndim: int)
     return step
 
 
-def _within(seeds: torch.Tensor, radius: float, spacing: Sequence[float]) -> torch.Tensor:
-    """Voxels at most ``radius`` mm from a seed (a seed is at 0 mm), in each of the volumes ``(..., *spatial)``.
+def _near_another_label(
+    label: torch.Tensor, prediction: torch.Tensor, radius: float, spacing: Sequence[float]
+) -> torch.Tensor:
+    """Voxels with a voxel of another label at most ``radius`` mm away, in the truth or in the prediction.
 
-    A ball is a bundle of runs along the last axis: runs of each length are drawn once around all seeds, and joined as
-    the ball's cross-section shifts them. On bytes, whose maximum runs in vector instructions, unlike a bool's or.
+    A ball holds two labels if its largest is not its smallest, which is the largest of the labels counted downwards.
     """
-    shape, limit = seeds.shape[-len(spacing) :], radius**2 * (1 + _ROUNDING)
-    reach = [min(int((limit**0.5) / step), size - 1) for step, size in zip(spacing, shape, strict=True)]
-    runs = [seeds.view(torch.uint8)]
-    for length in range(1, reach[-1] + 1):
-        runs.append(runs[-1].clone())
-        for offset in (-length, length):
-            _join_shifted(runs[-1], runs[0], (*[0] * (len(shape) - 1), offset))
-    ball = torch.zeros_like(runs[0])
-    for offsets in product(*(range(-n, n + 1) for n in reach[:-1])):
-        rest = limit - sum((offset * step) ** 2 for offset, step in zip(offsets, spacing[:-1], strict=True))
-        if rest >= 0:
-            _join_shifted(ball, runs[min(int((rest**0.5) / spacing[-1]), reach[-1])], (*offsets, 0))
-    return ball.view(torch.bool)
-
-
-def _join_shifted(joined: torch.Tensor, part: torch.Tensor, offsets: Sequence[int]) -> None:
-    """``joined[x + offsets] = max(joined[x + offsets], part[x])`` where both are inside."""
-    to = (..., *(slice(max(o, 0), o if o < 0 else None) for o in offsets))
-    of = (..., *(slice(max(-o, 0), -o if o > 0 else None) for o in offsets))
-    torch.maximum(joined[to], part[of], out=joined[to])
-
-
-def _near_another_label(label: torch.Tensor, radius: float, spacing: Sequence[float]) -> torch.Tensor:
-    """Voxels with a voxel of another label at most ``radius`` mm away, in each of the volumes ``(N, *spatial)``.
-
-    Two labels differ if one of their binary digits does, so two distance maps a digit serve any number of classes.
-    """
-    near = torch.zeros_like(label, dtype=torch.bool)
-    for digit in range(int(label.max()).bit_length()):
-        ones = (label >> digit) & 1 != 0
-        near_one, near_zero = _within(torch.stack([ones, ~ones]), radius, spacing)
-        near |= torch.where(ones, near_zero, near_one)
-    return near
+    labels = torch.stack([label.to(torch.int32), prediction.to(torch.int32)])
+    if int(labels.max()) < 256:
+        labels = labels.to(torch.uint8)
+    differ = largest_within(labels, radius, spacing) != ~largest_within(~labels, radius, spacing)
+    return differ[0] | differ[1]
