@@ -53,5 +53,5 @@ def largest_within(volumes: torch.Tensor, radius: float, spacing: Sequence[float
             run = runs[min(int((rest**0.5) / spacing[-1]), reach[-1])]
             start = first + sum(offset * stride for offset, stride in zip(offsets, strides[:-1], strict=True))
             torch.maximum(inside, run[start : start + len(inside)], out=inside)
-    without_margin = [slice(n, n + size) for n, size in zip(reach, shape, strict=True)]
-    return largest[(slice(None), *without_margin)]
+    without_margin = (slice(None), *(slice(n, n + size) for n, size in zip(reach, shape, strict=True)))
+    return largest[without_margin]

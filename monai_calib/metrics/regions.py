@@ -188,8 +188,7 @@ class RegionMasks:
         )
         if region.kind == "bbox":
             mask[box] = True
-            return mask
-        if region.kind == "dilated":
+        elif region.kind == "dilated":
             mask[box] = largest_within(self._union[box].view(torch.uint8)[None], region.size_mm, step)[0] != 0
         else:
             mask[box] = _near_another_label(self.label[box], self.prediction[box], region.size_mm, step)
