@@ -6,6 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from monai.data import MetaTensor
+from torch import Tensor, nn
 
 from monai_calib.losses import PRESETS, MbLSLoss, NACLLoss, SVLSLoss, build_loss
 from monai_calib.losses.target import prepare
@@ -197,13 +198,21 @@ def test_off_the_cpu_a_wrong_label_poisons_the_loss_without_a_look() -> None:
 def test_cuda_equals_cpu_and_never_waits(name: str) -> None:
     logits, label = torch.randn(2, 3, 6, 6, 6), torch.randint(0, 3, (2, 1, 6, 6, 6))
     loss = build_loss(name)
-    expected = loss(logits, label)
+    expected, gradient = value_and_gradient(loss, logits, label)
     on_device = loss.cuda(), logits.cuda(), label.cuda()
+    on_device[0](*on_device[1:])  # what is made once and kept has been made
     torch.cuda.set_sync_debug_mode("error")
     try:
-        value = on_device[0](*on_device[1:])
+        value, own_gradient = value_and_gradient(*on_device)
         poisoned = on_device[0](on_device[1], on_device[2] + 2)
     finally:
         torch.cuda.set_sync_debug_mode("default")
     torch.testing.assert_close(value.cpu(), expected)
+    torch.testing.assert_close(own_gradient.cpu(), gradient)
     assert poisoned.isnan()
+
+
+def value_and_gradient(loss: nn.Module, logits: Tensor, label: Tensor) -> tuple[Tensor, Tensor]:
+    leaf = logits.clone().requires_grad_()
+    value = loss(leaf, label)
+    return value.detach(), torch.autograd.grad(value, leaf)[0]

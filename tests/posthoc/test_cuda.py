@@ -1,0 +1,31 @@
+"""Every correction is fitted on a GPU as on the CPU, and stays on the device of its input."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from cases import drawn_cases
+
+from monai_calib.posthoc import METHODS, build_calibrator, fit
+
+ARGUMENTS = {"local_temperature": {"epochs": 2}}
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("method", sorted(METHODS))
+def test_a_fit_on_cuda_is_that_on_the_cpu(method: str) -> None:
+    cases = [replace(case, image=case.logits[:1]) for case in drawn_cases(2)]
+    on_device = [
+        replace(case, logits=case.logits.cuda(), label=case.label.cuda(), image=case.logits[:1].cuda())
+        for case in cases
+    ]
+    here, there = (build_calibrator(method, 3, "all", ARGUMENTS.get(method)) for _ in range(2))
+    fit([here], cases)
+    fit([there], on_device)
+    expected = here.apply(cases[0].logits[None], cases[0].logits[None, :1]).softmax(1)
+    found = there.apply(on_device[0].logits[None], on_device[0].logits[None, :1]).softmax(1)
+    assert found.is_cuda
+    torch.testing.assert_close(found.cpu(), expected, rtol=0.02, atol=0.005)
