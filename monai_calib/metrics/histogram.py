@@ -10,14 +10,16 @@ import torch
 from monai_calib.metrics.bins import coarse_edges, fine_edges, first_of_coarse
 from monai_calib.metrics.inputs import Activation, flatten_inputs
 from monai_calib.metrics.onepass import add_flat_compiled
-from monai_calib.metrics.serial import array_from_json, array_to_json
+from monai_calib.metrics.packing import sums_from_json, sums_to_json
+from monai_calib.metrics.serial import array_from_json
 from monai_calib.metrics.sums import PROBLEMS, Sums, add_flat
 from monai_calib.metrics.suspicion import looks_mistaken
 
 __all__ = ["Bins", "CalibrationHistogram"]
 
 _SETTINGS = ("num_classes", "num_bins", "activation", "ignore_index", "strict")
-_FORMAT = "monai_calib/histogram/1"
+_FORMAT = "monai_calib/histogram/2"
+_FORMER_FORMAT = "monai_calib/histogram/1"  # every tensor an array of its own
 _CAUSES = {
     "non-finite": "voxels whose prediction holds NaN or infinity: the network diverged, or half precision overflowed",
     "no probability": "voxels whose values lie outside [0, 1] or do not sum to 1 over the classes: "
@@ -28,7 +30,10 @@ _CAUSES = {
 
 
 class Bins(NamedTuple):
-    """One histogram row: ``edges (n + 1,)``; ``count``, ``hits`` (int64), summed ``confidence`` (float64), ``(n,)``."""
+    """One histogram row: ``edges (n + 1,)``; ``count``, ``hits`` (int64), summed ``confidence`` (float64), ``(n,)``.
+
+    Or those of all classes, ``(K, n)`` each.
+    """
 
     edges: torch.Tensor
     count: torch.Tensor  # type: ignore[assignment]
@@ -41,7 +46,7 @@ class Bins(NamedTuple):
 
     def share_of_gap(self) -> torch.Tensor:
         """The gap of each bin times its share of the voxels, float64: 0 where it is empty, NaN if all are."""
-        return (self.confidence - self.hits) / self.count.sum()
+        return (self.confidence - self.hits) / self.count.sum(-1, keepdim=True)
 
 
 class CalibrationHistogram:
@@ -188,14 +193,11 @@ class CalibrationHistogram:
         Raises: ``ValueError`` for a number of bins that is no divisor, for the top label of a multi-label histogram,
             for a class there is not, and if :meth:`check` does.
         """
-        self.check()
-        row = self._row(class_index)
-        fine = [value[row].cpu() for value in (self.sums.count, self.sums.hits, self.sums.confidence)]
-        if num_bins is None:
-            return Bins(fine_edges(self.num_bins).double(), *fine)
-        first = first_of_coarse(self.num_bins, num_bins).numpy()
-        coarse = [torch.from_numpy(np.add.reduceat(value.numpy(), first)) for value in fine]
-        return Bins(coarse_edges(self.num_bins, num_bins), *coarse)
+        return self._bins(num_bins, self._row(class_index))
+
+    def class_bins(self, num_bins: int | None = None) -> Bins:
+        """The rows of all classes at once, ``(K, n)`` each; see :meth:`bins`."""
+        return self._bins(num_bins, slice(self.num_classes))
 
     def describe(self) -> str:
         """One sentence on what was seen, and why figures are NaN if they are.
@@ -235,24 +237,41 @@ class CalibrationHistogram:
         return hist
 
     def to_json(self) -> dict[str, Any]:
-        """A plain mapping for ``json.dump``, without loss; arrays are compressed and base64-encoded.
+        """A plain mapping for ``json.dump``, without loss; see :func:`monai_calib.metrics.packing.sums_to_json`.
 
         Example:
             >>> hist = CalibrationHistogram(2)
             >>> CalibrationHistogram.from_json(hist.to_json()).num_classes
             2
         """
-        arrays = {name: array_to_json(value.cpu().numpy()) for name, value in self.sums.tensors().items()}
-        return {"format": _FORMAT, **self._config(), "updates": self.updates, **arrays}
+        return {
+            "format": _FORMAT,
+            **self._config(),
+            "updates": self.updates,
+            **sums_to_json(self.sums, self.num_bins),
+        }
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> CalibrationHistogram:
-        """The histogram that :meth:`to_json` wrote. Raises ``ValueError`` for another format."""
-        if data.get("format") != _FORMAT:
-            raise ValueError(f"format: expected {_FORMAT!r}, got {data.get('format')!r}")
-        names = Sums.zeros(0, 0).tensors()
-        arrays = {name: torch.from_numpy(array_from_json(data[name])) for name in names}
-        return cls.from_state({**data, **arrays})
+        """The histogram that :meth:`to_json` wrote, now or in its former format. Raises ``ValueError`` for another."""
+        if data.get("format") not in (_FORMAT, _FORMER_FORMAT):
+            raise ValueError(f"format: expected {_FORMAT!r} or {_FORMER_FORMAT!r}, got {data.get('format')!r}")
+        hist = cls(**{name: data[name] for name in _SETTINGS})
+        hist.updates = int(data["updates"])
+        if data["format"] == _FORMAT:
+            hist.sums = sums_from_json(data, hist._rows, hist.num_bins)
+        else:
+            hist.sums = Sums(**{name: torch.from_numpy(array_from_json(data[name])) for name in hist.sums.tensors()})
+        return hist
+
+    def _bins(self, num_bins: int | None, rows: int | slice) -> Bins:
+        self.check()
+        fine = [value[rows].cpu() for value in (self.sums.count, self.sums.hits, self.sums.confidence)]
+        if num_bins is None:
+            return Bins(fine_edges(self.num_bins).double(), *fine)
+        first = first_of_coarse(self.num_bins, num_bins).numpy()
+        coarse = [torch.from_numpy(np.add.reduceat(value.numpy(), first, axis=-1)) for value in fine]
+        return Bins(coarse_edges(self.num_bins, num_bins), *coarse)
 
     def _config(self) -> dict[str, Any]:
         return {name: getattr(self, name) for name in _SETTINGS}
