@@ -51,8 +51,7 @@ def classwise_ece_per_class(hist: CalibrationHistogram, num_bins: int = 15, thre
         >>> classwise_ece_per_class(hist)
         tensor([0.3000, 0.3000], dtype=torch.float64)
     """
-    rows = [_above(hist, num_bins, k, threshold) for k in range(hist.num_classes)]
-    return torch.stack([bins.share_of_gap().abs().sum() for bins in rows])
+    return _above(hist, num_bins, threshold).share_of_gap().abs().sum(-1)
 
 
 def class_mean(
@@ -88,12 +87,12 @@ def class_mean(
     return float(values[chosen].nanmean())
 
 
-def _above(hist: CalibrationHistogram, num_bins: int, class_index: int, threshold: float) -> Bins:
-    """Coarse bins of the voxels whose probability exceeds ``threshold``."""
-    coarse = hist.bins(num_bins, class_index)
+def _above(hist: CalibrationHistogram, num_bins: int, threshold: float) -> Bins:
+    """Coarse bins of the voxels whose probability exceeds ``threshold``, one row a class."""
+    coarse = hist.class_bins(num_bins)
     if threshold == 0:
         return coarse
-    fine = hist.bins(None, class_index)
+    fine = hist.class_bins()
     edge = torch.tensor(threshold).double()  # as float32, like the edges
     below = int((fine.edges < edge).sum())
     if not 0 < threshold < 1 or fine.edges[below] != edge or edge > coarse.edges[1]:
@@ -103,5 +102,5 @@ def _above(hist: CalibrationHistogram, num_bins: int, class_index: int, threshol
         )
     count, hits, confidence = (value.clone() for value in coarse[1:])
     for whole, parts in ((count, fine.count), (hits, fine.hits), (confidence, fine.confidence)):
-        whole[0] -= parts[:below].sum()
+        whole[:, 0] -= parts[:, :below].sum(-1)
     return Bins(coarse.edges, count, hits, confidence)
