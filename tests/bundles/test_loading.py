@@ -145,3 +145,29 @@ def test_nothing_random_comes_before_the_crop() -> None:
         kinds = [isinstance(step, RandomizableTrait) for step in steps]
         assert sum(kinds) == 1
         assert len(steps) - kinds.index(True) <= 3
+
+
+@pytest.mark.parametrize("bundle", [KITS_2D, KITS_3D], ids=["2d", "3d"])
+def test_augmentation_changes_crops_and_keeps_labels_labels(bundle: Path, kits: Path) -> None:
+    settings = {"dataset_dir": str(kits), "cache_rate": 0, "cache_dir": ""}
+    names = {
+        augmentation: [
+            type(transform).__name__
+            for transform in parsed(bundle, augmentation=augmentation, **settings)
+            .get_parsed_content("train#preprocessing")
+            .transforms
+        ]
+        for augmentation in (False, True)
+    }
+    added = ["RandAffined", "RandGaussianNoised", "RandAdjustContrastd", "RandScaleIntensityd"]
+    assert [name for name in names[True] if name not in added] == names[False]
+    preprocessing = parsed(bundle, augmentation=True, **settings).get_parsed_content("train#preprocessing")
+    for transform in preprocessing.transforms:
+        if type(transform).__name__ in added:
+            transform.prob = 1.0
+    preprocessing.set_random_state(0)
+    entry = parsed(bundle, **settings).get_parsed_content("train#dataset").data[0]
+    for crop in preprocessing(entry):
+        assert crop["image"].shape[1:] == crop["label"].shape[1:]
+        assert set(crop["label"].unique().tolist()) <= {0, 1, 2}
+        assert crop["image"].isfinite().all()
