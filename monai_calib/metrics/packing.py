@@ -12,11 +12,15 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from monai_calib.compiled import jit
 from monai_calib.metrics.bins import fine_edges
 from monai_calib.metrics.serial import array_from_json, array_to_json
 from monai_calib.metrics.sums import FIXED_POINT, Sums
 
 __all__ = ["pack_integers", "sums_from_json", "sums_to_json", "unpack_integers"]
+
+_SEVEN, _SEVEN_BITS, _GOES_ON = np.uint64(7), np.uint64(127), np.uint8(128)
+_LONGEST = 10  # bytes of a number of 64 bits
 
 
 def sums_to_json(sums: Sums, num_bins: int) -> dict[str, Any]:
@@ -52,41 +56,58 @@ def sums_from_json(data: Mapping[str, Any], rows: int, num_bins: int) -> Sums:
 
 
 def pack_integers(values: NDArray[np.int64]) -> bytes:
-    """Seven bits of each number, then the next seven of those that need more, and so on; the eighth bit says which do.
+    """LEB128: seven bits of a number a byte, the lowest first; the eighth bit says that the number goes on.
 
     Example:
         >>> list(pack_integers(np.array([1, 300, 0])))
-        [1, 172, 0, 2]
+        [1, 172, 2, 0]
     """
-    rest, planes = values.astype(np.uint64).ravel(), []
-    while len(rest):
-        more = rest > 127
-        plane = rest.astype(np.uint8)  # whose eighth bit is of the next seven
-        planes.append(np.where(more, plane | 128, plane).tobytes())
-        rest = rest[more] >> np.uint64(7)
-    return b"".join(planes)
+    packed = np.empty(_LONGEST * values.size, np.uint8)
+    return packed[: _pack(values.ravel().view(np.uint64), packed)].tobytes()
 
 
 def unpack_integers(data: bytes, size: int) -> NDArray[np.int64]:
-    """The ``size`` numbers that :func:`pack_integers` packed, int64.
+    """The ``size`` numbers that :func:`pack_integers` packed.
 
     Raises: ``ValueError`` if the data hold fewer numbers or more.
 
     Example:
-        >>> unpack_integers(bytes([1, 172, 0, 2]), 3).tolist()
+        >>> unpack_integers(bytes([1, 172, 2, 0]), 3).tolist()
         [1, 300, 0]
     """
-    values, where, shift = np.zeros(size, np.uint64), np.arange(size), 0
-    rest: NDArray[np.uint8] = np.frombuffer(data, np.uint8)
-    while len(where):
-        plane, rest = rest[: len(where)], rest[len(where) :]
-        if len(plane) < len(where):
-            raise ValueError(f"expected {size} packed numbers, but the data end before them")
-        values[where] |= (plane & 127).astype(np.uint64) << np.uint64(shift)
-        where, shift = where[plane > 127], shift + 7
-    if len(rest):
-        raise ValueError(f"expected {size} packed numbers, but {len(rest)} bytes follow them")
+    packed = np.frombuffer(data, np.uint8)
+    found = int((packed < _GOES_ON).sum())
+    if found != size or (data and packed[-1] >= _GOES_ON):
+        raise ValueError(f"expected {size} packed numbers, got {found} in {len(data)} bytes")
+    values = np.zeros(size, np.uint64)
+    _unpack(packed, values)
     return values.view(np.int64)
+
+
+@jit
+def _pack(values, packed):
+    n = 0
+    for i in range(values.size):
+        rest = values[i]
+        while rest >= _GOES_ON:
+            packed[n] = np.uint8(rest & _SEVEN_BITS) | _GOES_ON
+            rest >>= _SEVEN
+            n += 1
+        packed[n] = np.uint8(rest)
+        n += 1
+    return n
+
+
+@jit
+def _unpack(packed, values):
+    i = 0
+    shift = np.uint64(0)
+    for byte in packed:
+        values[i] |= (np.uint64(byte) & _SEVEN_BITS) << shift
+        shift += _SEVEN
+        if byte < _GOES_ON:
+            i += 1
+            shift = np.uint64(0)
 
 
 @lru_cache(maxsize=8)
