@@ -293,7 +293,10 @@ class CalibrationHistogram:
         return class_index
 
     def _refuse(self, problems: torch.Tensor, from_logits: bool | None = None) -> None:
-        found = dict(zip(PROBLEMS, problems.tolist(), strict=True))
+        numbers = problems.tolist()
+        if not any(numbers):
+            return
+        found = dict(zip(PROBLEMS, numbers, strict=True))
         last = self.num_classes - 1
         reasons = [f"{found[name]} {cause.format(last=last)}" for name, cause in _CAUSES.items() if found[name]]
         if found["suspicious"]:

@@ -46,12 +46,13 @@ def largest_within(volumes: torch.Tensor, radius: float, spacing: Sequence[float
 
     largest = padded.clone()
     first = sum(n * stride for n, stride in zip(reach, strides, strict=True))  # the first voxel inside the margin
-    inside = largest.view(-1)[first : padded.numel() - first]
+    size = padded.numel() - 2 * first
+    inside = largest.view(-1)[first : first + size]
     for offsets in product(*(range(-n, n + 1) for n in reach[:-1])):
         rest = limit - sum((offset * step) ** 2 for offset, step in zip(offsets, spacing[:-1], strict=True))
         if rest >= 0:
             run = runs[min(int((rest**0.5) / spacing[-1]), reach[-1])]
             start = first + sum(offset * stride for offset, stride in zip(offsets, strides[:-1], strict=True))
-            torch.maximum(inside, run[start : start + len(inside)], out=inside)
-    without_margin = (slice(None), *(slice(n, n + size) for n, size in zip(reach, shape, strict=True)))
+            torch.maximum(inside, run[start : start + size], out=inside)
+    without_margin = (slice(None), *(slice(n, n + length) for n, length in zip(reach, shape, strict=True)))
     return largest[without_margin]

@@ -260,5 +260,6 @@ def _near_another_label(
     labels = torch.stack([label.to(torch.int32), prediction.to(torch.int32)])
     if int(labels.max()) < 256:
         labels = labels.to(torch.uint8)
-    differ = largest_within(labels, radius, spacing) != ~largest_within(~labels, radius, spacing)
+    largest, smallest = largest_within(torch.cat([labels, ~labels]), radius, spacing).split(2)
+    differ = largest != ~smallest
     return differ[0] | differ[1]
