@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import distance_transform_edt
 
-from monai_calib.metrics.regions import Region, bounding_box, region_mask
+from monai_calib.metrics.regions import Region, RegionMasks, bounding_box, region_mask
 
 
 def brute_force(region: str, label: np.ndarray, prediction: np.ndarray, spacing: tuple[float, ...]) -> np.ndarray:
@@ -131,6 +131,35 @@ def test_label_dtypes_agree(dtype):
     label, _ = ball((9, 9), (1.0, 1.0), 3.0)
     expected = region_mask("boundary:2mm", label, label, (1.0, 1.0))
     assert torch.equal(region_mask("boundary:2mm", label.to(dtype), label.to(dtype), (1.0, 1.0)), expected)
+
+
+@pytest.mark.parametrize("largest", [255, 256, 70_000])
+def test_labels_of_any_size_agree(largest):
+    label, distance = ball((9, 10, 11), (1.0, 1.0, 1.0), 4.0)
+    label[distance <= 2.0] = 2
+    expected = region_mask("boundary:2mm", label, label.roll(1), (1.0, 1.0, 1.0))
+    large = torch.tensor([0, 1, largest])[label]
+    assert torch.equal(region_mask("boundary:2mm", large, large.roll(1), (1.0, 1.0, 1.0)), expected)
+
+
+def test_regions_drawn_together_are_those_drawn_alone():
+    label, distance = ball((12, 13, 14), (1.0, 1.0, 2.0), 5.0)
+    prediction = (distance <= 3.0).long().roll(2)
+    case = (label, prediction, (1.0, 1.0, 2.0), {"lung": distance < 9.0})
+    regions = [
+        "bbox:3mm",
+        "boundary:2mm",
+        "union",
+        "dilated:4mm",
+        "all",
+        "mask:lung",
+        "bbox",
+        "foreground",
+        "predicted",
+    ]
+    together = RegionMasks(*case)
+    for region in (*regions, *regions):
+        assert torch.equal(together.draw(region), region_mask(region, *case))
 
 
 @pytest.mark.cuda
