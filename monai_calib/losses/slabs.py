@@ -88,7 +88,7 @@ def _slab(
     if gradient is not None:
         torch.sub(x, log_sum, out=gradient)
         gradient.exp_().mul_(weight)
-        gradient.scatter_add_(1, at, torch.as_tensor(-weight, dtype=x.dtype, device=x.device).expand_as(at))
+        gradient.scatter_add_(1, at, _on_device(-weight, x).expand_as(at))
     if term.kind == NOTHING:
         return value
 
@@ -118,8 +118,7 @@ def _slab(
         value = value + (force * (classes * (log_sum - cross_entropy) - held.sum(1, keepdim=True))).sum()
         if gradient is not None and slope is not None:
             slope -= force
-            own = torch.as_tensor(classes * force, dtype=x.dtype, device=x.device)
-            gradient.scatter_add_(1, at, own.expand_as(at))
+            gradient.scatter_add_(1, at, _on_device(classes * force, x).expand_as(at))
     elif term.kind == ENTROPY:
         log_prob = x - log_sum
         prob = log_prob.exp()
@@ -128,3 +127,8 @@ def _slab(
         if slope is not None:
             slope += prob * (log_prob - negative) * force
     return value
+
+
+def _on_device(value: float | Tensor, like: Tensor) -> Tensor:
+    """A number is filled in on the device; copied there, it would make the host wait."""
+    return value if isinstance(value, Tensor) else like.new_full((), value)
