@@ -88,7 +88,9 @@ def write_json(path: Path, content: Any, depth: int = 0) -> None:
 
 
 def _text(content: Any, depth: int) -> str:
-    if depth == 0 or not isinstance(content, Mapping):
+    if depth == 0 or not isinstance(content, (Mapping, list)):
         return json.dumps(content, ensure_ascii=False, allow_nan=False)
+    if isinstance(content, list):
+        return "[\n" + ",\n".join(_text(value, depth - 1) for value in content) + "\n]"
     inner = (f"{json.dumps(key, ensure_ascii=False)}: {_text(value, depth - 1)}" for key, value in content.items())
     return "{\n" + ",\n".join(inner) + "\n}"

@@ -3,8 +3,9 @@
     python docs/results.py RUNS...    # read the runs below these folders, write results.json, then the tables
     python docs/results.py            # write the tables from results.json
 
-A row is a method: runs that differ in the seed alone. Its figures are means over seeds and cases, with 95 % bootstrap
-intervals over subjects, all seeds of a drawn subject together. Every number of the tables is in results.json.
+Runs are compared where dimension, epochs and augmentation agree. A row is a method: runs that differ in the seed alone.
+Its figures are means over seeds and cases, with 95 % bootstrap intervals over subjects, all seeds of a drawn subject
+together. Every number of the tables is in results.json.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import json
 import math
 import statistics
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -108,16 +109,21 @@ def table_of(comparison: Comparison, method: Method) -> dict[str, NDArray[np.flo
 def name_of(method: Mapping[str, Any]) -> str:
     arguments = ", ".join(f"{key}={value:g}" for key, value in method["loss_args"].items())
     text = f"`{method['loss_name']}`" + (f" {arguments}" if arguments else "")
-    text += "" if method["bfloat16"] else " (float32)"
     return f"{text} → {method['posthoc']}" if method["posthoc"] else text
 
 
-def _rounded(values: Sequence[float]) -> list[float]:
+def part_of(settings: Mapping[str, Any]) -> str:
+    """The part of the page a run belongs to: ``3D, 40 epochs, augmented``."""
+    augmented = ", augmented" if settings.get("augmentation") else ""
+    return f"{settings['bundle'].rpartition('_')[2].upper()}, {settings['epochs']} epochs{augmented}"
+
+
+def _rounded(values: Iterable[float]) -> list[float]:
     return [round(float(value), 5) for value in values]
 
 
 def figures_of(comparison: Comparison) -> dict[str, Any]:
-    """What is kept of the runs of one bundle."""
+    """What is kept of the runs of one part."""
     tabled, methods = [], []
     for method in comparison.methods:
         values_of = table_of(comparison, method)
@@ -125,7 +131,6 @@ def figures_of(comparison: Comparison) -> dict[str, Any]:
         methods.append(
             {
                 **{name: settings[name] for name in ("bundle", "loss_name", "loss_args", "network_name", "split")},
-                "bfloat16": bool(settings.get("bfloat16")),
                 "posthoc": settings.get("posthoc") or "",
                 "seeds": [run.settings["seed"] for run in method.runs],
                 "seeds_that_missed_a_class": [run.settings["seed"] for run in method.failed],
@@ -138,7 +143,7 @@ def figures_of(comparison: Comparison) -> dict[str, Any]:
         )
         tabled.append(values_of)
     return {
-        "bundle": methods[0]["bundle"],
+        "part": part_of(comparison.methods[0].runs[0].settings),
         "cases": len(comparison.cases),
         "subjects": len(set(comparison.subjects)),
         "methods": methods,
@@ -239,8 +244,6 @@ def seed_table(part: Mapping[str, Any], columns: Sequence[str]) -> str:
 
 def rank_table(part: Mapping[str, Any]) -> str:
     ranks = part["ranks"]
-    if not ranks:
-        return ""
     names = list(next(iter(ranks.values()))["mean_ranks"])
     rows = [[name, *(f"{each['mean_ranks'][name]:.2f}" for each in ranks.values())] for name in names]
     rows.append(["*critical difference*", *(f"{each['critical_difference']:.2f}" for each in ranks.values())])
@@ -256,21 +259,25 @@ def published_tables() -> str:
 
 
 def tables(parts: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """All tables of the page by name."""
+    """All tables of the page by name; a part has no table that would have no row."""
     made = {"published": published_tables()}
     for part in parts:
-        of = f" of {part['bundle']}"
+        of = f", {part['part']}"
         made |= {kind + of: figure_table(part, columns) for kind, columns in TABLES.items()}
-        made |= {f"change against {base}{of}": change_table(part, base, TABLES[MAIN]) for base in AGAINST}
-        made |= {"seeds" + of: seed_table(part, TABLES[MAIN]), "ranks" + of: rank_table(part)}
+        for base in AGAINST:
+            if any(change["against"] == f"`{base}`" for change in part["changes"]):
+                made[f"change against {base}{of}"] = change_table(part, base, TABLES[MAIN])
+        made["seeds" + of] = seed_table(part, TABLES[MAIN])
+        if part["ranks"]:
+            made["ranks" + of] = rank_table(part)
     return made
 
 
 def figure(parts: Sequence[Mapping[str, Any]], path: str) -> float:
-    """``bundle | loss | figures | name`` for a mean, ``lowest`` or ``highest`` instead for that of its seeds, and
+    """``part | loss | figures | name`` for a mean, ``lowest`` or ``highest`` instead for that of its seeds, and
     ``bundle | loss | against | name`` for a change in per cent, without its sign."""
-    bundle, loss, kind, name = path.split(" | ")
-    part = next(part for part in parts if part["bundle"] == bundle)
+    title, loss, kind, name = path.split(" | ")
+    part = next(part for part in parts if part["part"] == title)
     if kind in ("figures", "lowest", "highest"):
         method = next(method for method in part["methods"] if name_of(method) == loss)
         mean, seeds = method["figures"][name][0], method["by_seed"][name]
@@ -279,12 +286,18 @@ def figure(parts: Sequence[Mapping[str, Any]], path: str) -> float:
     return abs(100 * float(change["figures"][name][0]))
 
 
+def comparisons_of(runs: Iterable[Run]) -> list[Comparison]:
+    """One for each part of the page."""
+    parts: dict[str, list[Run]] = {}
+    for run in runs:
+        parts.setdefault(part_of(run.settings), []).append(run)
+    return [comparison for members in parts.values() for comparison in compare(members)]
+
+
 def main(folders: list[str]) -> None:
     if folders:
         runs = [run for run in read_runs([Path(folder) for folder in folders]) if run.split == "test"]
-        comparisons = compare(runs)
-        parts = [figures_of(comparison) for comparison in comparisons]
-        write_json(FIGURES, parts)
+        write_json(FIGURES, [figures_of(comparison) for comparison in comparisons_of(runs)], depth=3)
     parts = json.loads(FIGURES.read_text(encoding="utf-8"))
     page = PAGE.read_text(encoding="utf-8")
     PAGE.write_text(fill(page, tables(parts), lambda path: figure(parts, path)), encoding="utf-8")

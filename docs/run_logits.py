@@ -68,7 +68,9 @@ def load_logits(run: Path, split: str, dataset_dir: Path, cache: Path) -> RunLog
 def name_of(settings: dict[str, Any]) -> str:
     """What a run's files in the cache are called."""
     arguments = "".join(f"_{key}={value:g}" for key, value in settings["loss_args"].items())
-    return f"{settings['bundle']}_{settings['network_name']}_{settings['loss_name']}{arguments}_seed{settings['seed']}"
+    training = f"{settings['bundle']}_{settings['network_name']}_{settings['loss_name']}{arguments}"
+    augmented = "_augmented" if settings.get("augmentation") else ""
+    return f"{training}_{settings['epochs']}epochs{augmented}_seed{settings['seed']}"
 
 
 def _computed(

@@ -15,7 +15,8 @@ LIMITS = {"0.1", "0.2"}
 
 
 @pytest.mark.parametrize(
-    ("name", "not_measured"), [("results", set()), ("posthoc_results", BARS), ("clinical", LIMITS)]
+    ("name", "not_measured"),
+    [("results", set()), ("posthoc_results", BARS), ("clinical", LIMITS), ("recipe", BARS | {"0.06"})],
 )
 def test_tables_and_sentences_are_those_of_the_kept_figures(
     name: str, not_measured: set[str], monkeypatch: pytest.MonkeyPatch
