@@ -14,7 +14,7 @@ from functools import cached_property
 
 import torch
 
-from monai_calib.metrics.neighbourhood import ROUNDING, largest_within
+from monai_calib.metrics.ball import ROUNDING, largest_within
 
 __all__ = ["REGION_KINDS", "Region", "RegionMasks", "bounding_box", "region_mask"]
 
