@@ -134,6 +134,7 @@ def figures_of(comparison: Comparison) -> dict[str, Any]:
                 "posthoc": settings.get("posthoc") or "",
                 "seeds": [run.settings["seed"] for run in method.runs],
                 "seeds_that_missed_a_class": [run.settings["seed"] for run in method.failed],
+                "train_seconds": [round(run.train_seconds) for run in method.runs],
                 "figures": {
                     name: _rounded(bootstrap_mean(values.mean(0), comparison.subjects))
                     for name, values in values_of.items()
@@ -229,7 +230,7 @@ def change_table(part: Mapping[str, Any], against: str, columns: Sequence[str]) 
 
 
 def seed_table(part: Mapping[str, Any], columns: Sequence[str]) -> str:
-    """Lowest and highest seed of each method."""
+    """Lowest and highest seed of each method, and what its trainings took."""
     rows = []
     for method in part["methods"]:
         if len(method["seeds"]) > 1 and not method["posthoc"]:
@@ -238,8 +239,9 @@ def seed_table(part: Mapping[str, Any], columns: Sequence[str]) -> str:
                 decimals = COLUMNS[name].decimals
                 values = method["by_seed"][name]
                 cells.append(f"{min(values):.{decimals}f}–{max(values):.{decimals}f}")
-            rows.append(cells)
-    return table(["loss", *(COLUMNS[name].heading for name in columns)], rows)
+            seconds = method["train_seconds"]
+            rows.append([*cells, f"{min(seconds)}–{max(seconds)}"])
+    return table(["loss", *(COLUMNS[name].heading for name in columns), "training, s"], rows)
 
 
 def rank_table(part: Mapping[str, Any]) -> str:
