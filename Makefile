@@ -54,6 +54,7 @@ lint: $(VENV)/dev.installed
 bench: $(VENV)/dev.installed
 	"$(PY)" benchmarks/losses.py
 	"$(PY)" benchmarks/metrics.py
+	"$(PY)" benchmarks/training_step.py
 
 clean:
 	rm -rf $(VENV) runs build *.egg-info

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +17,7 @@ from monai.metrics import CalibrationErrorMetric
 from netcal.metrics import ECE
 from torchmetrics.functional.classification import multiclass_calibration_error
 
-from monai_calib.metrics import CalibrationHistogram, adaptive_ece, brier, classwise_ece, ece, nll
+from monai_calib.metrics import CalibrationHistogram, ace, adaptive_ece, brier, classwise_ece, ece, mce, nll
 from monai_calib.metrics.inputs import flatten_inputs
 from monai_calib.metrics.sums import Sums, add_flat
 
@@ -85,6 +86,16 @@ def test_classwise_ece_is_that_of_monai_below_its_limit(num_bins: int) -> None:
     metric(y_pred=logits.softmax(1), y=one_hot)
     hist = filled(logits, label)
     assert classwise_ece(hist, num_bins, absent="count") == pytest.approx(float(metric.aggregate()), abs=1e-6)
+
+
+@pytest.mark.parametrize(("reduction", "figure"), [("average", ace), ("maximum", mce)])
+def test_ace_and_mce_of_the_classes_are_those_of_monai(reduction: str, figure: Callable[..., float]) -> None:
+    logits, label = sample(batch=1)
+    metric = CalibrationErrorMetric(num_bins=20, include_background=False, calibration_reduction=reduction)
+    metric(y_pred=logits.softmax(1), y=torch.nn.functional.one_hot(label[:, 0], 4).movedim(-1, 1))
+    hist = filled(logits, label)
+    ours = sum(figure(hist, 20, k) for k in range(1, 4)) / 3
+    assert ours == pytest.approx(float(metric.aggregate()), abs=1e-6)
 
 
 @pytest.mark.slow
