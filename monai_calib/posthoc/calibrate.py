@@ -44,7 +44,7 @@ def calibrate(
     num_classes: int,
     models_dir: str | os.PathLike[str],
     output_dir: str | os.PathLike[str],
-    method: str = "temperature",
+    method: str = "boundary_temperature",
     method_args: Mapping[str, Any] | None = None,
     region: str | None = None,
     also: Sequence[str] = (),
