@@ -1,0 +1,130 @@
+"""The one check of a label: class numbers must be whole and in range, whatever their type."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+__all__ = ["CheckedLabel", "as_plain_tensor", "check_label"]
+
+_UNSIGNED = {torch.uint16: torch.int32, torch.uint32: torch.int64, torch.uint64: torch.int64}
+
+
+@dataclass(frozen=True, eq=False)
+class CheckedLabel:
+    """Class numbers in the form that everything reads.
+
+    Attributes:
+        index: class numbers in the shape of the label, uint8 (int32 from 255 classes on); 0 where ignored or wrong.
+        valid: bool, False where ignored or wrong; None if every voxel counts.
+        wrong: bool, True where the value is no class; None where the values were looked at, and all are right.
+    """
+
+    index: Tensor
+    valid: Tensor | None
+    wrong: Tensor | None
+
+
+def as_plain_tensor(value: Any) -> Tensor:
+    """The tensor behind a MetaTensor, or of an array in any byte order and with any strides; shared where possible.
+
+    Types that PyTorch stores but hardly computes with (uint16, uint32, uint64) become signed ones that hold them;
+    a uint64 beyond int64 becomes negative, which is no class.
+
+    Raises: ``TypeError`` for anything but a tensor or an array of numbers.
+
+    Example:
+        >>> as_plain_tensor(np.array([1, 2], dtype=">u2")[::-1])
+        tensor([2, 1], dtype=torch.int32)
+    """
+    if isinstance(value, np.ndarray):
+        if value.dtype.kind not in "biuf":
+            raise TypeError(f"expected an array of numbers, got {value.dtype}")
+        native = value.astype(value.dtype.newbyteorder("="), copy=False)
+        if any(step < 0 for step in native.strides):
+            native = native.copy()
+        with warnings.catch_warnings():  # a read-only memory map: nothing here writes to it
+            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+            value = torch.from_numpy(native)
+    if not isinstance(value, Tensor):
+        raise TypeError(f"expected a torch.Tensor or a numpy.ndarray, got {type(value).__name__}")
+    plain = value.detach().as_subclass(Tensor)
+    return plain.to(_UNSIGNED[plain.dtype]) if plain.dtype in _UNSIGNED else plain
+
+
+def check_label(
+    label: Any, num_classes: int, ignore_index: int | None = None, what: str = "label", look: bool | None = None
+) -> CheckedLabel:
+    """Check class numbers and bring them to one type.
+
+    Args:
+        label: tensor or array of any shape and type: integers of any size, booleans, floats that hold whole numbers.
+        num_classes: K; values must be 0 ... K - 1.
+        ignore_index: value that counts nowhere, compared as a number: 255 in a float label, -100 in an int64 one, and
+            in an unsigned label that cannot hold it no voxel.
+        what: how errors call the label, such as ``"case hippocampus_001: label"``.
+        look: whether to look at the values and raise. By default on the CPU and outside ``torch.compile``; elsewhere
+            looking would make the host wait, and :attr:`CheckedLabel.wrong` says where values are wrong.
+
+    Raises: ``ValueError`` that names up to twelve values that are fractions, NaN or out of range; ``TypeError`` for
+        complex or other labels that are no numbers.
+
+    Example:
+        >>> check_label(torch.tensor([0.0, 2.0, 255.0]), 3, ignore_index=255)
+        CheckedLabel(index=tensor([0, 2, 0], dtype=torch.uint8), valid=tensor([ True,  True, False]), wrong=None)
+        >>> check_label(torch.tensor([1.9998]), 3)
+        Traceback (most recent call last):
+        ValueError: label: expected whole class numbers from 0 to 2, got 1.9998. Remap the label, or name ...
+    """
+    plain = as_plain_tensor(label)
+    if plain.is_complex():
+        raise TypeError(f"{what}: expected class numbers, got {plain.dtype}")
+    if plain.dtype == torch.bool:
+        plain = plain.to(torch.uint8)
+    if look is None:
+        look = plain.device.type == "cpu" and not torch.compiler.is_compiling()
+    kept = torch.uint8 if num_classes < 255 else torch.int32
+    ignored = _ignored(plain, ignore_index)
+    if look and plain.numel():
+        known = plain if ignored is None else plain.masked_fill(ignored, 0)
+        low, high = known.aminmax()
+        whole = not known.is_floating_point() or bool((known == known.round()).all())
+        if not (low >= 0 and high < num_classes and whole):  # also for NaN
+            _refuse(known, num_classes, ignore_index, what)
+        return CheckedLabel(known.to(kept), None if ignored is None else ~ignored, None)
+    if look:
+        return CheckedLabel(plain.to(kept), None if ignored is None else ~ignored, None)
+    wrong = ~((plain >= 0) & (plain < num_classes))
+    if plain.is_floating_point():
+        wrong = wrong | (plain != plain.round())
+    if ignored is not None:
+        wrong = wrong & ~ignored
+    out = wrong if ignored is None else wrong | ignored
+    return CheckedLabel(plain.masked_fill(out, 0).to(kept), ~out, wrong)
+
+
+def _ignored(label: Tensor, ignore_index: int | None) -> Tensor | None:
+    if ignore_index is None:
+        return None
+    if not label.is_floating_point():
+        limits = torch.iinfo(label.dtype)
+        if not limits.min <= ignore_index <= limits.max:
+            return torch.zeros_like(label, dtype=torch.bool)  # no voxel can bear it
+    return label == ignore_index
+
+
+def _refuse(label: Tensor, num_classes: int, ignore_index: int | None, what: str) -> None:
+    values = label.unique()
+    wrong = values[~((values >= 0) & (values < num_classes) & (values == values.round()))]
+    seen = ", ".join(f"{value:g}" if abs(value) >= 1e5 else f"{value:.6g}" for value in wrong.double().tolist()[:12])
+    more = f" and {len(wrong) - 12} more" if len(wrong) > 12 else ""
+    known = "" if ignore_index is None else f" or {ignore_index} (ignore_index)"
+    raise ValueError(
+        f"{what}: expected whole class numbers from 0 to {num_classes - 1}{known}, got {seen}{more}. Remap the label, "
+        "or name the value to leave out with ignore_index; soft labels have one channel per class."
+    )
