@@ -14,14 +14,15 @@ PACKAGE = Path(__file__).parents[1] / "monai_calib"
 MAY_IMPORT = {
     "losses": set(),
     "metrics": set(),
-    "transforms": set(),
-    "phantom": set(),
+    "datasets": set(),
+    "transforms": {"datasets"},
+    "phantom": {"datasets"},
     "experiments": set(),
     "inferers": set(),
     "dicom": set(),
-    "data": set(),
-    "handlers": {"losses", "metrics"},
-    "posthoc": {"losses", "metrics"},
+    "data": {"datasets"},
+    "handlers": {"losses", "metrics", "datasets"},
+    "posthoc": {"losses", "metrics", "datasets"},
     "report": {"losses", "metrics"},
 }
 BASIS = {"compiled", "files", "labels", "version"}

@@ -9,9 +9,9 @@ import zipfile
 import pytest
 from official_layouts import LAYOUTS, script
 
-from data_scripts.core.archives import open_source, unpack
-from data_scripts.core.command import run
-from data_scripts.core.dataset import SourceError
+from monai_calib.datasets.archives import open_source, unpack
+from monai_calib.datasets.command import run
+from monai_calib.datasets.dataset import SourceError
 
 
 def make_tar(path, source, mode="w"):

@@ -10,8 +10,8 @@ import torch
 from monai.data import MetaTensor
 from monai.transforms import Compose
 
+from monai_calib.datasets.phantom.labels import POSTERIOR_UNIT, draw_labels
 from monai_calib.phantom import phantom_case
-from monai_calib.phantom.labels import POSTERIOR_UNIT, draw_labels
 from monai_calib.transforms import ExpectedDiced, ExpectedVolumed, QualityFlagd
 from monai_calib.transforms.overlap import expected_dice
 from monai_calib.transforms.volumes import VolumeFit, VolumeModel, expected_volume, volume_deviation
