@@ -13,7 +13,9 @@ from monai_calib.metrics.errors import (
     rmsce,
     under_confidence,
 )
+from monai_calib.metrics.evaluated import Evaluated, EvaluatedCase, EvaluatedWriter, read_evaluated
 from monai_calib.metrics.histogram import Bins, CalibrationHistogram
+from monai_calib.metrics.metric import Metric
 from monai_calib.metrics.protocols import PROTOCOLS, Protocol
 from monai_calib.metrics.regions import Region, region_mask
 from monai_calib.metrics.reliability import ReliabilityCurve, reliability_curve, wilson_interval
@@ -24,7 +26,11 @@ __all__ = [
     "Bins",
     "BrierDecomposition",
     "CalibrationHistogram",
+    "Evaluated",
+    "EvaluatedCase",
+    "EvaluatedWriter",
     "Interval",
+    "Metric",
     "Protocol",
     "Region",
     "ReliabilityCurve",
@@ -43,6 +49,7 @@ __all__ = [
     "mce",
     "nll",
     "over_confidence",
+    "read_evaluated",
     "region_mask",
     "reliability_curve",
     "rmsce",

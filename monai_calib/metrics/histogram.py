@@ -2,22 +2,27 @@
 
 from __future__ import annotations
 
+import json
+import os
+import zipfile
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
+from monai_calib.files import FileError, atomic_path
 from monai_calib.metrics.bins import coarse_edges, fine_edges, first_of_coarse
 from monai_calib.metrics.inputs import Activation, flatten_inputs
 from monai_calib.metrics.onepass import add_flat_compiled
 from monai_calib.metrics.packing import sums_from_json, sums_to_json
 from monai_calib.metrics.serial import array_from_json
-from monai_calib.metrics.sums import PROBLEMS, Sums, add_flat
+from monai_calib.metrics.sums import FIXED_POINT, PROBLEMS, Sums, add_flat
 from monai_calib.metrics.suspicion import looks_mistaken
 
 __all__ = ["Bins", "CalibrationHistogram"]
 
 _SETTINGS = ("num_classes", "num_bins", "activation", "ignore_index", "strict")
+_NPZ_FORMAT = "monai_calib/histogram/3"
 _FORMAT = "monai_calib/histogram/2"
 _FORMER_FORMAT = "monai_calib/histogram/1"  # every tensor an array of its own
 _CAUSES = {
@@ -32,7 +37,7 @@ _CAUSES = {
 class Bins(NamedTuple):
     """One histogram row: ``edges (n + 1,)``; ``count``, ``hits`` (int64), summed ``confidence`` (float64), ``(n,)``.
 
-    Or those of all classes, ``(K, n)`` each.
+    Or those of all classes, ``(K, n)`` each. Once a soft label has been seen, ``hits`` are float64.
     """
 
     edges: torch.Tensor
@@ -140,7 +145,7 @@ class CalibrationHistogram:
 
     def merge(self, other: CalibrationHistogram) -> CalibrationHistogram:
         """Add what another histogram has seen; returns itself. Raises ``ValueError`` if the two are not alike."""
-        self._check_alike(other._config())
+        self._check_alike(other.settings())
         self.sums.add_(other.sums)
         self.updates += other.updates
         return self
@@ -180,8 +185,8 @@ class CalibrationHistogram:
         return int(self.sums.count[0].sum())
 
     def class_voxels(self) -> torch.Tensor:
-        """Number of voxels that bear each class, int64 ``(K,)``, on the CPU."""
-        return self.sums.hits[: self.num_classes].sum(1).cpu()
+        """Number of voxels that bear each class, ``(K,)``, on the CPU; int64, of soft labels float64."""
+        return self._hits()[: self.num_classes].sum(1)
 
     def bins(self, num_bins: int | None = None, class_index: int | None = None) -> Bins:
         """One row of the histogram, on the CPU.
@@ -216,24 +221,63 @@ class CalibrationHistogram:
 
     def state_dict(self) -> dict[str, Any]:
         """Copies of all tensors, and the settings; ``torch.save`` it, and load with ``weights_only=True``."""
-        return {**self._config(), "updates": self.updates} | {k: v.clone() for k, v in self.sums.tensors().items()}
+        return {**self.settings(), "updates": self.updates} | {k: v.clone() for k, v in self.sums.tensors().items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what :meth:`state_dict` gave. Raises ``ValueError`` if it is of a histogram with other settings."""
-        self._check_alike({name: state[name] for name in self._config()})
+        self._check_alike({name: state[name] for name in self.settings()})
         device = self.sums.count.device
         self.sums = Sums(**{name: state[name].clone().to(device) for name in self.sums.tensors()})
         self.updates = int(state["updates"])
 
     def empty_like(self) -> CalibrationHistogram:
         """A histogram with the same settings that has seen nothing."""
-        return CalibrationHistogram(**self._config())
+        return CalibrationHistogram(**self.settings())
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> CalibrationHistogram:
         """A new histogram from what :meth:`state_dict` gave."""
         hist = cls(**{name: state[name] for name in _SETTINGS})
         hist.load_state_dict(state)
+        return hist
+
+    def to_npz(self, path: str | os.PathLike[str]) -> None:
+        """Write all sums without loss, an array each; :meth:`from_npz` reads them, and so does ``numpy.load``."""
+        arrays: dict[str, Any] = {name: value.cpu().numpy() for name, value in self.sums.tensors().items()}
+        settings = json.dumps({"format": _NPZ_FORMAT, **self.settings(), "updates": self.updates})
+        with atomic_path(path) as partial, partial.open("wb") as file:
+            np.savez_compressed(file, settings=np.array(settings), edges=fine_edges(self.num_bins).numpy(), **arrays)
+
+    @classmethod
+    def from_npz(cls, path: str | os.PathLike[str]) -> CalibrationHistogram:
+        """The histogram that :meth:`to_npz` wrote.
+
+        Raises: :class:`~monai_calib.files.FileError` naming the file, whatever is wrong with it.
+
+        Example:
+            >>> import tempfile
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     CalibrationHistogram(3).to_npz(f"{folder}/a.npz")
+            ...     CalibrationHistogram.from_npz(f"{folder}/a.npz").num_classes
+            3
+        """
+        try:
+            with np.load(path, allow_pickle=False) as saved:
+                settings = json.loads(str(saved["settings"]))
+                if settings.pop("format", None) != _NPZ_FORMAT:
+                    raise ValueError(f"expected format {_NPZ_FORMAT!r}")
+                sizes = {info.filename: info.file_size for info in zipfile.ZipFile(path).infolist()}
+                updates = int(settings.pop("updates"))
+                if not 0 < settings["num_classes"] * len(fine_edges(settings["num_bins"])) * 8 <= sizes["count.npy"]:
+                    raise ValueError(f"{settings['num_classes']} classes do not fit the counts")
+                hist = cls(**settings)
+                arrays = {name: torch.from_numpy(saved[name]) for name in hist.sums.tensors()}
+            for name, value in hist.sums.tensors().items():
+                if arrays[name].shape != value.shape or arrays[name].dtype != value.dtype:
+                    raise ValueError(f"{name}: expected {value.dtype} {tuple(value.shape)}")
+        except Exception as error:
+            raise FileError(f"{path}: expected a histogram of CalibrationHistogram.to_npz, got: {error}") from error
+        hist.sums, hist.updates = Sums(**arrays), updates
         return hist
 
     def to_json(self) -> dict[str, Any]:
@@ -246,7 +290,7 @@ class CalibrationHistogram:
         """
         return {
             "format": _FORMAT,
-            **self._config(),
+            **self.settings(),
             "updates": self.updates,
             **sums_to_json(self.sums, self.num_bins),
         }
@@ -261,23 +305,30 @@ class CalibrationHistogram:
         if data["format"] == _FORMAT:
             hist.sums = sums_from_json(data, hist._rows, hist.num_bins)
         else:
-            hist.sums = Sums(**{name: torch.from_numpy(array_from_json(data[name])) for name in hist.sums.tensors()})
+            for name in set(hist.sums.tensors()) - {"soft_hits"}:
+                setattr(hist.sums, name, torch.from_numpy(array_from_json(data[name])))
         return hist
 
     def _bins(self, num_bins: int | None, rows: int | slice) -> Bins:
         self.check()
-        fine = [value[rows].cpu() for value in (self.sums.count, self.sums.hits, self.sums.confidence)]
+        count, hits, confidence = (v[rows].cpu() for v in (self.sums.count, self._hits(), self.sums.confidence))
         if num_bins is None:
-            return Bins(fine_edges(self.num_bins).double(), *fine)
+            return Bins(fine_edges(self.num_bins).double(), count, hits, confidence)
         first = first_of_coarse(self.num_bins, num_bins).numpy()
-        coarse = [torch.from_numpy(np.add.reduceat(value.numpy(), first, axis=-1)) for value in fine]
+        coarse = [torch.from_numpy(np.add.reduceat(v.numpy(), first, axis=-1)) for v in (count, hits, confidence)]
         return Bins(coarse_edges(self.num_bins, num_bins), *coarse)
 
-    def _config(self) -> dict[str, Any]:
+    def _hits(self) -> torch.Tensor:
+        """On the CPU: int64, or float64 once a soft label has been seen."""
+        hits, soft = self.sums.hits.cpu(), self.sums.soft_hits.cpu()
+        return hits + soft / FIXED_POINT if bool(soft.any()) else hits
+
+    def settings(self) -> dict[str, Any]:
+        """The arguments that make another such histogram."""
         return {name: getattr(self, name) for name in _SETTINGS}
 
     def _check_alike(self, other: dict[str, Any]) -> None:
-        mine = self._config()
+        mine = self.settings()
         if mine != other:
             raise ValueError(f"expected a histogram with {mine}, got one with {other}")
 

@@ -94,6 +94,21 @@ class Region:
         return self.key or self.kind + (f"{self.size_mm:g}mm" if self.size_mm else "")
 
     @property
+    def words(self) -> str:
+        """The region in words, for labels of metrics: "within 2 mm of a boundary"."""
+        size = f"{self.size_mm:g} mm" if self.size_mm else ""
+        return {
+            "all": "whole volume",
+            "foreground": "true foreground",
+            "predicted": "predicted foreground",
+            "union": "true or predicted foreground",
+            "dilated": f"within {size} of true or predicted foreground",
+            "boundary": f"within {size} of a boundary",
+            "bbox": "box around the foreground" + (f" and {size}" if size else ""),
+            "mask": f"mask {self.key}",
+        }[self.kind]
+
+    @property
     def needs_prediction(self) -> bool:
         return self.kind in ("predicted", "union", "dilated", "boundary", "bbox")
 

@@ -36,6 +36,7 @@ class Sums:
     Attributes:
         count: int64 ``(rows, bins)``, voxels whose probability falls in the bin.
         hits: int64 ``(rows, bins)``, those of them that bear the class (top label: that are classified correctly).
+        soft_hits: int64 ``(rows, bins)``, in units of 2^-30: what voxels with a soft label add to ``hits``.
         confidence: float64 ``(rows, bins)``, sum of their probabilities.
         scores: float64 ``(2,)``, sums of the negative log-likelihood and of the Brier score.
         problems: int64 ``(len(PROBLEMS),)``.
@@ -43,6 +44,7 @@ class Sums:
 
     count: torch.Tensor
     hits: torch.Tensor
+    soft_hits: torch.Tensor
     confidence: torch.Tensor
     scores: torch.Tensor
     problems: torch.Tensor
@@ -52,6 +54,7 @@ class Sums:
         return cls(
             count=torch.zeros(rows, bins, dtype=torch.int64, device=device),
             hits=torch.zeros(rows, bins, dtype=torch.int64, device=device),
+            soft_hits=torch.zeros(rows, bins, dtype=torch.int64, device=device),
             confidence=torch.zeros(rows, bins, dtype=torch.float64, device=device),
             scores=torch.zeros(2, dtype=torch.float64, device=device),
             problems=torch.zeros(len(PROBLEMS), dtype=torch.int64, device=device),
