@@ -88,7 +88,17 @@ def commands(shared: Path) -> list[Command]:
         Command(
             "phantom",
             lambda folder: None,
-            lambda folder, again: [*package, "phantom", str(folder / "out"), "--cases", "30", "--shape", "24", "24", "24"],
+            lambda folder, again: [
+                *package,
+                "phantom",
+                str(folder / "out"),
+                "--cases",
+                "30",
+                "--shape",
+                "24",
+                "24",
+                "24",
+            ],
             lambda folder: digests(folder / "out"),
         ),
         Command(
@@ -131,7 +141,9 @@ def quiet(call: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
     """Run a command to its end; an error shows what it printed."""
     done = subprocess.run(call, capture_output=True, text=True, check=False, **options)
     if done.returncode:
-        raise AssertionError(f"{' '.join(call)} ended with {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-4000:]}")
+        raise AssertionError(
+            f"{' '.join(call)} ended with {done.returncode}:\n{done.stdout[-2000:]}{done.stderr[-4000:]}"
+        )
     return done
 
 

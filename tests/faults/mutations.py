@@ -77,7 +77,7 @@ def json_text(content: bytes, rng: random.Random) -> tuple[bytes, str]:
     if kind == "deep":
         return b"[" * 100_000, kind
     if kind == "latin-1":
-        return content.replace(b'"', "\"\u00e4".encode("latin-1"), 1), kind
+        return content.replace(b'"', '"\u00e4'.encode("latin-1"), 1), kind
     document = json.loads(content)
     if kind == "wrap":
         return json.dumps([document]).encode(), kind
