@@ -139,10 +139,8 @@ def test_a_lock_ends_with_its_holder(tmp_path: Path) -> None:
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        with (
-            pytest.raises(FolderInUseError, match=rf"in use by process {holder.pid} on .*\(a test\)"),
-            FolderLock(tmp_path),
-        ):
+        told = rf"in use by process {holder.pid} on .*\(a test\)"
+        with pytest.raises(FolderInUseError, match=told), FolderLock(tmp_path):
             pass
         holder.kill()
     with FolderLock(tmp_path), FolderLock(tmp_path):  # a step of a locked work may lock again
