@@ -13,6 +13,8 @@ from monai.data.utils import affine_to_spacing
 from monai.utils import ImageMetaKey
 
 from monai_calib.handlers.ranks import rank, world_size
+from monai_calib.labels import as_plain_tensor
+from monai_calib.metrics.evaluation import top_class
 
 __all__ = ["Case", "as_tensor", "case_of_file", "cases_of_iteration", "index_map", "top_class"]
 
@@ -80,7 +82,7 @@ def cases_of_iteration(
 
 def as_tensor(values: Any) -> torch.Tensor:
     """The plain tensor behind a MetaTensor or an array: arithmetic on headers costs more than on small volumes."""
-    return torch.as_tensor(values).as_subclass(torch.Tensor)
+    return as_plain_tensor(values)
 
 
 def case_of_file(path: str | Path) -> str:
@@ -97,24 +99,6 @@ def case_of_file(path: str | Path) -> str:
 def index_map(label: torch.Tensor) -> torch.Tensor:
     """Class indices ``(*spatial)`` of an index label ``(1, *spatial)`` or of one-hot channels ``(K, *spatial)``."""
     return label[0] if label.shape[0] == 1 else top_class(label)
-
-
-def top_class(prediction: torch.Tensor) -> torch.Tensor:
-    """Index ``(*spatial)`` of the largest of the channels ``(K, *spatial)``, the first of equals.
-
-    What ``prediction.argmax(0)`` gives, which on the CPU is some ten times slower across the leading axis; in bytes,
-    unless there are more than 256 channels.
-
-    Example:
-        >>> top_class(torch.tensor([[0.2, 0.5], [0.8, 0.5]]))
-        tensor([1, 0], dtype=torch.uint8)
-    """
-    best = prediction[0].clone()
-    top = torch.zeros_like(best, dtype=torch.uint8 if len(prediction) <= 256 else torch.int32)
-    for k in range(1, len(prediction)):
-        top.masked_fill_(prediction[k] > best, k)
-        torch.maximum(best, prediction[k], out=best)
-    return top
 
 
 def _data_of_case(batch: Any, index: int, num_cases: int) -> Mapping[str, Any]:

@@ -8,25 +8,30 @@ list}}]``), ``summary`` and ``left_out`` (cases without a value, by metric). NaN
 
 >>> npz = np.load("eval/calibration.npz")                                              # doctest: +SKIP
 >>> regions, rows, lower = npz["regions"], int(npz["rows"]), npz["lower"]               # doctest: +SKIP
->>> place, count, hits, above = npz["case_0"][:4].astype("int64")                       # doctest: +SKIP
+>>> steps, count, hits, above = npz["case_0"][:4].astype("int64")                       # doctest: +SKIP
+>>> place = steps.cumsum()                                                              # doctest: +SKIP
 >>> confidence = count * lower[place % len(lower)] + above * 2.0**-30                   # doctest: +SKIP
 >>> table = np.zeros((len(regions), rows, len(lower)))                                  # doctest: +SKIP
 >>> table.flat[place] = count     # likewise hits, confidence                           # doctest: +SKIP
 
 Only filled bins are kept. A row is a class, and the last one, unless predictions were multi-label, the top label.
 ``lower`` holds the bins' lower edges. A fifth line of a case, if there is one, is what soft labels add to the hits, in
-units of 2^-30. Beside the cases stand ``cases`` and ``classes`` (names), ``scores`` (cases, regions, 2: sums of NLL and
-Brier score), ``problems`` (cases, regions, 5) and ``updates`` (cases, regions).
+units of 2^-30. (A case of more than 8 billion voxels is float64, and its fourth line the confidence itself.) Beside the
+cases stand ``cases`` and ``classes`` (names), ``scores`` (cases, regions, 2: sums of NLL and Brier score), ``problems``
+(cases, regions, 5) and ``updates`` (cases, regions).
 """
 
 from __future__ import annotations
 
 import json
+import logging
 import math
 import os
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
@@ -36,7 +41,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from monai_calib.files import FileError, read_json, write_json
+from monai_calib.files import FileError, atomic_path, read_json, write_json
 from monai_calib.metrics.bins import fine_edges
 from monai_calib.metrics.histogram import CalibrationHistogram
 from monai_calib.metrics.metric import Metric
@@ -47,7 +52,9 @@ __all__ = ["EVALUATION_FORMAT", "Evaluated", "EvaluatedCase", "EvaluatedWriter",
 
 EVALUATION_FORMAT = "monai_calib/evaluation/1"
 _ADVICE = "Evaluate the run again."
+_log = logging.getLogger(__name__)
 _MOST_ROWS = 1 << 16
+_PARTIAL = ".calibration.npz.partial"
 Value = float | tuple[float, ...]
 
 
@@ -79,6 +86,7 @@ class Evaluated:
         summary: one value per summary entry, NaN where nothing was measured.
         regions: names of the regions that have histograms.
         left_out: names of the cases that have no value, by metric.
+        checksum: of the histograms that belong to it.
     """
 
     folder: Path
@@ -90,6 +98,7 @@ class Evaluated:
     summary: Mapping[str, float]
     regions: tuple[str, ...]
     left_out: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    checksum: object = None
 
     def values(self, name: str) -> NDArray[np.float64]:
         """One number a case, ``(cases,)``, NaN where it has none; see :meth:`EvaluatedCase.value`."""
@@ -138,10 +147,11 @@ class Evaluated:
 class EvaluatedWriter:
     """Writes an evaluated folder case by case; what stays in memory is a few kilobytes a case.
 
-    Nothing is whole before :meth:`close`: write into the folder of :func:`monai_calib.files.atomic_folder`.
+    The folder's two files are there when :meth:`close` has returned, and not before; where more files belong to one
+    result, write into the folder of :func:`monai_calib.files.atomic_folder`.
 
     Args:
-        folder: where to write; it must exist.
+        folder: where to write; it is made.
         classes: names of the channels.
         protocols: what was measured.
         metrics: descriptions of the columns that :meth:`add` gets, and of the summary.
@@ -176,9 +186,11 @@ class EvaluatedWriter:
         self.metrics = {metric.name: metric for metric in (*described, *metrics)}
         self.run = dict(run or {})
         self._cases: list[EvaluatedCase] = []
+        self._seen: Counter[str] = Counter()
         self._rest: list[_Rest] = []
         self._settings: dict[str, Any] | None = None
-        self._zip = zipfile.ZipFile(self.folder / "calibration.npz", "w", zipfile.ZIP_DEFLATED, compresslevel=1)
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self._zip = zipfile.ZipFile(self.folder / _PARTIAL, "w", zipfile.ZIP_DEFLATED, compresslevel=1)
 
     def add(
         self,
@@ -206,6 +218,14 @@ class EvaluatedWriter:
         _write_array(self._zip, f"case_{len(self._cases)}", table.bins)
         self._rest.append(table.rest)
         plain = {name: _value(value) for name, value in values.items()}
+        self._seen[case] += 1
+        if self._seen[case] > 1:
+            _log.warning(
+                "case %s was measured more than once. A sampler that pads uneven ranks repeats cases (use "
+                "monai.data.DistributedSampler with even_divisible=False), or two cases bear the same name.",
+                case,
+            )
+            case = f"{case} ({self._seen[case]})"
         self._cases.append(EvaluatedCase(case, subject, None if spacing is None else tuple(spacing), plain))
 
     def close(
@@ -230,13 +250,20 @@ class EvaluatedWriter:
         for i, case in enumerate(self._cases):
             of_case = {**case.values, **{name: _value(column[i]) for name, column in more.items()}}
             for name, value in of_case.items():
-                described.setdefault(name, _unknown(name, value))
+                if (
+                    isinstance(value, tuple)
+                    and len(value) == 1
+                    and getattr(described.get(name), "per", "case") == "case"
+                ):
+                    of_case[name] = value[0]
+                described.setdefault(name, _unknown(name, of_case[name]))
             cases.append(case._replace(values=of_case))
         for name in summary:
             described.setdefault(name, Metric(name, name))
         used = {name for case in cases for name in case.values} | set(summary)
         settings = self._settings or {"regions": [], "num_classes": len(self.classes)}
         left_out = _left_out(cases)
+        _explain(left_out, described, len(cases))
         content = {
             "format": EVALUATION_FORMAT,
             "run": self.run,
@@ -268,8 +295,31 @@ class EvaluatedWriter:
         names |= {name: np.array([getattr(rest, name) for rest in self._rest]) for name in _Rest._fields}
         for name, array in names.items():
             _write_array(self._zip, name, array)
+        content["histograms"] = _checksum(self._zip)
         self._zip.close()
+        with atomic_path(self.folder / "calibration.npz") as partial:
+            os.replace(self.folder / _PARTIAL, partial)
         write_json(self.folder / "calibration.json", content, indent=None)
+
+    def abort(self) -> None:
+        """Give up, and leave nothing."""
+        self._zip.close()
+        with suppress(OSError):
+            (self.folder / _PARTIAL).unlink()
+
+    def __len__(self) -> int:
+        return len(self._cases)
+
+    def state(self, case: int) -> dict[str, Any]:
+        """Everything of the case with this number, read back, in plain values and tensors; before :meth:`close`."""
+        kept = self._cases[case]
+        table = _read_array(self._zip, f"case_{case}", 1 << 31)
+        bins = torch.from_numpy(table.astype(np.float64 if table.dtype.kind == "f" else np.int64))
+        rest = {name: torch.from_numpy(value) for name, value in self._rest[case]._asdict().items()}
+        values = {name: list(value) if isinstance(value, tuple) else value for name, value in kept.values.items()}
+        spacing = None if kept.spacing is None else list(kept.spacing)
+        plain = {"case": kept.case, "subject": kept.subject, "spacing": spacing, "values": values}
+        return {**plain, "bins": bins, **rest, "settings": dict(self._settings or {})}
 
 
 def read_evaluated(
@@ -334,6 +384,7 @@ def _parse(folder: Path, content: Mapping[str, Any]) -> Evaluated:
         cases=tuple(cases),
         summary=summary,
         regions=tuple(_text(name, "region") for name in _list(content["regions"], "regions")),
+        checksum=content.get("histograms"),
         left_out={str(name): [str(case) for case in _list(of, "left_out")] for name, of in content["left_out"].items()},
     )
 
@@ -344,6 +395,15 @@ class _Rest(NamedTuple):
     scores: NDArray[np.float64]
     problems: NDArray[np.int64]
     updates: NDArray[np.int64]
+
+    @classmethod
+    def of(cls, histograms: Mapping[str, CalibrationHistogram]) -> _Rest:
+        parts = list(histograms.values())
+        return cls(
+            np.stack([part.sums.scores.cpu().numpy() for part in parts]),
+            np.stack([part.sums.problems.cpu().numpy() for part in parts]),
+            np.array([part.updates for part in parts]),
+        )
 
 
 class CaseTable(NamedTuple):
@@ -366,11 +426,19 @@ class CaseTable(NamedTuple):
         place = np.flatnonzero((count != 0) | (hits != 0))
         bins = count.shape[-1]
         units = confidence.ravel()[place] * FIXED_POINT
-        if units.size and not np.abs(units).max() < 2.0**63:
-            raise OverflowError("more than 8 billion voxels of one case in one bin")
+        whole = units < 2.0**63
+        if not (whole.all() and np.array_equal(units.astype(np.int64), units)):  # over 8 billion voxels in a bin
+            wide = [
+                np.diff(place, prepend=0),
+                count.ravel()[place],
+                hits.ravel()[place],
+                confidence.ravel()[place],
+                soft.ravel()[place],
+            ]
+            return cls(np.stack([line.astype(np.float64) for line in wide]), _Rest.of(histograms), settings)
         count = count.ravel()[place]
         lines = [
-            place,
+            np.diff(place, prepend=0),
             count,
             hits.ravel()[place],
             units.astype(np.int64) - count * _lower(first.num_bins)[place % bins],
@@ -379,19 +447,24 @@ class CaseTable(NamedTuple):
             lines.append(soft.ravel()[place])
         table = np.stack(lines)
         small = not table.size or (table.min() >= 0 and table.max() < 2**32)
-        rest = _Rest(
-            np.stack([part.scores.numpy() for part in sums]),
-            np.stack([part.problems.numpy() for part in sums]),
-            np.array([histogram.updates for histogram in histograms.values()]),
-        )
-        return cls(table.astype(np.uint32) if small else table, rest, settings)
+        return cls(table.astype(np.uint32) if small else table, _Rest.of(histograms), settings)
+
+    @classmethod
+    def from_state(cls, state: Mapping[str, Any]) -> CaseTable:
+        """The table that :meth:`EvaluatedWriter.state` read back."""
+        bins = state["bins"].numpy()
+        small = bins.dtype.kind == "i" and (not bins.size or (bins.min() >= 0 and bins.max() < 2**32))
+        rest = _Rest(*(state[name].numpy() for name in _Rest._fields))
+        return cls(bins.astype(np.uint32) if small else bins, rest, dict(state["settings"]))
 
     def unpack(self, region: int) -> CalibrationHistogram:
         """The histogram of the region with this number."""
         kept = {name: self.settings[name] for name in self.settings if name not in ("regions", "rows")}
         histogram = CalibrationHistogram(**kept)
         rows, bins = histogram.sums.count.shape
-        place, count, hits, above, *soft = self.bins.astype(np.int64)
+        whole = self.bins.astype(np.int64)
+        steps, count, hits, above, *soft = whole
+        place = steps.cumsum()
         inside = (place >= region * rows * bins) & (place < (region + 1) * rows * bins)
         here = place[inside] - region * rows * bins
 
@@ -400,12 +473,17 @@ class CaseTable(NamedTuple):
             table[here] = values[inside]
             return torch.from_numpy(table.reshape(rows, bins))
 
-        units = spread(count * _lower(histogram.num_bins)[place % bins] + above)
+        if self.bins.dtype.kind == "f":
+            confidence = torch.zeros(rows * bins, dtype=torch.float64)
+            confidence[torch.from_numpy(here)] = torch.from_numpy(self.bins[3][inside])
+            confidence = confidence.reshape(rows, bins)
+        else:
+            confidence = spread(count * _lower(histogram.num_bins)[place % bins] + above).double() / FIXED_POINT
         histogram.sums = Sums(
             count=spread(count),
             hits=spread(hits),
             soft_hits=spread(soft[0]) if soft else torch.zeros(rows, bins, dtype=torch.int64),
-            confidence=units / FIXED_POINT,
+            confidence=confidence,
             scores=torch.from_numpy(self.rest.scores[region].copy()),
             problems=torch.from_numpy(self.rest.problems[region].copy()),
         )
@@ -450,11 +528,13 @@ class _Store:
             evaluated.regions
         ):
             raise self._damaged("cases or regions that are not those of the calibration.json beside it")
+        if evaluated.checksum != _checksum(self._zip):
+            raise self._damaged("histograms of another evaluation than the calibration.json beside it")
 
     def histogram(self, case: int, region: int) -> CalibrationHistogram:
         try:
             table = _read_array(self._zip, f"case_{case}", self._most)
-            if table.ndim != 2 or table.shape[0] not in (4, 5) or table.dtype.kind not in "ui":
+            if table.ndim != 2 or table.shape[0] not in (4, 5) or table.dtype.kind not in "uif":
                 raise ValueError(f"case_{case}: {table.dtype} {table.shape}")
             rest = _Rest(*(self._rest[name][case] for name in _Rest._fields))
             return CaseTable(table, rest, self.settings).unpack(region)
@@ -492,6 +572,12 @@ def _read_array(archive: zipfile.ZipFile, name: str, most_bytes: int) -> NDArray
     return np.frombuffer(data, dtype).reshape(shape, order="F" if fortran else "C")
 
 
+def _checksum(archive: zipfile.ZipFile) -> str:
+    """Of all members, from their own checksums."""
+    text = " ".join(f"{info.filename}:{info.CRC}" for info in sorted(archive.infolist(), key=lambda i: i.filename))
+    return f"{zlib.crc32(text.encode()):08x}"
+
+
 @lru_cache(maxsize=8)
 def _lower(num_bins: int) -> NDArray[np.int64]:
     """Lower edges of the fine bins in units of 2^-30."""
@@ -505,6 +591,21 @@ def _left_out(cases: Sequence[EvaluatedCase]) -> dict[str, list[str]]:
             if math.isnan(case.value(name)):
                 left_out.setdefault(name, []).append(case.case)
     return left_out
+
+
+def _explain(left_out: Mapping[str, Sequence[str]], metrics: Mapping[str, Metric], cases: int) -> None:
+    """One line a region and set of cases, however many metrics are without a value for it."""
+    reasons: dict[tuple[str, tuple[str, ...]], list[str]] = {}
+    for name, of in left_out.items():
+        region = metrics[name].region
+        where = f"region {region}, which is empty or holds no label of a class" if region else name
+        reasons.setdefault((where, tuple(of)), []).append(name)
+    for (where, of), names in reasons.items():
+        more = f" and {len(of) - 10} more" if len(of) > 10 else ""
+        listed = ", ".join(of[:10]) + more
+        _log.warning(
+            "nothing to measure in %d of %d cases in %s (%d metrics): %s", len(of), cases, where, len(names), listed
+        )
 
 
 def _unknown(name: str, value: Value) -> Metric:

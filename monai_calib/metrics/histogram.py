@@ -11,8 +11,9 @@ import numpy as np
 import torch
 
 from monai_calib.files import FileError, atomic_path
+from monai_calib.labels import check_label
 from monai_calib.metrics.bins import coarse_edges, fine_edges, first_of_coarse
-from monai_calib.metrics.inputs import Activation, flatten_inputs
+from monai_calib.metrics.inputs import Activation, Flat, flatten_inputs
 from monai_calib.metrics.onepass import add_flat_compiled
 from monai_calib.metrics.packing import sums_from_json, sums_to_json
 from monai_calib.metrics.serial import array_from_json
@@ -21,7 +22,7 @@ from monai_calib.metrics.suspicion import looks_mistaken
 
 __all__ = ["Bins", "CalibrationHistogram"]
 
-_SETTINGS = ("num_classes", "num_bins", "activation", "ignore_index", "strict")
+_SETTINGS = ("num_classes", "num_bins", "activation", "ignore_index")
 _NPZ_FORMAT = "monai_calib/histogram/3"
 _FORMAT = "monai_calib/histogram/2"
 _FORMER_FORMAT = "monai_calib/histogram/1"  # every tensor an array of its own
@@ -69,8 +70,7 @@ class CalibrationHistogram:
             The first and last are divided further; see :func:`monai_calib.metrics.bins.fine_edges`.
         activation: ``"softmax"`` for classes that exclude each other, ``"sigmoid"`` for multi-label.
         ignore_index: voxels bearing this label are left out.
-        strict: refuse input that is formally right and almost surely a mistake: predictions that are 0 or 1
-            everywhere (argmaxed) given as probabilities, and probabilities given as logits. ``False`` to allow it.
+        strict: default of the argument of :meth:`update`, no part of what the histogram is.
 
     Shape: see :meth:`update`.
     Raises: ``ValueError`` for ``num_classes`` or ``num_bins`` out of range.
@@ -108,16 +108,25 @@ class CalibrationHistogram:
         self._rows = num_classes + (activation == "softmax")
         self.sums = Sums.zeros(self._rows, len(fine_edges(num_bins)) - 1)
 
-    def update(self, prediction: Any, label: Any, mask: Any = None, from_logits: bool = True) -> None:
+    def update(
+        self, prediction: Any, label: Any, mask: Any = None, from_logits: bool = True, strict: bool | None = None
+    ) -> None:
         """Add a batch.
 
         Args:
             prediction: logits or probabilities ``(B, K, *spatial)``, any floating dtype; tensor, MetaTensor, NumPy
                 array or memory map.
-            label: ``(B, 1, *spatial)`` or ``(B, *spatial)`` class numbers of any dtype, or one-hot
-                ``(B, K, *spatial)``; sigmoid: ``(B, K, *spatial)`` of 0 and 1.
+            label: ``(B, 1, *spatial)`` or ``(B, *spatial)`` class numbers of any dtype, or ``(B, K, *spatial)``,
+                one-hot or soft (shares of the classes, which sum to 1); sigmoid: ``(B, K, *spatial)`` of 0 ... 1. A
+                soft label counts as its expectation: all sums are those of labels drawn from it, so that the histogram
+                of several raters' mean label is the mean of the raters' histograms. Voxels are ignored whose class
+                number, or only class, or every channel is ``ignore_index``.
             mask: ``(B, 1, *spatial)`` or ``(B, *spatial)``, nonzero where voxels count. All by default.
             from_logits: whether ``prediction`` holds logits, or else probabilities.
+            strict: refuse input that is formally right and almost surely a mistake: predictions that are 0 or 1
+                everywhere (argmaxed) given as probabilities, and probabilities given as logits. True by default.
+
+        An empty batch adds nothing.
 
         Raises:
             TypeError, ValueError: for dtypes or shapes that do not fit; and, on the CPU, for voxels in the mask with
@@ -126,17 +135,23 @@ class CalibrationHistogram:
                 such voxels are left out and counted, and every figure asked of this histogram raises.
         """
         flat = flatten_inputs(prediction, label, mask, self.num_classes, self.activation)
+        if not flat.prediction.numel():
+            return
         device = flat.prediction.device
         batch = Sums.zeros(self._rows, self.sums.count.shape[1], device)
-        if self.strict:
+        if self.strict if strict is None else strict:
             batch.problems[PROBLEMS.index("suspicious")] += looks_mistaken(
                 flat.prediction, self.activation, from_logits
             )
-        if device.type == "cpu" and self.activation == "softmax":
+        soft = flat.label.ndim == 3 and flat.label.is_floating_point()
+        if device.type == "cpu":
+            soft = soft and bool(((flat.label != 0) & (flat.label != 1)).any())
+        if device.type == "cpu" and self.activation == "softmax" and not soft:
             add_flat_compiled(batch, flat, self.num_bins, from_logits, self.ignore_index)
         else:
             add_flat(batch, flat, self.num_bins, self.activation, from_logits, self.ignore_index)
         if device.type == "cpu":
+            self._explain_label(flat, batch.problems)
             self._refuse(batch.problems, from_logits)
         if self.updates:
             batch.add_(self.sums)
@@ -227,12 +242,13 @@ class CalibrationHistogram:
         """Restore what :meth:`state_dict` gave. Raises ``ValueError`` if it is of a histogram with other settings."""
         self._check_alike({name: state[name] for name in self.settings()})
         device = self.sums.count.device
-        self.sums = Sums(**{name: state[name].clone().to(device) for name in self.sums.tensors()})
+        known = self.empty_like().sums.tensors() | {k: v for k, v in state.items() if isinstance(v, torch.Tensor)}
+        self.sums = Sums(**{name: known[name].clone().to(device) for name in self.sums.tensors()})
         self.updates = int(state["updates"])
 
     def empty_like(self) -> CalibrationHistogram:
         """A histogram with the same settings that has seen nothing."""
-        return CalibrationHistogram(**self.settings())
+        return CalibrationHistogram(**self.settings(), strict=self.strict)
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> CalibrationHistogram:
@@ -321,7 +337,7 @@ class CalibrationHistogram:
     def _hits(self) -> torch.Tensor:
         """On the CPU: int64, or float64 once a soft label has been seen."""
         hits, soft = self.sums.hits.cpu(), self.sums.soft_hits.cpu()
-        return hits + soft / FIXED_POINT if bool(soft.any()) else hits
+        return hits + soft.double() / FIXED_POINT if bool(soft.any()) else hits
 
     def settings(self) -> dict[str, Any]:
         """The arguments that make another such histogram."""
@@ -342,6 +358,12 @@ class CalibrationHistogram:
         if not 0 <= class_index < self.num_classes:
             raise ValueError(f"class_index: expected 0 ... {self.num_classes - 1}, got {class_index}")
         return class_index
+
+    def _explain_label(self, flat: Flat, problems: torch.Tensor) -> None:
+        """If class numbers were wrong, raise with the values."""
+        if int(problems[PROBLEMS.index("bad label")]) and flat.label.ndim == 2:
+            label = flat.label if flat.mask is None else flat.label.masked_fill(flat.mask == 0, 0)
+            check_label(label, self.num_classes, self.ignore_index)
 
     def _refuse(self, problems: torch.Tensor, from_logits: bool | None = None) -> None:
         numbers = problems.tolist()
