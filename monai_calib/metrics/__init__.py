@@ -1,6 +1,13 @@
 """Calibration measured exactly: one histogram a volume, and cheap functions of it."""
 
-from monai_calib.metrics.bootstrap import Interval, bootstrap_interval, bootstrap_reliability
+from monai_calib.metrics.bootstrap import (
+    Interval,
+    Intervals,
+    bootstrap_difference,
+    bootstrap_interval,
+    bootstrap_mean,
+    bootstrap_reliability,
+)
 from monai_calib.metrics.classwise import class_mean, classwise_ece, classwise_ece_per_class
 from monai_calib.metrics.errors import (
     ace,
@@ -14,6 +21,7 @@ from monai_calib.metrics.errors import (
     under_confidence,
 )
 from monai_calib.metrics.evaluated import Evaluated, EvaluatedCase, EvaluatedWriter, read_evaluated
+from monai_calib.metrics.evaluation import CaseEvaluation
 from monai_calib.metrics.histogram import Bins, CalibrationHistogram
 from monai_calib.metrics.metric import Metric
 from monai_calib.metrics.protocols import PROTOCOLS, Protocol
@@ -26,17 +34,21 @@ __all__ = [
     "Bins",
     "BrierDecomposition",
     "CalibrationHistogram",
+    "CaseEvaluation",
     "Evaluated",
     "EvaluatedCase",
     "EvaluatedWriter",
     "Interval",
+    "Intervals",
     "Metric",
     "Protocol",
     "Region",
     "ReliabilityCurve",
     "ace",
     "adaptive_ece",
+    "bootstrap_difference",
     "bootstrap_interval",
+    "bootstrap_mean",
     "bootstrap_reliability",
     "brier",
     "brier_decomposition",
