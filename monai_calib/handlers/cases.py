@@ -74,6 +74,7 @@ def cases_of_iteration(
                 f"{prediction.shape[0]} channels, got {tuple(label.shape)}; "
                 "take both from the same stage of the postprocessing"
             )
+        _check_place(name, data.get("image"), labels[i] if isinstance(labels, (list, tuple)) else data.get("label"))
         voxel = _spacing(labels, i, ndim) or _spacing(predictions, i, ndim) or _default_spacing(spacing, ndim, name)
         plain = as_tensor(prediction).detach()
         cases.append(Case(name, plain, as_tensor(label).detach().to(plain.device), voxel, data))
@@ -118,6 +119,32 @@ def _file_name(image: Any, prediction: Any, label: Any, index: int) -> str:
             if isinstance(path, (str, Path)) and str(path):
                 return case_of_file(path)
     return ""
+
+
+def _check_place(name: str, image: Any, label: Any) -> None:
+    """Image and label, where both were read from files, must lie in one place: half a voxel at the corners at most."""
+    if not (isinstance(image, MetaTensor) and isinstance(label, MetaTensor)):
+        return
+    files = [_path(part) for part in (image, label)]
+    if not all(files) or image.shape[1:] != label.shape[1:] or image.affine.shape != (4, 4):
+        return
+    first, second = (part.affine.double().cpu() for part in (image, label))
+    ends = [(0.0, n - 1.0) for n in image.shape[1:]] + [(0.0, 0.0)] * (4 - image.ndim)
+    corners = torch.cartesian_prod(*(torch.tensor(pair, dtype=torch.float64) for pair in ends))
+    if first.shape != second.shape or not bool(first[:3, :3].det() != 0):
+        return
+    corners = torch.cat([corners, torch.ones(len(corners), 1, dtype=torch.float64)], 1)
+    moved = (corners @ (torch.linalg.inv(first) @ second).T - corners)[:, : image.ndim - 1].abs().max().item()
+    if not moved <= 0.5:
+        raise ValueError(
+            f"case {name}: expected image and label in one place, got corners up to {moved:.2f} voxels apart "
+            f"({files[0]}, {files[1]}). Correct the header that is wrong"
+        )
+
+
+def _path(image: MetaTensor) -> str:
+    path = image.meta.get(ImageMetaKey.FILENAME_OR_OBJ, "")
+    return str(path) if isinstance(path, (str, Path)) else ""
 
 
 def _number(number: int) -> str:

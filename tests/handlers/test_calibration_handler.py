@@ -389,3 +389,19 @@ def test_prediction_and_label_on_different_devices():
     expected = run_plain(plain_handler(), (prediction, label)).metrics
     for case in ((prediction.cuda(), label), (prediction, label.cuda()), (prediction.cuda(), label.cuda())):
         assert run_plain(plain_handler(), case).metrics == pytest.approx(expected, rel=1e-5, abs=1e-6)  # float32 sums
+
+
+@pytest.mark.parametrize(
+    ("affine", "apart"), [(np.eye(4), True), (np.diag([-1.0, 1, 2, 1]), True), (np.diag([1.001, 1, 2, 1]), False)]
+)
+def test_a_label_in_another_place_is_refused_with_both_files(tmp_path, affine, apart):
+    """Of the same shape, it would be measured, voxel by voxel, and distances be in the label's millimetres."""
+    items = write_cases(tmp_path, 1)
+    label = np.asarray(nib.load(items[0]["label"]).dataobj)
+    nib.save(nib.Nifti1Image(label, affine), items[0]["label"])
+    for handler in (CalibrationHandler(3), SurfaceHandler(3)):
+        if apart:
+            with pytest.raises(ValueError, match=r"case scan_0: .*voxels apart \(.*scan_0.nii.gz, .*label_0.nii.gz\)"):
+                evaluator(items, [handler]).run()
+        else:
+            evaluator(items, [handler]).run()
