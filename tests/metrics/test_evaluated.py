@@ -78,6 +78,12 @@ def test_what_is_written_is_read(tmp_path: Path) -> None:
         assert_same(hist, some_histogram(10 + i, 50))
     assert evaluated.bins("all", 30).shape == (3, 4, 3, 30)
     assert evaluated.bins("all", 30)[1, 3, 0].tolist() == some_histogram(1).bins(30).count.tolist()
+    for region, table in evaluated.all_bins(15).items():
+        for i, hist in enumerate(evaluated.histograms(region)):
+            expected = np.concatenate([torch.stack(hist.class_bins(15)[1:], 1), torch.stack(hist.bins(15)[1:])[None]])
+            assert table[i] == pytest.approx(expected, abs=1e-9)
+    with pytest.raises(ValueError, match="expected a divisor"):
+        evaluated.bins("all", 7)
     with pytest.raises(KeyError, match="no histograms of region 'union'"):
         next(evaluated.histograms("union"))
 
