@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-__all__ = ["FileError", "atomic_folder", "atomic_path", "read_json", "write_json", "write_text"]
+__all__ = ["FileError", "atomic_folder", "atomic_path", "read_json", "replace_folder", "write_json", "write_text"]
 
 _PARTIAL = ".partial"
 _FORMER = ".former"
@@ -76,29 +76,47 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         ['eval', 'eval/calibration.json']
     """
     target = Path(path)
-    former = target.with_name(f".{target.name}{_FORMER}")
     with _named(target):
         target.parent.mkdir(parents=True, exist_ok=True)
-        if former.exists():
-            if target.exists():
-                shutil.rmtree(former)
-            else:
-                os.replace(former, target)
+        _tidy_former(target)
         _remove_dead(target)
         partial = _partial(target)
         partial.mkdir()
         try:
             yield partial
-            for file in partial.rglob("*"):
-                if file.is_file():
-                    _flush(file)
-            if target.exists():
-                os.replace(target, former)
-            os.replace(partial, target)
-            _flush_folder(target.parent)
-            shutil.rmtree(former, ignore_errors=True)
+            replace_folder(partial, target)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+
+
+def replace_folder(partial: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:
+    """Put a finished folder in the place of ``path``, beside which it lies: what :func:`atomic_folder` ends with."""
+    source, target = Path(partial), Path(path)
+    former = _former(target)
+    with _named(target):
+        _tidy_former(target)
+        for file in source.rglob("*"):
+            if file.is_file():
+                _flush(file)
+        if target.exists():
+            os.replace(target, former)
+        os.replace(source, target)
+        _flush_folder(target.parent)
+        shutil.rmtree(former, ignore_errors=True)
+
+
+def _former(target: Path) -> Path:
+    return target.with_name(f".{target.name}{_FORMER}")
+
+
+def _tidy_former(target: Path) -> None:
+    """What a process killed between the two renames left: put back, or removed if its successor is there."""
+    former = _former(target)
+    if former.exists():
+        if target.exists():
+            shutil.rmtree(former)
+        else:
+            os.replace(former, target)
 
 
 def write_text(path: str | os.PathLike[str], text: str) -> None:

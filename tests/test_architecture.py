@@ -25,7 +25,7 @@ MAY_IMPORT = {
     "posthoc": {"losses", "metrics", "datasets"},
     "report": {"losses", "metrics"},
 }
-BASIS = {"compiled", "files", "labels", "version"}
+BASIS = {"compiled", "files", "labels", "lock", "version"}
 
 
 def _imported_parts(path: Path) -> set[str]:

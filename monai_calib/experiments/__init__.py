@@ -1,9 +1,10 @@
 """Runs of losses, seeds, networks and bundles, on this machine or on a Ray cluster; see docs/comparison.md."""
 
+from monai_calib.lock import FolderInUseError
+
 from .benchmark import run_benchmark
 from .cluster import RayWorkers
 from .folders import MismatchError, missing_steps
-from .lock import FolderInUseError
 from .manifest import Manifest
 from .plan import Plan, Run, make_plan
 from .results import chosen_runs, report_folders, write_results

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TextIO
 
+from monai_calib.lock import FolderLock
+
 from .folders import missing_steps, training_record
-from .lock import FolderLock
 from .manifest import Manifest, now
 from .perform import Event
 from .plan import Plan, Run
@@ -41,7 +42,7 @@ def run_benchmark(
         MismatchError: a folder there was made with other settings.
         KeyboardInterrupt: stopped by Ctrl-C or SIGTERM, after its processes were ended.
     """
-    with FolderLock(plan.output, ".lock"):
+    with FolderLock(plan.output, "benchmark"):
         manifest = Manifest(plan)
         unfinished = []
         for run in plan.runs:

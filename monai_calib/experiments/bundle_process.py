@@ -12,9 +12,8 @@ import runpy
 import signal
 import sys
 import threading
-from pathlib import Path
 
-from .lock import FolderLock
+from monai_calib.lock import FolderLock
 
 __all__: list[str] = []
 
@@ -30,7 +29,7 @@ def main() -> None:
     if os.getpgid(0) != os.getpid():
         os.setpgid(0, 0)  # not a session: on Linux that would take its own share of the cores, whatever its niceness
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
-    with FolderLock(Path(folder), "run.lock", wait=True):
+    with FolderLock(folder, "a run of a benchmark", name=".run.lock", wait=True):
         sys.argv = ["monai.bundle", *arguments]
         runpy.run_module("monai.bundle", run_name="__main__", alter_sys=True)
 

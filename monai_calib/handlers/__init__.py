@@ -5,6 +5,7 @@ from .case_metric import lower_is_better
 from .checkpoint import TrainingCheckpoint
 from .composites import BRATS_COMPOSITES, CompositeHandler
 from .consistency import BoundaryConsistency
+from .evaluated_folder import EvaluatedFolder
 from .guard import NonFiniteGuard
 from .multipliers import MultiplierHandler
 from .preview import SlicePreviewHandler
@@ -20,6 +21,7 @@ __all__ = [
     "CalibrationHandler",
     "CompositeHandler",
     "EpochProgress",
+    "EvaluatedFolder",
     "MultiplierHandler",
     "NonFiniteGuard",
     "ReliabilityDiagramHandler",

@@ -2,38 +2,49 @@
 
 from __future__ import annotations
 
+import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+import shutil
+import tempfile
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from ignite.engine import Engine
-from ignite.metrics.metric import reinit__is_reduced
+from ignite.engine import Engine, Events
+from ignite.metrics.metric import MetricUsage, reinit__is_reduced
 from monai.handlers import from_engine
 
-from monai_calib.handlers.calibration_file import write_calibration_file
 from monai_calib.handlers.case_metric import CaseMetric, mean_without_nan
-from monai_calib.handlers.cases import Case, index_map, top_class
-from monai_calib.handlers.ranks import gather_lists, rank, world_size
+from monai_calib.handlers.cases import Case
+from monai_calib.handlers.ranks import broadcast, gather_lists, rank, world_size
+from monai_calib.metrics.evaluated import CaseTable, EvaluatedWriter
+from monai_calib.metrics.evaluation import VOLUME_METRICS, CaseEvaluation
 from monai_calib.metrics.histogram import CalibrationHistogram
 from monai_calib.metrics.inputs import Activation
-from monai_calib.metrics.protocols import METRICS, Figure, Protocol, resolve_protocols
-from monai_calib.metrics.regions import Region, RegionMasks
+from monai_calib.metrics.metric import Metric
+from monai_calib.metrics.protocols import Protocol, measure
+from monai_calib.metrics.regions import Region
 
 __all__ = ["CalibrationHandler"]
+
+_log = logging.getLogger(__name__)
 
 
 class CalibrationHandler(CaseMetric):
     """Measures calibration of each case by one or more protocols and reports it per case, per data set, per region.
 
-    One histogram a region and case; cases are averaged (``macro``) and their histograms added (``micro``). Figures go
+    One histogram a region and case; cases are averaged (``macro``) and their histograms added (``micro``). Metrics go
     as floats into ``engine.state.metrics``, rows (cases x classes) into ``engine.state.metric_details`` for MONAI's
-    ``MetricsSaver``, and with ``output_dir`` everything, histograms included, into ``calibration.json``.
+    ``MetricsSaver``. With ``output_dir`` the run ends with an evaluated folder there (see
+    :mod:`monai_calib.metrics.evaluated`): ``calibration.json`` with every metric of every case, those of other handlers
+    of the same engine included, and ``calibration.npz`` with the histograms. These are written case by case; memory
+    keeps a few kilobytes a case. To have everything that is written in a run whole or absent, previews and tables
+    included, list an :class:`~monai_calib.handlers.EvaluatedFolder` last.
 
     The prediction must be the probabilities **before** they are turned into labels: copy ``pred`` to ``prob`` after
     the softmax. Argmaxed or unnormalised values, NaN and labels out of range end in an error that names the case. A
-    case without any voxel in a region has no figure there: it is left out of the mean, counted, and named in the log
+    case without any voxel in a region has no value there: it is left out of the mean, counted, and named in the log
     and in ``calibration.json``.
 
     As a key metric, an error must fall: give the evaluator ``metric_cmp_fn=lower_is_better`` and ``CheckpointSaver``
@@ -44,8 +55,8 @@ class CalibrationHandler(CaseMetric):
         protocols: names (``"paper"``, ``"recommended"``), mappings with the arguments of
             :class:`~monai_calib.metrics.protocols.Protocol`, or protocols.
         output_transform: takes the engine's output to ``(prediction, label)``, lists of channel-first tensors or
-            batches; ``from_engine(["prob", "label"])`` by default. Labels are indices or one-hot.
-        output_dir: folder for ``calibration.json``, written by the first rank when the epoch ends.
+            batches; ``from_engine(["prob", "label"])`` by default. Labels are indices, one-hot or soft.
+        output_dir: the evaluated folder, written by the first rank when the run ends.
         class_names: names of the channels; ``class 0 ...`` by default.
         run: what the file should say about the run: bundle, loss_name, seed, split ...
         from_logits: whether predictions are logits.
@@ -54,7 +65,8 @@ class CalibrationHandler(CaseMetric):
         ignore_index: label of voxels to leave out everywhere.
         spacing: voxel size in mm of cases without a header.
         save_details: whether to gather the rows.
-        prefix: put before every reported name, and into the file's: for a second handler on the same engine.
+        prefix: put before every reported name, for a second handler on the same engine, whose evaluated folder is
+            ``output_dir/<prefix>``, without the prefix's last ``_``.
 
     Raises: ``ValueError`` for protocols that do not fit; while running, ``ValueError`` naming the case.
 
@@ -83,39 +95,38 @@ class CalibrationHandler(CaseMetric):
         save_details: bool = True,
         prefix: str = "",
     ) -> None:
-        self.protocols = resolve_protocols(protocols)
-        by_name = {figure.name: figure for protocol in self.protocols for figure in protocol.figures}
-        if activation == "sigmoid" and any(METRICS[figure.metric].needs_top_label for figure in by_name.values()):
-            classwise = [name for name, metric in METRICS.items() if not metric.needs_top_label]
-            raise ValueError(f"multi-label predictions have no top label; ask for metrics out of {classwise}")
-        self.class_names = list(class_names) if class_names else [f"class {k}" for k in range(num_classes)]
-        if len(self.class_names) != num_classes:
-            raise ValueError(f"expected {num_classes} class names, got {self.class_names}")
+        self.evaluation = CaseEvaluation(num_classes, protocols, class_names, from_logits, activation, ignore_index)
+        self.protocols = self.evaluation.protocols
+        self.class_names = self.evaluation.classes
+        self.regions = self.evaluation.regions
         self.num_classes = num_classes
-        self.output_dir = Path(output_dir) if output_dir is not None else None
         self.run = dict(run or {})
-        self.from_logits = from_logits
-        self.activation: Activation = activation
-        self.ignore_index = ignore_index
-        self._by_name: dict[str, Figure] = by_name
-        self._wanted = list(dict.fromkeys(name for protocol in self.protocols for name in protocol.reported_names()))
-        # The whole volume first: it finds wrong input anywhere, before a region is drawn from it.
-        regions = {figure.region.name: figure.region for figure in by_name.values()}
-        self.regions: dict[str, Region] = dict(sorted(regions.items(), key=lambda item: item[1].kind != "all"))
+        self.output_dir = None if output_dir is None else Path(output_dir, prefix.rstrip("_"))
+        summary = [m for protocol in self.protocols for m in protocol.summary_metrics(self.class_names)]
+        volumes = [m.reduced("macro") for name, m in self.evaluation.metrics.items() if name in VOLUME_METRICS]
+        self.summary_metrics = {metric.name: metric for metric in (*summary, *volumes)}
+        self._writer: EvaluatedWriter | None = None
         transform = output_transform or from_engine(["prob", "label"])
-        figures = {name: f"{name}_macro" for name in by_name}
-        super().__init__(figures, transform, spacing, save_details or output_dir is not None, prefix)
+        details = save_details or output_dir is not None
+        super().__init__(list(self.evaluation.metrics.values()), transform, spacing, details, prefix, "_macro")
+
+    def attach(self, engine: Engine, name: str | None = None, usage: str | MetricUsage | None = None) -> None:
+        super().attach(engine, name, usage)
+        if self.output_dir is not None:
+            engine.add_event_handler(Events.COMPLETED, self._write)
+            engine.add_event_handler(Events.TERMINATE, self._abort)
+            engine.add_event_handler(Events.EXCEPTION_RAISED, self._abort_and_raise)
 
     @property
     def reported(self) -> list[str]:
-        return [self.prefix + name for name in self._wanted]
+        return [self.prefix + name for name in self.summary_metrics]
 
     @reinit__is_reduced
     def reset(self) -> None:
         super().reset()
-        self._pooled = {name: self._histogram(region) for name, region in self.regions.items()}
-        self._histograms: list[dict[str, Any]] = []
-        self._subjects: list[str] = []
+        self._pooled = {name: self.evaluation.histogram() for name in self.regions}
+        self._scores: list[dict[str, list[float]]] = []
+        self._abort()
 
     def region_name(self, region: str | Region) -> str:
         """The name of a region, if it is measured in; ``ValueError`` otherwise."""
@@ -133,104 +144,140 @@ class CalibrationHandler(CaseMetric):
 
     def measure(self, case: Case) -> dict[str, list[float]]:
         try:
-            histograms = self._measure_regions(case)
+            values, histograms = self.evaluation.measure(case.prediction, case.label, case.spacing, case.data)
         except ValueError as error:
             raise ValueError(f"case {case.name}: {error}") from error
         for name, histogram in histograms.items():
             self._pooled[name].merge(histogram)
+        if self.save_details:
+            self._scores.append({name: histogram.sums.scores.tolist() for name, histogram in histograms.items()})
         if self.output_dir is not None:
-            self._histograms.append({name: histogram.to_json() for name, histogram in histograms.items()})
-            self._subjects.append(str(case.data.get("subject", "")))
-        return {name: figure.values(histograms[figure.region.name]) for name, figure in self._by_name.items()}
+            subject = case.data.get("subject", "")
+            self._open().add(case.name, values, histograms, str(subject if subject is not None else ""), case.spacing)
+        return values
 
     def compute(self) -> dict[str, float]:
-        """Figures over the cases of all ranks under their reported names; NaN where no case has any voxel."""
-        macro = super().compute()
-        if self.output_dir is not None:
-            self._of_all_ranks["histograms"] = gather_lists(self._histograms)
-            self._of_all_ranks["subjects"] = gather_lists(self._subjects)
-        pooled = {name: self._over_all_ranks(name) for name in self._pooled}
+        """Metrics over the cases of all ranks under their reported names; NaN where no case has any voxel."""
+        computed = super().compute()
+        scores = gather_lists(self._scores) if self.save_details else []
+        pooled = {name: self._over_all_ranks(name, scores) for name in self._pooled}
         self._of_all_ranks["pooled"] = {name: histogram.state_dict() for name, histogram in pooled.items()}
-        micro = {
-            f"{self.prefix}{name}_micro": mean_without_nan(figure.values(pooled[figure.region.name]))
-            for name, figure in self._by_name.items()
+        self._of_all_ranks["scores"] = scores
+        computed |= {
+            f"{self.prefix}{name}_micro": mean_without_nan(measure(metric, pooled[metric.region or ""]))
+            for name, metric in self.evaluation.from_histograms.items()
         }
-        computed = macro | micro
         return {name: computed[name] for name in self.reported}
 
     def completed(self, engine: Engine, name: str = "") -> None:
         super().completed(engine, name)
-        if self.output_dir is not None and rank() == 0:
-            write_calibration_file(
-                self.output_dir / f"{self.prefix}calibration.json",
-                run=self.run,
-                class_names=self.class_names,
-                protocols=self.protocols,
-                summary={name: engine.state.metrics[self.prefix + name] for name in self._wanted},
-                pooled={name: self.pooled(region) for name, region in self.regions.items()},
-                rows=self._of_all_ranks["rows"],
-                histograms=self._of_all_ranks["histograms"],
-                subjects=self._of_all_ranks["subjects"],
-            )
+        described: dict[str, Metric] = engine.state.metric_descriptions  # type: ignore[attr-defined]
+        described |= {self.prefix + n: m.prefixed(self.prefix) for n, m in self.summary_metrics.items()}
 
     def state_dict(self) -> dict[str, Any]:  # type: ignore[override]
         pooled = {name: histogram.state_dict() for name, histogram in self._pooled.items()}
-        kept = {"pooled": pooled, "histograms": self._histograms, "subjects": self._subjects}
-        return {**kept, **super().state_dict()}
+        return {"pooled": pooled, "scores": self._scores, "written": self._tables(), **super().state_dict()}
 
     def load_state_dict(self, state_dict: Mapping[str, Any]) -> None:
         super().load_state_dict(state_dict)
-        if rank() == 0:
-            for name, histogram in self._pooled.items():
-                histogram.load_state_dict(state_dict["pooled"][name])
-            self._histograms = list(state_dict["histograms"])
-            self._subjects = list(state_dict["subjects"])
+        if rank() != 0:
+            return
+        for name, histogram in self._pooled.items():
+            histogram.load_state_dict(state_dict["pooled"][name])
+        self._scores = list(state_dict["scores"])
+        if self.output_dir is not None:
+            for saved, (name, values) in zip(state_dict["written"], self._rows, strict=False):
+                self._open().add_table(CaseTable.from_state(saved), name, values, saved["subject"], saved["spacing"])
 
-    def _over_all_ranks(self, region: str) -> CalibrationHistogram:
+    def _over_all_ranks(self, region: str, scores: Sequence[Mapping[str, list[float]]]) -> CalibrationHistogram:
         """The pooled histogram of all ranks; a copy, so that updates may follow."""
-        pooled = CalibrationHistogram.from_state(self._pooled[region].state_dict())
-        if self.output_dir is None or world_size() == 1:
-            return pooled.all_reduce()
-        # The cases are at hand: added up one by one, as one process does, they give its sums to the last digit.
-        pooled.reset()
-        for case in self._of_all_ranks["histograms"]:
-            pooled.merge(CalibrationHistogram.from_json(case[region]))
+        pooled = CalibrationHistogram.from_state(self._pooled[region].state_dict()).all_reduce()
+        if scores:  # in the order of cases, as one process adds them, so that the last digit is the same
+            total = torch.zeros(2, dtype=torch.float64)
+            for of_case in scores:
+                total += torch.tensor(of_case[region], dtype=torch.float64)
+            pooled.sums.scores = total.to(pooled.sums.scores.device)
         return pooled
 
-    def _histogram(self, region: Region) -> CalibrationHistogram:
-        # Only the first region is measured on the whole volume; a small box may well be saturated, and no mistake.
-        strict = region is next(iter(self.regions.values()))
-        return CalibrationHistogram(
-            self.num_classes, activation=self.activation, ignore_index=self.ignore_index, strict=strict
-        )
+    def _open(self) -> EvaluatedWriter:
+        """The writer: of the first rank in its place, of others in a folder that is thrown away."""
+        if self._writer is None:
+            assert self.output_dir is not None
+            folder = self.output_dir if rank() == 0 else Path(tempfile.mkdtemp())
+            self._writer = EvaluatedWriter(folder, self.class_names, self.protocols, run=self.run)
+        return self._writer
 
-    def _measure_regions(self, case: Case) -> dict[str, CalibrationHistogram]:
-        histograms = {}
-        masks = RegionMasks(*self._label_maps(case), case.spacing, case.data)
-        voxels, labels = case.prediction.flatten(1), case.label.flatten(1)
-        for name, region in self.regions.items():
-            histograms[name] = histogram = self._histogram(region)
-            if histogram.strict:
-                mask = None if region.kind == "all" else masks.draw(region).flatten()[None]
-                histogram.update(voxels[None], labels[None], mask, self.from_logits)
+    def _abort(self, engine: Engine | None = None) -> None:
+        writer, self._writer = getattr(self, "_writer", None), None
+        if writer is not None:
+            writer.abort()
+            if rank() != 0:
+                shutil.rmtree(writer.folder, ignore_errors=True)
+
+    def _abort_and_raise(self, engine: Engine, error: BaseException) -> None:
+        self._abort()
+        raise error
+
+    def _tables(self) -> list[dict[str, Any]]:
+        """What is written so far, for a checkpoint in the middle of an epoch."""
+        return [] if self._writer is None else [self._writer.state(i) for i in range(len(self._writer))]
+
+    def _write(self, engine: Engine) -> None:
+        """Write the evaluated folder; every rank takes part. At the end of the run all handlers have measured."""
+        writer = self._open()
+        for owner in range(1, world_size()):
+            for i in range(broadcast(len(writer), owner)):
+                saved = broadcast(writer.state(i) if rank() == owner else None, owner)
+                if rank() == 0:
+                    writer.add_table(
+                        CaseTable.from_state(saved), saved["case"], saved["values"], saved["subject"], saved["spacing"]
+                    )
+        if rank() == 0:
+            metrics = [m for n, m in engine.state.metric_descriptions.items()]  # type: ignore[attr-defined]
+            if self.prefix:
+                summary = {name: engine.state.metrics[self.prefix + name] for name in self.summary_metrics}
+                described, values = [*self.summary_metrics.values()], {}
             else:
-                inside = masks.draw(region).flatten().nonzero()[:, 0]
-                if not len(inside):
-                    continue
-                chosen, theirs = voxels.index_select(1, inside), labels.index_select(1, inside)
-                histogram.update(chosen[None], theirs[None], from_logits=self.from_logits)
-            histogram.check()
-            histogram.sums = histogram.sums.to("cpu")
-        return histograms
-
-    def _label_maps(self, case: Case) -> tuple[torch.Tensor, torch.Tensor]:
-        """Class indices of truth and prediction, from which regions are drawn; ignored voxels are background."""
-        if self.activation == "sigmoid":
-            threshold = 0.0 if self.from_logits else 0.5
-            truth, predicted = (case.label != 0).any(0).long(), (case.prediction > threshold).any(0).long()
+                summary = {n: v for n, v in engine.state.metrics.items() if isinstance(v, (int, float))}
+                described, values = metrics, _measured_by_others(engine, self.metrics, len(writer))
+                described += _described(values, {m.name for m in metrics}, self.class_names)
+            self._writer = None
+            writer.close(summary, [*self.metrics.values(), *described], values)
         else:
-            truth, predicted = index_map(case.label), top_class(case.prediction)
-        if self.ignore_index is not None:
-            ignored = (case.label == self.ignore_index).any(0)
-            truth, predicted = truth.masked_fill(ignored, 0), predicted.masked_fill(ignored, 0)
-        return truth, predicted
+            self._abort()
+
+
+def _measured_by_others(engine: Engine, own: Collection[str], cases: int) -> dict[str, list[list[float]]]:
+    """Values per case of the engine's other handlers, which list them in the same order."""
+    values = {}
+    for name, rows in getattr(engine.state, "metric_details", {}).items():
+        table = torch.as_tensor(rows, dtype=torch.float64)
+        if name in own:
+            continue
+        if len(table) != cases:
+            _log.warning("%s: %d rows for %d cases, left out of the evaluated folder", name, len(table), cases)
+            continue
+        values[name] = table.reshape(cases, -1).tolist()
+    return values
+
+
+def _described(values: Mapping[str, list[list[float]]], known: set[str], classes: Sequence[str]) -> list[Metric]:
+    """Descriptions of metrics that no handler of ours measured, such as MONAI's mean Dice."""
+    described = []
+    for name, rows in values.items():
+        if name in known:
+            continue
+        width = len(rows[0]) if rows else 0
+        of = classes[len(classes) - width :] if width <= len(classes) else [str(i) for i in range(width)]
+        dice = "dice" in name.lower()
+        described.append(
+            Metric(
+                name,
+                "dice" if dice else name,
+                per="class" if width > 1 or len(classes) == 2 else "case",
+                classes=tuple(of) if width > 1 or len(classes) == 2 else (),
+                label="DSC" if dice else name.replace("_", " "),
+                direction=1 if dice else 0,
+            )
+        )
+    return described

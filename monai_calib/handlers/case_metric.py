@@ -1,4 +1,4 @@
-"""Figures of single cases, averaged over the cases of all ranks: what calibration and surface handlers share."""
+"""Metrics of single cases, averaged over the cases of all ranks: what calibration and surface handlers share."""
 
 from __future__ import annotations
 
@@ -9,60 +9,65 @@ from typing import Any
 
 import torch
 from ignite.engine import Engine
-from ignite.metrics import Metric
+from ignite.metrics import Metric as IgniteMetric
 from ignite.metrics.metric import EpochWise, MetricUsage, reinit__is_reduced, sync_all_reduce
 
 from monai_calib.handlers.cases import Case, cases_of_iteration
 from monai_calib.handlers.ranks import gather_lists, rank
+from monai_calib.metrics.metric import Metric
 
 __all__ = ["CaseMetric", "lower_is_better", "mean_without_nan"]
 
 
-class CaseMetric(Metric):
-    """Measures case by case; a rank's state is one sum and one count a figure, whatever the number of cases.
+class CaseMetric(IgniteMetric):
+    """Measures case by case; a rank's state is one sum and one count a metric, whatever the number of cases.
 
-    :meth:`measure` returns one row a figure: its values for the classes of the case, NaN where there is nothing to
+    :meth:`measure` returns one row a metric: its values for the classes of the case, NaN where there is nothing to
     measure. A case counts with the mean of its row, the data set with the mean over its cases, NaN left out each time.
     Means go into ``engine.state.metrics`` as floats, rows into ``engine.state.metric_details``, in the order in which
-    MONAI's ``MetricsSaver`` lists the cases. Every rank takes part in every exchange, also one without data.
+    MONAI's ``MetricsSaver`` lists the cases, and descriptions into ``engine.state.metric_descriptions``. Every rank
+    takes part in every exchange, also one without data.
 
     Usable in a list of handlers (``attach(engine)``) and as a key metric (``attach(engine, name)``).
 
     Args:
-        figures: names of the rows, and the names under which their means are reported.
+        metrics: what is measured.
         output_transform: takes the engine's output to ``(prediction, label)``, lists or batches.
         spacing: voxel size in mm of cases without a header.
         save_details: whether to gather the rows; without them the ranks exchange the fixed-size state alone.
         prefix: put before every name that is reported, for a second handler of a kind on the same engine.
+        suffix: put after the names of means.
     """
 
     def __init__(
         self,
-        figures: Mapping[str, str],
+        metrics: Sequence[Metric],
         output_transform: Callable[[Any], Any],
         spacing: Sequence[float] | None = None,
         save_details: bool = True,
         prefix: str = "",
+        suffix: str = "",
     ) -> None:
-        self.figures = dict(figures)
+        self.metrics = {metric.name: metric for metric in metrics}
         self.prefix = prefix
+        self.suffix = suffix
         self.spacing = spacing
         self.save_details = save_details
         super().__init__(output_transform=output_transform)
 
     @abstractmethod
     def measure(self, case: Case) -> dict[str, list[float]]:
-        """The rows of one case, one for each name in ``figures``."""
+        """The rows of one case, one for each name in ``metrics``."""
 
     @property
     def reported(self) -> list[str]:
         """The names this handler puts into ``engine.state.metrics``."""
-        return [self.prefix + name for name in self.figures.values()]
+        return [f"{self.prefix}{name}{self.suffix}" for name in self.metrics]
 
     @reinit__is_reduced
     def reset(self) -> None:
-        self._sums = torch.zeros(len(self.figures), dtype=torch.float64)
-        self._counts = torch.zeros(len(self.figures), dtype=torch.int64)
+        self._sums = torch.zeros(len(self.metrics), dtype=torch.float64)
+        self._counts = torch.zeros(len(self.metrics), dtype=torch.int64)
         self._rows: list[tuple[str, dict[str, list[float]]]] = []
         self._num_cases = 0
         self._of_all_ranks: dict[str, Any] = {}
@@ -78,7 +83,7 @@ class CaseMetric(Metric):
     def update(self, case: Case) -> None:
         """Measure one more case."""
         rows = self.measure(case)
-        values = torch.tensor([mean_without_nan(rows[name]) for name in self.figures], dtype=torch.float64)
+        values = torch.tensor([mean_without_nan(rows[name]) for name in self.metrics], dtype=torch.float64)
         self._sums += values.nan_to_num(nan=0.0)
         self._counts += ~values.isnan()
         self._num_cases += 1
@@ -88,23 +93,27 @@ class CaseMetric(Metric):
 
     @sync_all_reduce("_sums", "_counts", "_num_cases")
     def compute(self) -> dict[str, float]:
-        """Means over the cases of all ranks under their reported names, NaN for a figure that no case has."""
+        """Means over the cases of all ranks under their reported names, NaN for a metric that no case has."""
         rows = gather_lists(self._rows) if self.save_details else []
         self._of_all_ranks = {**self._fixed_state(), "rows": rows}
         if self.save_details:  # summed without rounding, so that the last digit is the same on any number of ranks
-            means = [mean_without_nan([mean_without_nan(row[name]) for _, row in rows]) for name in self.figures]
+            means = [mean_without_nan([mean_without_nan(row[name]) for _, row in rows]) for name in self.metrics]
         else:
             means = (self._sums / self._counts).tolist()
-        return {self.prefix + name: mean for name, mean in zip(self.figures.values(), means, strict=True)}
+        names = [f"{self.prefix}{name}{self.suffix}" for name in self.metrics]
+        return dict(zip(names, means, strict=True))
 
     def completed(self, engine: Engine, name: str = "") -> None:
         """Compute, and hand over to ``engine.state``; ignite calls it when an epoch ends."""
         engine.state.metrics.update(self.compute())
+        described: dict[str, Metric] = getattr(engine.state, "metric_descriptions", {})
+        described |= {self.prefix + name: metric.prefixed(self.prefix) for name, metric in self.metrics.items()}
+        engine.state.metric_descriptions = described  # type: ignore[attr-defined]
         if self.save_details:
             details: dict[str, torch.Tensor] = getattr(engine.state, "metric_details", {})
-            for figure in self.figures:
-                rows = [row[figure] for _, row in self._of_all_ranks["rows"]]
-                details[self.prefix + figure] = torch.tensor(rows, dtype=torch.float64)
+            for name in self.metrics:
+                rows = [row[name] for _, row in self._of_all_ranks["rows"]]
+                details[self.prefix + name] = torch.tensor(rows, dtype=torch.float64)
             engine.state.metric_details = details  # type: ignore[attr-defined]
 
     def _fixed_state(self) -> dict[str, Any]:

@@ -13,6 +13,8 @@ from monai.data.utils import affine_to_spacing
 from monai.utils import ImageMetaKey
 
 from monai_calib.handlers.ranks import rank, world_size
+from monai_calib.labels import as_plain_tensor
+from monai_calib.metrics.evaluation import top_class
 
 __all__ = ["Case", "as_tensor", "case_of_file", "cases_of_iteration", "index_map", "top_class"]
 
@@ -72,6 +74,7 @@ def cases_of_iteration(
                 f"{prediction.shape[0]} channels, got {tuple(label.shape)}; "
                 "take both from the same stage of the postprocessing"
             )
+        _check_place(name, data.get("image"), labels[i] if isinstance(labels, (list, tuple)) else data.get("label"))
         voxel = _spacing(labels, i, ndim) or _spacing(predictions, i, ndim) or _default_spacing(spacing, ndim, name)
         plain = as_tensor(prediction).detach()
         cases.append(Case(name, plain, as_tensor(label).detach().to(plain.device), voxel, data))
@@ -80,7 +83,7 @@ def cases_of_iteration(
 
 def as_tensor(values: Any) -> torch.Tensor:
     """The plain tensor behind a MetaTensor or an array: arithmetic on headers costs more than on small volumes."""
-    return torch.as_tensor(values).as_subclass(torch.Tensor)
+    return as_plain_tensor(values)
 
 
 def case_of_file(path: str | Path) -> str:
@@ -97,24 +100,6 @@ def case_of_file(path: str | Path) -> str:
 def index_map(label: torch.Tensor) -> torch.Tensor:
     """Class indices ``(*spatial)`` of an index label ``(1, *spatial)`` or of one-hot channels ``(K, *spatial)``."""
     return label[0] if label.shape[0] == 1 else top_class(label)
-
-
-def top_class(prediction: torch.Tensor) -> torch.Tensor:
-    """Index ``(*spatial)`` of the largest of the channels ``(K, *spatial)``, the first of equals.
-
-    What ``prediction.argmax(0)`` gives, which on the CPU is some ten times slower across the leading axis; in bytes,
-    unless there are more than 256 channels.
-
-    Example:
-        >>> top_class(torch.tensor([[0.2, 0.5], [0.8, 0.5]]))
-        tensor([1, 0], dtype=torch.uint8)
-    """
-    best = prediction[0].clone()
-    top = torch.zeros_like(best, dtype=torch.uint8 if len(prediction) <= 256 else torch.int32)
-    for k in range(1, len(prediction)):
-        top.masked_fill_(prediction[k] > best, k)
-        torch.maximum(best, prediction[k], out=best)
-    return top
 
 
 def _data_of_case(batch: Any, index: int, num_cases: int) -> Mapping[str, Any]:
@@ -134,6 +119,32 @@ def _file_name(image: Any, prediction: Any, label: Any, index: int) -> str:
             if isinstance(path, (str, Path)) and str(path):
                 return case_of_file(path)
     return ""
+
+
+def _check_place(name: str, image: Any, label: Any) -> None:
+    """Image and label, where both were read from files, must lie in one place: half a voxel at the corners at most."""
+    if not (isinstance(image, MetaTensor) and isinstance(label, MetaTensor)):
+        return
+    files = [_path(part) for part in (image, label)]
+    if not all(files) or image.shape[1:] != label.shape[1:] or image.affine.shape != (4, 4):
+        return
+    first, second = (part.affine.double().cpu() for part in (image, label))
+    ends = [(0.0, n - 1.0) for n in image.shape[1:]] + [(0.0, 0.0)] * (4 - image.ndim)
+    corners = torch.cartesian_prod(*(torch.tensor(pair, dtype=torch.float64) for pair in ends))
+    if first.shape != second.shape or not bool(first[:3, :3].det() != 0):
+        return
+    corners = torch.cat([corners, torch.ones(len(corners), 1, dtype=torch.float64)], 1)
+    moved = (corners @ (torch.linalg.inv(first) @ second).T - corners)[:, : image.ndim - 1].abs().max().item()
+    if not moved <= 0.5:
+        raise ValueError(
+            f"case {name}: expected image and label in one place, got corners up to {moved:.2f} voxels apart "
+            f"({files[0]}, {files[1]}). Correct the header that is wrong"
+        )
+
+
+def _path(image: MetaTensor) -> str:
+    path = image.meta.get(ImageMetaKey.FILENAME_OR_OBJ, "")
+    return str(path) if isinstance(path, (str, Path)) else ""
 
 
 def _number(number: int) -> str:

@@ -14,6 +14,8 @@ from monai.handlers import from_engine
 from monai_calib.handlers.calibration import CalibrationHandler
 from monai_calib.handlers.case_metric import CaseMetric
 from monai_calib.handlers.cases import Case, as_tensor
+from monai_calib.labels import check_label
+from monai_calib.metrics.metric import Metric
 from monai_calib.metrics.protocols import Protocol
 
 __all__ = ["BRATS_COMPOSITES", "CompositeHandler", "composite_transform"]
@@ -22,23 +24,27 @@ BRATS_COMPOSITES: dict[str, list[int]] = {"WT": [1, 2, 3], "TC": [1, 3], "ET": [
 """Whole tumour, tumour core and enhancing tumour out of 1 necrosis, 2 oedema, 3 enhancing tumour."""
 
 
+_IGNORED = 255
+
+
 class CompositeHandler:
     """DSC and calibration of composite structures, from the probabilities of the classes they are made of.
 
     The probability of a composite is the **sum** of its classes' (they exclude each other); its truth is that the
     label is one of them; it is predicted where its probability exceeds one half. Each composite is then a problem of
-    two classes of its own, with regions of its own. Reported are ``<name>_dice`` and, for each figure of the
-    protocols, ``<name>_ece_union_15bins_macro`` ...; with ``output_dir`` one ``<name>_calibration.json`` each. In
-    neither truth nor prediction: no DSC (NaN, left out).
+    two classes of its own, with regions of its own. Reported are ``<name>_dice`` and, for each metric of the
+    protocols, ``<name>_ece_union_15bins_macro`` ...; with ``output_dir`` each has an evaluated folder of its own,
+    ``output_dir/<name>``. In neither truth nor prediction: no DSC (NaN, left out).
 
     Args:
         num_classes: channels of the prediction, background included.
         composites: labels of each composite; :data:`BRATS_COMPOSITES` for BraTS with labels 0 to 3.
         protocols: as in :class:`CalibrationHandler`.
         output_transform: takes the engine's output to ``(probabilities, label)``, label as indices or one-hot.
-        output_dir: folder for the files.
-        run: what the files should say about the run.
+        output_dir: folder for the evaluated folders.
+        run: what they should say about the run.
         spacing: voxel size in mm of cases without a header.
+        ignore_index: label of voxels that count nowhere.
 
     Raises: ``ValueError`` for an empty composite or a label that is no foreground class.
     """
@@ -52,11 +58,12 @@ class CompositeHandler:
         output_dir: str | os.PathLike[str] | None = None,
         run: Mapping[str, Any] | None = None,
         spacing: Sequence[float] | None = None,
+        ignore_index: int | None = None,
     ) -> None:
         transform = output_transform or from_engine(["prob", "label"])
         self.handlers: list[CaseMetric] = []
         for name, labels in composites.items():
-            binary = composite_transform(labels, num_classes, transform)
+            binary = composite_transform(labels, num_classes, transform, ignore_index)
             calibration = CalibrationHandler(
                 2,
                 protocols,
@@ -66,8 +73,10 @@ class CompositeHandler:
                 run={**(run or {}), "composite": name, "labels": list(labels)},
                 spacing=spacing,
                 prefix=f"{name}_",
+                ignore_index=None if ignore_index is None else _IGNORED,
             )
-            self.handlers += [calibration, _CompositeDice({"dice": "dice"}, binary, spacing, prefix=f"{name}_")]
+            dice = Metric("dice", "dice", label="DSC", direction=1)
+            self.handlers += [calibration, _CompositeDice([dice], binary, spacing, prefix=f"{name}_")]
 
     def attach(self, engine: Engine) -> None:
         """Measure every iteration of ``engine`` and report when its epoch ends."""
@@ -77,13 +86,17 @@ class CompositeHandler:
 
 class _CompositeDice(CaseMetric):
     def measure(self, case: Case) -> dict[str, list[float]]:
-        predicted, truth = case.prediction[1] > 0.5, case.label[0] == 1
+        truth = case.label[0] == 1
+        predicted = (case.prediction[1] > 0.5) & (case.label[0] != _IGNORED)
         dice = 2 * (predicted & truth).sum() / (predicted.sum() + truth.sum())  # 0 / 0, in neither, is NaN
         return {"dice": [float(dice)]}
 
 
 def composite_transform(
-    labels: Sequence[int], num_classes: int, output_transform: Callable[[Any], Any]
+    labels: Sequence[int],
+    num_classes: int,
+    output_transform: Callable[[Any], Any],
+    ignore_index: int | None = None,
 ) -> Callable[[Any], tuple[list[torch.Tensor], list[torch.Tensor]]]:
     """Wrap an ``output_transform`` to give probabilities ``(2, *spatial)`` and a label of 0 and 1 for a composite.
 
@@ -106,18 +119,24 @@ def composite_transform(
             if prediction.shape[0] != num_classes:
                 raise ValueError(f"expected {num_classes} probabilities a voxel, got shape {tuple(prediction.shape)}")
             binary.append(torch.stack([prediction[rest].sum(0), prediction[chosen].sum(0)]))
-        return binary, [_is_one_of(truth, chosen, rest) for truth in truths]
+        return binary, [_is_one_of(truth, chosen, rest, ignore_index) for truth in truths]
 
     return transform
 
 
-def _is_one_of(label: torch.Tensor, chosen: Sequence[int], rest: Sequence[int]) -> torch.Tensor:
-    """1 in the composite, 0 outside, and -1 where the label is no class, which the histogram refuses."""
+def _is_one_of(
+    label: torch.Tensor, chosen: Sequence[int], rest: Sequence[int], ignore_index: int | None
+) -> torch.Tensor:
+    """1 in the composite, 0 outside, 255 where ignored, and -1 where the label is no class, which is refused later."""
     plain = as_tensor(label)
-    if plain.shape[0] == len(chosen) + len(rest):
+    classes = len(chosen) + len(rest)
+    if plain.shape[0] == classes:
         plain = torch.where(plain.sum(0, keepdim=True) == 1, plain.argmax(0, keepdim=True), -1)
-    inside = torch.isin(plain, torch.tensor(chosen, device=plain.device, dtype=plain.dtype))
-    known = torch.isin(plain, torch.tensor([*chosen, *rest], device=plain.device, dtype=plain.dtype))
-    binary = torch.where(known, inside.int(), -1)
+    seen = check_label(plain, classes, ignore_index, look=False)
+    inside = torch.isin(seen.index, torch.tensor(chosen, device=plain.device, dtype=seen.index.dtype)).int()
+    if seen.valid is not None:
+        inside = inside.masked_fill(~seen.valid, _IGNORED)
+    if seen.wrong is not None:
+        inside = inside.masked_fill(seen.wrong, -1)
     # The header, if there is one, carries the spacing and the name of the file.
-    return MetaTensor(binary, meta=label.meta) if isinstance(label, MetaTensor) else binary
+    return MetaTensor(inside, meta=label.meta) if isinstance(label, MetaTensor) else inside

@@ -1,9 +1,8 @@
-"""One slice of every evaluated case, small enough to keep: what the report shows next to the figures."""
+"""One slice of every evaluated case, small enough to keep: what the report shows next to the metrics."""
 
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -14,6 +13,7 @@ from ignite.engine import Engine, Events
 from monai.handlers import from_engine
 from numpy.typing import NDArray
 
+from monai_calib.files import atomic_path
 from monai_calib.handlers.cases import Case, as_tensor, cases_of_iteration, index_map
 
 __all__ = ["SlicePreviewHandler"]
@@ -124,11 +124,5 @@ def _grey_levels(values: NDArray[Any]) -> NDArray[np.uint8]:
 
 
 def _save(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
-        try:
-            np.savez_compressed(file, **arrays)  # type: ignore[arg-type]
-        except BaseException:
-            os.unlink(file.name)
-            raise
-    os.replace(file.name, path)
+    with atomic_path(path) as partial, partial.open("wb") as file:
+        np.savez_compressed(file, **arrays)  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch.distributed as dist
 
-__all__ = ["gather_lists", "rank", "world_size"]
+__all__ = ["barrier", "broadcast", "gather_lists", "rank", "world_size"]
 
 
 def rank() -> int:
@@ -35,3 +35,18 @@ def gather_lists(items: list[Any]) -> list[Any]:
     gathered: list[Any] = [None] * world_size()
     dist.all_gather_object(gathered, items)
     return [item for part in gathered for item in part]
+
+
+def broadcast(value: Any, owner: int) -> Any:
+    """What the rank ``owner`` holds, on every rank."""
+    if world_size() == 1:
+        return value
+    held = [value]
+    dist.broadcast_object_list(held, src=owner)
+    return held[0]
+
+
+def barrier() -> None:
+    """Wait until every rank is here."""
+    if world_size() > 1:
+        gather_lists([])

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from ignite.engine import Engine, Events
 from monai.utils import optional_import
 
+from monai_calib.files import atomic_path
 from monai_calib.handlers.calibration import CalibrationHandler
 from monai_calib.handlers.ranks import rank
 from monai_calib.metrics.errors import ece
@@ -75,11 +76,8 @@ class ReliabilityDiagramHandler:
             if self.summary_writer is not None:
                 self.summary_writer.add_figure(f"reliability/{name}", figure, global_step=engine.state.epoch)
             if self.output_dir is not None:
-                self.output_dir.mkdir(parents=True, exist_ok=True)
-                file = self.output_dir / f"reliability_{name}.png"
-                unfinished = file.with_suffix(".tmp")
-                figure.savefig(unfinished, format="png", dpi=120)
-                os.replace(unfinished, file)
+                with atomic_path(self.output_dir / f"reliability_{name}.png") as partial:
+                    figure.savefig(partial, format="png", dpi=120)
 
 
 def draw_reliability(hist: CalibrationHistogram, num_bins: int = 15, title: str = "") -> Figure:

@@ -11,7 +11,9 @@ from monai.handlers import from_engine
 from monai.metrics.utils import get_edge_surface_distance
 
 from monai_calib.handlers.case_metric import CaseMetric
-from monai_calib.handlers.cases import Case, index_map
+from monai_calib.handlers.cases import Case, top_class
+from monai_calib.labels import CheckedLabel, check_label
+from monai_calib.metrics.metric import Metric
 
 __all__ = ["SurfaceHandler", "surface_figures"]
 
@@ -36,8 +38,12 @@ class SurfaceHandler(CaseMetric):
             one-hot channels ``(num_classes, *spatial)``; of probabilities the largest decides.
         spacing: voxel size in mm of cases without a header.
         save_details: whether to keep the rows (cases x foreground classes) for ``MetricsSaver``.
+        class_names: names of all classes, background included; ``class 0 ...`` by default.
+        ignore_index: label of voxels that count nowhere: prediction and label are background there.
+        unit: ``"mm"``, or ``"px"`` where images have no voxel size: distances are then in pixels, whatever a header
+            says, and the names of metrics end in it.
 
-    Raises: ``ValueError`` naming the case on shapes that differ or a class out of range.
+    Raises: ``ValueError`` naming the case on shapes that differ, or labels that are no class numbers.
 
     Example:
         >>> from ignite.engine import Engine
@@ -57,26 +63,60 @@ class SurfaceHandler(CaseMetric):
         output_transform: Callable[[Any], Any] | None = None,
         spacing: Sequence[float] | None = None,
         save_details: bool = True,
+        class_names: Sequence[str] | None = None,
+        ignore_index: int | None = None,
+        unit: str = "mm",
     ) -> None:
+        if unit not in ("mm", "px"):
+            raise ValueError(f"unit: expected 'mm' or 'px', got {unit!r}")
         if num_classes < 2 or not all(0 <= t < math.inf for t in tolerances_mm):
             raise ValueError(f"expected at least 2 classes and tolerances >= 0 mm, got {num_classes}, {tolerances_mm}")
         self.num_classes = num_classes
         self.tolerances_mm = tuple(float(t) for t in tolerances_mm)
-        names = ["hd95_mm", "assd_mm", *(f"surface_dice_{t:g}mm" for t in self.tolerances_mm), "missed_rate"]
-        transform = output_transform or from_engine(["pred", "label"])
-        super().__init__(dict(zip(names, names, strict=True)), transform, spacing, save_details)
+        self.ignore_index = ignore_index
+        self.unit = unit
+        names = [f"class {k}" for k in range(num_classes)] if class_names is None else list(class_names)
+        if len(names) != num_classes:
+            raise ValueError(f"class_names: expected {num_classes}, got {names}")
+        tolerances = [f"{t:g}{unit}" for t in self.tolerances_mm]
+        metrics = [
+            self._metric(f"hd95_{unit}", "hd95", "HD95", names, unit),
+            self._metric(f"assd_{unit}", "assd", "ASSD", names, unit),
+            *(
+                self._metric(f"surface_dice_{t}", "surface_dice", f"surface Dice at {t}", names, "", 1)
+                for t in tolerances
+            ),
+            self._metric("missed_rate", "missed_rate", "missed or invented", names, ""),
+        ]
+        super().__init__(metrics, output_transform or from_engine(["pred", "label"]), spacing, save_details)
+
+    @staticmethod
+    def _metric(name: str, kind: str, label: str, classes: list[str], unit: str, direction: int = -1) -> Metric:
+        return Metric(name, kind, None, None, "class", tuple(classes[1:]), None, label, unit, direction)
 
     def measure(self, case: Case) -> dict[str, list[float]]:
-        prediction, label = index_map(case.prediction).cpu(), index_map(case.label).cpu()
-        for what, indices in (("prediction", prediction), ("label", label)):
-            low, high = indices.min().item(), indices.max().item()
-            if not (low >= 0 and high < self.num_classes):
-                raise ValueError(f"case {case.name}: the {what} must hold 0..{self.num_classes - 1}, got {low}..{high}")
+        maps = []
+        for what, given in (("prediction", case.prediction), ("label", case.label)):
+            seen = self._class_numbers(given.cpu(), f"case {case.name}: {what}", what == "label")
+            maps.append((seen.index, seen.valid))
+        (prediction, _), (label, valid) = maps
+        if valid is not None:
+            prediction = prediction.masked_fill(~valid, 0)
+        spacing = (1.0,) * label.ndim if self.unit == "px" else case.spacing
         classes = [
-            surface_figures(prediction == k, label == k, case.spacing, self.tolerances_mm)
+            surface_figures(prediction == k, label == k, spacing, self.tolerances_mm)
             for k in range(1, self.num_classes)
         ]
-        return {name: list(row) for name, row in zip(self.figures, zip(*classes, strict=True), strict=True)}
+        return {name: list(row) for name, row in zip(self.metrics, zip(*classes, strict=True), strict=True)}
+
+    def _class_numbers(self, given: torch.Tensor, what: str, is_label: bool) -> CheckedLabel:
+        """Of class numbers, which are checked, or of channels, of which the largest decides."""
+        ignore = self.ignore_index if is_label else None
+        if given.shape[0] == 1:
+            return check_label(given[0], self.num_classes, ignore, what, look=True)
+        if not bool((given >= 0).all() and (given <= 1).all()):  # also for NaN
+            raise ValueError(f"{what}: expected one-hot channels or probabilities, got values outside 0 ... 1 or NaN")
+        return check_label(top_class(given), self.num_classes, ignore, what, look=True)
 
 
 def surface_figures(

@@ -1,6 +1,13 @@
 """Calibration measured exactly: one histogram a volume, and cheap functions of it."""
 
-from monai_calib.metrics.bootstrap import Interval, bootstrap_interval, bootstrap_reliability
+from monai_calib.metrics.bootstrap import (
+    Interval,
+    Intervals,
+    bootstrap_difference,
+    bootstrap_interval,
+    bootstrap_mean,
+    bootstrap_reliability,
+)
 from monai_calib.metrics.classwise import class_mean, classwise_ece, classwise_ece_per_class
 from monai_calib.metrics.errors import (
     ace,
@@ -13,7 +20,10 @@ from monai_calib.metrics.errors import (
     rmsce,
     under_confidence,
 )
+from monai_calib.metrics.evaluated import Evaluated, EvaluatedCase, EvaluatedWriter, read_evaluated
+from monai_calib.metrics.evaluation import CaseEvaluation
 from monai_calib.metrics.histogram import Bins, CalibrationHistogram
+from monai_calib.metrics.metric import Metric
 from monai_calib.metrics.protocols import PROTOCOLS, Protocol
 from monai_calib.metrics.regions import Region, region_mask
 from monai_calib.metrics.reliability import ReliabilityCurve, reliability_curve, wilson_interval
@@ -24,13 +34,21 @@ __all__ = [
     "Bins",
     "BrierDecomposition",
     "CalibrationHistogram",
+    "CaseEvaluation",
+    "Evaluated",
+    "EvaluatedCase",
+    "EvaluatedWriter",
     "Interval",
+    "Intervals",
+    "Metric",
     "Protocol",
     "Region",
     "ReliabilityCurve",
     "ace",
     "adaptive_ece",
+    "bootstrap_difference",
     "bootstrap_interval",
+    "bootstrap_mean",
     "bootstrap_reliability",
     "brier",
     "brier_decomposition",
@@ -43,6 +61,7 @@ __all__ = [
     "mce",
     "nll",
     "over_confidence",
+    "read_evaluated",
     "region_mask",
     "reliability_curve",
     "rmsce",

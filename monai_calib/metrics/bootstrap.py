@@ -1,18 +1,29 @@
-"""Confidence intervals over cases: volumes, or subjects who have several, are what was sampled; voxels are not."""
+"""The one bootstrap: volumes, or subjects who have several, are what was sampled; voxels are not."""
 
 from __future__ import annotations
 
 import math
 from collections.abc import Callable, Hashable, Sequence
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
+import numpy as np
 import torch
+from numpy.typing import ArrayLike, NDArray
 
 from monai_calib.metrics.histogram import CalibrationHistogram
 from monai_calib.metrics.reliability import ReliabilityCurve, reliability_curve
 from monai_calib.metrics.sums import Sums
 
-__all__ = ["Interval", "bootstrap_interval", "bootstrap_reliability"]
+__all__ = [
+    "Interval",
+    "Intervals",
+    "bootstrap_difference",
+    "bootstrap_interval",
+    "bootstrap_mean",
+    "bootstrap_reliability",
+]
+
+_DRAWS_AT_ONCE = 128
 
 
 class Interval(NamedTuple):
@@ -23,6 +34,85 @@ class Interval(NamedTuple):
     high: float
     cases: int
     left_out: int
+
+
+class Intervals(NamedTuple):
+    """As :class:`Interval`, an array ``(metrics,)`` each: float64, and int64 for the numbers of cases."""
+
+    value: NDArray[np.float64]
+    low: NDArray[np.float64]
+    high: NDArray[np.float64]
+    cases: NDArray[np.int64]
+    left_out: NDArray[np.int64]
+
+
+def bootstrap_mean(
+    values: ArrayLike,
+    groups: Sequence[Hashable] | None = None,
+    level: float = 0.95,
+    samples: int = 1000,
+    seed: int = 0,
+) -> Intervals:
+    """Percentile bootstrap intervals of the means over cases, of many metrics at once.
+
+    Args:
+        values: ``(cases, metrics)`` or ``(cases,)``; NaN where a case has no value, which leaves it out of that metric.
+        groups: what is drawn as a whole, one value a case: the subjects. Each case by itself by default.
+        level: coverage of the interval.
+        samples: number of resamplings, with replacement; the same ones for every metric.
+        seed: of the resampling.
+
+    Returns: :class:`Intervals`; NaN where no case has a value.
+    Raises: ``ValueError`` for no cases, groups of another length, or settings out of range.
+
+    Example:
+        >>> found = bootstrap_mean([[0.1, 1.0], [0.3, float("nan")], [0.2, 1.0]], groups=["a", "a", "b"])
+        >>> found.value.round(3).tolist(), found.low.round(3).tolist(), found.cases.tolist()
+        ([0.2, 1.0], [0.2, 1.0], [3, 2])
+    """
+    table = np.asarray(values, dtype=np.float64)
+    table = table[:, None] if table.ndim == 1 else table
+    _check(table, groups, level, samples)
+    known = ~np.isnan(table)
+    filled, weight = np.where(known, table, 0.0), known.astype(np.float64)
+    count = known.sum(0)
+    drawn = np.empty((samples, table.shape[1]))
+    draws = _draws(len(table), groups, samples, seed).numpy()
+    with np.errstate(invalid="ignore"):
+        value = filled.sum(0) / count
+        for start in range(0, samples, _DRAWS_AT_ONCE):
+            times = draws[start : start + _DRAWS_AT_ONCE].astype(np.float64)
+            drawn[start : start + _DRAWS_AT_ONCE] = (times @ filled) / (times @ weight)
+    low, high = (quantile.numpy() for quantile in _quantiles(torch.from_numpy(drawn), level))
+    return Intervals(value, low, high, count, len(table) - count)
+
+
+def bootstrap_difference(
+    before: ArrayLike,
+    after: ArrayLike,
+    groups: Sequence[Hashable] | None = None,
+    level: float = 0.95,
+    samples: int = 1000,
+    seed: int = 0,
+) -> Intervals:
+    """Intervals of the mean paired difference ``after - before`` over cases, resampling subjects.
+
+    Args:
+        before, after: ``(cases, metrics)`` or ``(cases,)``, of the same cases in the same order. A case without a
+            value in either is left out of that metric.
+        groups, level, samples, seed: as in :func:`bootstrap_mean`.
+
+    Raises: ``ValueError`` for shapes that differ, and as :func:`bootstrap_mean`.
+
+    Example:
+        >>> found = bootstrap_difference([0.1, 0.2, 0.4], [0.2, 0.2, 0.2], groups=["left", "left", "right"])
+        >>> found.value.round(4).tolist(), found.low.round(4).tolist(), found.high.round(4).tolist()
+        ([-0.0333], [-0.2], [0.05])
+    """
+    first, second = np.asarray(before, dtype=np.float64), np.asarray(after, dtype=np.float64)
+    if first.shape != second.shape:
+        raise ValueError(f"after: expected the shape of before, {first.shape}, got {second.shape}")
+    return bootstrap_mean(second - first, groups, level, samples, seed)
 
 
 def bootstrap_interval(
@@ -71,16 +161,13 @@ def bootstrap_interval(
     if not kept:
         return Interval(math.nan, math.nan, math.nan, 0, left_out)
     of_kept = None if groups is None else [group for group, ok in zip(groups, known.tolist(), strict=True) if ok]
-    draws = _draws(len(kept), of_kept, samples, seed)
-    everyone = torch.ones(len(kept), dtype=torch.int64)
     if reduction == "macro":
-        value = float(values[known].mean())
-        drawn = (draws.double() @ values[known]) / draws.sum(1)
-    else:
-        pool = _Pool(kept)
-        value = measure(pool.weighted(everyone))
-        drawn = torch.tensor([measure(pool.weighted(weights)) for weights in draws], dtype=torch.float64)
-    low, high = _quantiles(drawn, level)
+        mean = bootstrap_mean(values[known].numpy(), of_kept, level, samples, seed)
+        return Interval(float(mean.value[0]), float(mean.low[0]), float(mean.high[0]), len(kept), left_out)
+    pool = _Pool(kept)
+    value = measure(pool.weighted(torch.ones(len(kept), dtype=torch.int64)))
+    draws = _draws(len(kept), of_kept, samples, seed)
+    low, high = _quantiles(torch.tensor([measure(pool.weighted(w)) for w in draws], dtype=torch.float64), level)
     return Interval(value, float(low), float(high), len(kept), left_out)
 
 
@@ -130,11 +217,9 @@ class _Pool:
         return total
 
 
-def _check(
-    cases: Sequence[CalibrationHistogram], groups: Sequence[Hashable] | None, level: float, samples: int
-) -> None:
-    if not cases:
-        raise ValueError("cases: expected at least one histogram, got none")
+def _check(cases: Any, groups: Sequence[Hashable] | None, level: float, samples: int) -> None:
+    if not len(cases):
+        raise ValueError("cases: expected at least one, got none")
     if groups is not None and len(groups) != len(cases):
         raise ValueError(f"groups: expected one a case, {len(cases)}, got {len(groups)}")
     if not 0 < level < 1:

@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
+import json
+import os
+import zipfile
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 
+from monai_calib.files import FileError, atomic_path
+from monai_calib.labels import check_label
 from monai_calib.metrics.bins import coarse_edges, fine_edges, first_of_coarse
-from monai_calib.metrics.inputs import Activation, flatten_inputs
+from monai_calib.metrics.inputs import Activation, Flat, flatten_inputs
 from monai_calib.metrics.onepass import add_flat_compiled
 from monai_calib.metrics.packing import sums_from_json, sums_to_json
 from monai_calib.metrics.serial import array_from_json
-from monai_calib.metrics.sums import PROBLEMS, Sums, add_flat
+from monai_calib.metrics.sums import FIXED_POINT, PROBLEMS, Sums, add_flat
 from monai_calib.metrics.suspicion import looks_mistaken
 
 __all__ = ["Bins", "CalibrationHistogram"]
 
-_SETTINGS = ("num_classes", "num_bins", "activation", "ignore_index", "strict")
+_SETTINGS = ("num_classes", "num_bins", "activation", "ignore_index")
+_NPZ_FORMAT = "monai_calib/histogram/3"
 _FORMAT = "monai_calib/histogram/2"
 _FORMER_FORMAT = "monai_calib/histogram/1"  # every tensor an array of its own
 _CAUSES = {
@@ -32,7 +38,7 @@ _CAUSES = {
 class Bins(NamedTuple):
     """One histogram row: ``edges (n + 1,)``; ``count``, ``hits`` (int64), summed ``confidence`` (float64), ``(n,)``.
 
-    Or those of all classes, ``(K, n)`` each.
+    Or those of all classes, ``(K, n)`` each. Once a soft label has been seen, ``hits`` are float64.
     """
 
     edges: torch.Tensor
@@ -64,8 +70,7 @@ class CalibrationHistogram:
             The first and last are divided further; see :func:`monai_calib.metrics.bins.fine_edges`.
         activation: ``"softmax"`` for classes that exclude each other, ``"sigmoid"`` for multi-label.
         ignore_index: voxels bearing this label are left out.
-        strict: refuse input that is formally right and almost surely a mistake: predictions that are 0 or 1
-            everywhere (argmaxed) given as probabilities, and probabilities given as logits. ``False`` to allow it.
+        strict: default of the argument of :meth:`update`, no part of what the histogram is.
 
     Shape: see :meth:`update`.
     Raises: ``ValueError`` for ``num_classes`` or ``num_bins`` out of range.
@@ -103,16 +108,25 @@ class CalibrationHistogram:
         self._rows = num_classes + (activation == "softmax")
         self.sums = Sums.zeros(self._rows, len(fine_edges(num_bins)) - 1)
 
-    def update(self, prediction: Any, label: Any, mask: Any = None, from_logits: bool = True) -> None:
+    def update(
+        self, prediction: Any, label: Any, mask: Any = None, from_logits: bool = True, strict: bool | None = None
+    ) -> None:
         """Add a batch.
 
         Args:
             prediction: logits or probabilities ``(B, K, *spatial)``, any floating dtype; tensor, MetaTensor, NumPy
                 array or memory map.
-            label: ``(B, 1, *spatial)`` or ``(B, *spatial)`` class numbers of any dtype, or one-hot
-                ``(B, K, *spatial)``; sigmoid: ``(B, K, *spatial)`` of 0 and 1.
+            label: ``(B, 1, *spatial)`` or ``(B, *spatial)`` class numbers of any dtype, or ``(B, K, *spatial)``,
+                one-hot or soft (shares of the classes, which sum to 1); sigmoid: ``(B, K, *spatial)`` of 0 ... 1. A
+                soft label counts as its expectation: all sums are those of labels drawn from it, so that the histogram
+                of several raters' mean label is the mean of the raters' histograms. Voxels are ignored whose class
+                number, or only class, or every channel is ``ignore_index``.
             mask: ``(B, 1, *spatial)`` or ``(B, *spatial)``, nonzero where voxels count. All by default.
             from_logits: whether ``prediction`` holds logits, or else probabilities.
+            strict: refuse input that is formally right and almost surely a mistake: predictions that are 0 or 1
+                everywhere (argmaxed) given as probabilities, and probabilities given as logits. True by default.
+
+        An empty batch adds nothing.
 
         Raises:
             TypeError, ValueError: for dtypes or shapes that do not fit; and, on the CPU, for voxels in the mask with
@@ -121,17 +135,23 @@ class CalibrationHistogram:
                 such voxels are left out and counted, and every figure asked of this histogram raises.
         """
         flat = flatten_inputs(prediction, label, mask, self.num_classes, self.activation)
+        if not flat.prediction.numel():
+            return
         device = flat.prediction.device
         batch = Sums.zeros(self._rows, self.sums.count.shape[1], device)
-        if self.strict:
+        if self.strict if strict is None else strict:
             batch.problems[PROBLEMS.index("suspicious")] += looks_mistaken(
                 flat.prediction, self.activation, from_logits
             )
-        if device.type == "cpu" and self.activation == "softmax":
+        soft = flat.label.ndim == 3 and flat.label.is_floating_point()
+        if device.type == "cpu":
+            soft = soft and bool(((flat.label != 0) & (flat.label != 1)).any())
+        if device.type == "cpu" and self.activation == "softmax" and not soft:
             add_flat_compiled(batch, flat, self.num_bins, from_logits, self.ignore_index)
         else:
             add_flat(batch, flat, self.num_bins, self.activation, from_logits, self.ignore_index)
         if device.type == "cpu":
+            self._explain_label(flat, batch.problems)
             self._refuse(batch.problems, from_logits)
         if self.updates:
             batch.add_(self.sums)
@@ -140,7 +160,7 @@ class CalibrationHistogram:
 
     def merge(self, other: CalibrationHistogram) -> CalibrationHistogram:
         """Add what another histogram has seen; returns itself. Raises ``ValueError`` if the two are not alike."""
-        self._check_alike(other._config())
+        self._check_alike(other.settings())
         self.sums.add_(other.sums)
         self.updates += other.updates
         return self
@@ -180,8 +200,8 @@ class CalibrationHistogram:
         return int(self.sums.count[0].sum())
 
     def class_voxels(self) -> torch.Tensor:
-        """Number of voxels that bear each class, int64 ``(K,)``, on the CPU."""
-        return self.sums.hits[: self.num_classes].sum(1).cpu()
+        """Number of voxels that bear each class, ``(K,)``, on the CPU; int64, of soft labels float64."""
+        return self._hits()[: self.num_classes].sum(1)
 
     def bins(self, num_bins: int | None = None, class_index: int | None = None) -> Bins:
         """One row of the histogram, on the CPU.
@@ -216,24 +236,64 @@ class CalibrationHistogram:
 
     def state_dict(self) -> dict[str, Any]:
         """Copies of all tensors, and the settings; ``torch.save`` it, and load with ``weights_only=True``."""
-        return {**self._config(), "updates": self.updates} | {k: v.clone() for k, v in self.sums.tensors().items()}
+        return {**self.settings(), "updates": self.updates} | {k: v.clone() for k, v in self.sums.tensors().items()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Restore what :meth:`state_dict` gave. Raises ``ValueError`` if it is of a histogram with other settings."""
-        self._check_alike({name: state[name] for name in self._config()})
+        self._check_alike({name: state[name] for name in self.settings()})
         device = self.sums.count.device
-        self.sums = Sums(**{name: state[name].clone().to(device) for name in self.sums.tensors()})
+        known = self.empty_like().sums.tensors() | {k: v for k, v in state.items() if isinstance(v, torch.Tensor)}
+        self.sums = Sums(**{name: known[name].clone().to(device) for name in self.sums.tensors()})
         self.updates = int(state["updates"])
 
     def empty_like(self) -> CalibrationHistogram:
         """A histogram with the same settings that has seen nothing."""
-        return CalibrationHistogram(**self._config())
+        return CalibrationHistogram(**self.settings(), strict=self.strict)
 
     @classmethod
     def from_state(cls, state: dict[str, Any]) -> CalibrationHistogram:
         """A new histogram from what :meth:`state_dict` gave."""
         hist = cls(**{name: state[name] for name in _SETTINGS})
         hist.load_state_dict(state)
+        return hist
+
+    def to_npz(self, path: str | os.PathLike[str]) -> None:
+        """Write all sums without loss, an array each; :meth:`from_npz` reads them, and so does ``numpy.load``."""
+        arrays: dict[str, Any] = {name: value.cpu().numpy() for name, value in self.sums.tensors().items()}
+        settings = json.dumps({"format": _NPZ_FORMAT, **self.settings(), "updates": self.updates})
+        with atomic_path(path) as partial, partial.open("wb") as file:
+            np.savez_compressed(file, settings=np.array(settings), edges=fine_edges(self.num_bins).numpy(), **arrays)
+
+    @classmethod
+    def from_npz(cls, path: str | os.PathLike[str]) -> CalibrationHistogram:
+        """The histogram that :meth:`to_npz` wrote.
+
+        Raises: :class:`~monai_calib.files.FileError` naming the file, whatever is wrong with it.
+
+        Example:
+            >>> import tempfile
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     CalibrationHistogram(3).to_npz(f"{folder}/a.npz")
+            ...     CalibrationHistogram.from_npz(f"{folder}/a.npz").num_classes
+            3
+        """
+        try:
+            with np.load(path, allow_pickle=False) as saved:
+                settings = json.loads(str(saved["settings"]))
+                if settings.pop("format", None) != _NPZ_FORMAT:
+                    raise ValueError(f"expected format {_NPZ_FORMAT!r}")
+                sizes = {info.filename: info.file_size for info in zipfile.ZipFile(path).infolist()}
+                updates = int(settings.pop("updates"))
+                if not 0 < settings["num_classes"] * len(fine_edges(settings["num_bins"])) * 8 <= sizes["count.npy"]:
+                    raise ValueError(f"{settings['num_classes']} classes do not fit the counts")
+                hist = cls(**settings)
+                arrays = {name: torch.from_numpy(saved[name]) for name in hist.sums.tensors()}
+            for name, value in hist.sums.tensors().items():
+                if arrays[name].shape != value.shape or arrays[name].dtype != value.dtype:
+                    raise ValueError(f"{name}: expected {value.dtype} {tuple(value.shape)}")
+        except Exception as error:
+            raise FileError(f"{path}: expected a histogram of CalibrationHistogram.to_npz, got: {error}") from error
+        hist.sums, hist.updates = Sums(**arrays), updates
         return hist
 
     def to_json(self) -> dict[str, Any]:
@@ -246,7 +306,7 @@ class CalibrationHistogram:
         """
         return {
             "format": _FORMAT,
-            **self._config(),
+            **self.settings(),
             "updates": self.updates,
             **sums_to_json(self.sums, self.num_bins),
         }
@@ -261,23 +321,30 @@ class CalibrationHistogram:
         if data["format"] == _FORMAT:
             hist.sums = sums_from_json(data, hist._rows, hist.num_bins)
         else:
-            hist.sums = Sums(**{name: torch.from_numpy(array_from_json(data[name])) for name in hist.sums.tensors()})
+            for name in set(hist.sums.tensors()) - {"soft_hits"}:
+                setattr(hist.sums, name, torch.from_numpy(array_from_json(data[name])))
         return hist
 
     def _bins(self, num_bins: int | None, rows: int | slice) -> Bins:
         self.check()
-        fine = [value[rows].cpu() for value in (self.sums.count, self.sums.hits, self.sums.confidence)]
+        count, hits, confidence = (v[rows].cpu() for v in (self.sums.count, self._hits(), self.sums.confidence))
         if num_bins is None:
-            return Bins(fine_edges(self.num_bins).double(), *fine)
+            return Bins(fine_edges(self.num_bins).double(), count, hits, confidence)
         first = first_of_coarse(self.num_bins, num_bins).numpy()
-        coarse = [torch.from_numpy(np.add.reduceat(value.numpy(), first, axis=-1)) for value in fine]
+        coarse = [torch.from_numpy(np.add.reduceat(v.numpy(), first, axis=-1)) for v in (count, hits, confidence)]
         return Bins(coarse_edges(self.num_bins, num_bins), *coarse)
 
-    def _config(self) -> dict[str, Any]:
+    def _hits(self) -> torch.Tensor:
+        """On the CPU: int64, or float64 once a soft label has been seen."""
+        hits, soft = self.sums.hits.cpu(), self.sums.soft_hits.cpu()
+        return hits + soft.double() / FIXED_POINT if bool(soft.any()) else hits
+
+    def settings(self) -> dict[str, Any]:
+        """The arguments that make another such histogram."""
         return {name: getattr(self, name) for name in _SETTINGS}
 
     def _check_alike(self, other: dict[str, Any]) -> None:
-        mine = self._config()
+        mine = self.settings()
         if mine != other:
             raise ValueError(f"expected a histogram with {mine}, got one with {other}")
 
@@ -291,6 +358,12 @@ class CalibrationHistogram:
         if not 0 <= class_index < self.num_classes:
             raise ValueError(f"class_index: expected 0 ... {self.num_classes - 1}, got {class_index}")
         return class_index
+
+    def _explain_label(self, flat: Flat, problems: torch.Tensor) -> None:
+        """If class numbers were wrong, raise with the values."""
+        if int(problems[PROBLEMS.index("bad label")]) and flat.label.ndim == 2:
+            label = flat.label if flat.mask is None else flat.label.masked_fill(flat.mask == 0, 0)
+            check_label(label, self.num_classes, self.ignore_index)
 
     def _refuse(self, problems: torch.Tensor, from_logits: bool | None = None) -> None:
         numbers = problems.tolist()

@@ -1,12 +1,12 @@
-"""From the many forms a prediction, its label and a mask come in to one: class-major and flat."""
+"""Prediction, label and mask, in the many forms they come in, flattened to one."""
 
 from __future__ import annotations
 
-import warnings
 from typing import Any, Literal, NamedTuple
 
-import numpy as np
 import torch
+
+from monai_calib.labels import as_plain_tensor
 
 __all__ = ["Activation", "Flat", "flatten_inputs"]
 
@@ -21,23 +21,12 @@ class Flat(NamedTuple):
     mask: torch.Tensor | None
 
 
-def _tensor(value: Any) -> torch.Tensor:
-    if isinstance(value, np.ndarray):
-        with warnings.catch_warnings():  # a read-only memory map: nothing here writes to it
-            warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
-            return torch.from_numpy(value)
-    if not isinstance(value, torch.Tensor):
-        raise TypeError(f"expected a torch.Tensor or a numpy.ndarray, got {type(value).__name__}")
-    # MONAI's MetaTensor runs Python code for each operation, and its meta data is of no use here.
-    return value.detach().as_subclass(torch.Tensor)
-
-
 def _without_channel(value: torch.Tensor, shape: tuple[int, ...], name: str) -> torch.Tensor:
     batch, spatial = shape[0], shape[2:]
     if value.shape not in ((batch, 1, *spatial), (batch, *spatial)):
         expected = f"{(batch, 1, *spatial)} or {(batch, *spatial)}"
         if name == "label":
-            expected += f", or one-hot {shape}"
+            expected += f", or one channel a class {shape}"
         raise ValueError(f"{name}: expected shape {expected} beside a prediction of {shape}, got {tuple(value.shape)}")
     return value.reshape(batch, -1)
 
@@ -47,8 +36,8 @@ def flatten_inputs(prediction: Any, label: Any, mask: Any, num_classes: int, act
 
     Args:
         prediction: ``(B, K, *spatial)``, tensor (MetaTensor too) or array (memory map too), any floating dtype.
-        label: ``(B, 1, *spatial)`` or ``(B, *spatial)`` class numbers, or ``(B, K, *spatial)`` one-hot; with
-            ``activation="sigmoid"`` always ``(B, K, *spatial)``, since a voxel may bear several labels.
+        label: ``(B, 1, *spatial)`` or ``(B, *spatial)`` class numbers, or ``(B, K, *spatial)`` one-hot or
+            soft; with ``activation="sigmoid"`` always ``(B, K, *spatial)``, since a voxel may bear several labels.
         mask: ``(B, 1, *spatial)`` or ``(B, *spatial)``, nonzero where a voxel counts; or ``None`` for all.
 
     Raises: ``TypeError`` for integer predictions; ``ValueError`` for shapes that do not fit, with both shapes.
@@ -58,7 +47,7 @@ def flatten_inputs(prediction: Any, label: Any, mask: Any, num_classes: int, act
         >>> tuple(flat.prediction.shape), tuple(flat.label.shape)
         ((2, 3, 20), (2, 20))
     """
-    prediction, label = _tensor(prediction), _tensor(label)
+    prediction, label = as_plain_tensor(prediction), as_plain_tensor(label)
     shape = tuple(prediction.shape)
     if not prediction.is_floating_point():
         raise TypeError(
@@ -76,7 +65,7 @@ def flatten_inputs(prediction: Any, label: Any, mask: Any, num_classes: int, act
         )
     else:
         flat_label = _without_channel(label, shape, "label")
-    flat_mask = None if mask is None else _without_channel(_tensor(mask), shape, "mask")
+    flat_mask = None if mask is None else _without_channel(as_plain_tensor(mask), shape, "mask")
     for name, value in (("label", flat_label), ("mask", flat_mask)):
         if value is not None and value.device != prediction.device:
             raise ValueError(f"{name}: expected on {prediction.device} like the prediction, got {value.device}")

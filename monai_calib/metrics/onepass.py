@@ -285,15 +285,11 @@ def _sure(num_bins: int, from_logits: bool) -> tuple[np.float32, int]:
 
 
 def _numbers(flat: Flat, b: int, part: slice, classes: int, ignore_index: int | None) -> np.ndarray:
-    """Class numbers int32: -1 or ``classes`` if out of range, ``_EXCLUDED`` if outside the mask or to be ignored."""
-    label = flat.label[b, ..., part]
-    ignored = None if ignore_index is None else (label if label.ndim == 1 else class_numbers(label)[0]) == ignore_index
-    if label.ndim == 2 or label.is_floating_point():
-        number, wrong = class_numbers(label)
-        label = torch.where(wrong, -1, number)
-    if label.dtype not in (torch.bool, torch.uint8, torch.int8, torch.int16):  # they cannot hold _EXCLUDED
-        label = label.clamp(-1, classes)
-    number = label.int()
+    """Class numbers int32: -1 if wrong, ``_EXCLUDED`` if outside the mask or to be ignored."""
+    number, wrong, ignored = class_numbers(flat.label[b, ..., part], classes, ignore_index)
+    number = number.int()
+    if wrong is not None:
+        number = number.masked_fill(wrong, -1)
     excluded = None if flat.mask is None else flat.mask[b, part] == 0
     if ignored is not None:
         excluded = ignored if excluded is None else excluded | ignored

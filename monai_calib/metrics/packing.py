@@ -52,7 +52,8 @@ def sums_from_json(data: Mapping[str, Any], rows: int, num_bins: int) -> Sums:
         units[count > 0] += unpack_integers(_bytes(data["above_edges"]), int((count > 0).sum()))
         confidence = units / FIXED_POINT
     scores, problems = array_from_json(data["scores"]), np.array(data["problems"], dtype=np.int64)
-    return Sums(*(torch.from_numpy(value) for value in (count, hits, confidence, scores, problems)))
+    tensors = [torch.from_numpy(value) for value in (count, hits, np.zeros_like(hits), confidence, scores, problems)]
+    return Sums(*tensors)
 
 
 def pack_integers(values: NDArray[np.int64]) -> bytes:

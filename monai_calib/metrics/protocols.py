@@ -1,8 +1,8 @@
-"""Protocols: which figures are taken, in which regions, over how many bins, and how cases are put together.
+"""Protocols: regions, metrics, bins, and how cases are put together.
 
-Every figure is reported under a name that says so: ``<metric>_<region>_<bins>bins_<reduction>``, as in
-``ece_boundary2mm_15bins_macro``; metrics without bins leave that part out (``nll_union_micro``). ``macro`` is the mean
-over cases, each case counting once; ``micro`` takes the figure from the histogram of all cases together, each voxel
+Every metric has a name that says so: ``<kind>_<region>_<bins>bins_<reduction>``, as in
+``ece_boundary2mm_15bins_macro``; kinds without bins leave that part out (``nll_union_micro``). ``macro`` is the mean
+over cases, each case counting once; ``micro`` takes the metric from the histogram of all cases together, each voxel
 counting once. Both are legitimate, and differ.
 """
 
@@ -27,31 +27,37 @@ from monai_calib.metrics.errors import (
     under_confidence,
 )
 from monai_calib.metrics.histogram import CalibrationHistogram
+from monai_calib.metrics.metric import Metric
 from monai_calib.metrics.regions import Region
 from monai_calib.metrics.scores import brier, nll, sharpness
 
-__all__ = ["METRICS", "PROTOCOLS", "REDUCTIONS", "Figure", "MetricRow", "Protocol", "resolve_protocols"]
+__all__ = ["METRICS", "PROTOCOLS", "REDUCTIONS", "Figure", "MetricRow", "Protocol", "measure", "resolve_protocols"]
 
 REDUCTIONS = ("macro", "micro")
 FINE_BINS = 960
 
 
 class MetricRow(NamedTuple):
-    """A metric as a row of values: one of the top label or of all classes, or one for each class (NaN: left out)."""
+    """A kind of metric as a row of values: one of the top label or of all classes, or one per class (NaN: left out)."""
 
     values: Callable[[CalibrationHistogram, int], list[float]]
+    words: str
     binned: bool = True
     needs_top_label: bool = True
+    per_class: bool = False
+    unit: str = ""
+    direction: int = -1
 
 
-def _single(metric: Callable[..., float], binned: bool = True, needs_top_label: bool = True) -> MetricRow:
-    def values(hist: CalibrationHistogram, num_bins: int) -> list[float]:
-        return [metric(hist, num_bins) if binned else metric(hist)]
-
-    return MetricRow(values, binned, needs_top_label)
+def _binned(metric: Callable[..., float], words: str) -> MetricRow:
+    return MetricRow(lambda hist, num_bins: [metric(hist, num_bins)], words)
 
 
-def _classwise(threshold: float = 0.0, up_to_highest: bool = False) -> MetricRow:
+def _unbinned(metric: Callable[[CalibrationHistogram], float], words: str, **more: Any) -> MetricRow:
+    return MetricRow(lambda hist, num_bins: [metric(hist)], words, binned=False, **more)
+
+
+def _classwise(words: str, threshold: float = 0.0, up_to_highest: bool = False) -> MetricRow:
     def values(hist: CalibrationHistogram, num_bins: int) -> list[float]:
         present = (hist.class_voxels() > 0).tolist()
         if up_to_highest and any(present):
@@ -60,25 +66,25 @@ def _classwise(threshold: float = 0.0, up_to_highest: bool = False) -> MetricRow
         errors = classwise_ece_per_class(hist, num_bins, threshold).tolist()
         return [error if is_present else math.nan for error, is_present in zip(errors, present, strict=True)]
 
-    return MetricRow(values, needs_top_label=False)
+    return MetricRow(values, words, needs_top_label=False, per_class=True)
 
 
 METRICS: dict[str, MetricRow] = {
-    "ece": _single(ece),
-    "ace": _single(ace),
-    "mce": _single(mce),
-    "rmsce": _single(rmsce),
-    "adaptive_ece": _single(adaptive_ece),
-    "debiased_ece": _single(debiased_ece),
-    "over_confidence": _single(over_confidence),
-    "under_confidence": _single(under_confidence),
-    "ks_error": _single(ks_error, binned=False),
-    "sharpness": _single(sharpness, binned=False, needs_top_label=False),
-    "nll": _single(nll, binned=False, needs_top_label=False),
-    "brier": _single(brier, binned=False, needs_top_label=False),
-    "classwise_ece": _classwise(),
-    "classwise_ece_paper": _classwise(up_to_highest=True),
-    "classwise_ece_above1e-3": _classwise(threshold=THRESHOLD),
+    "ece": _binned(ece, "ECE"),
+    "ace": _binned(ace, "ACE"),
+    "mce": _binned(mce, "MCE"),
+    "rmsce": _binned(rmsce, "root mean square calibration error"),
+    "adaptive_ece": _binned(adaptive_ece, "adaptive ECE"),
+    "debiased_ece": _binned(debiased_ece, "debiased ECE"),
+    "over_confidence": _binned(over_confidence, "over-confidence"),
+    "under_confidence": _binned(under_confidence, "under-confidence"),
+    "ks_error": _unbinned(ks_error, "KS error"),
+    "sharpness": _unbinned(sharpness, "sharpness", needs_top_label=False, direction=0),
+    "nll": _unbinned(nll, "NLL", needs_top_label=False, unit="nats"),
+    "brier": _unbinned(brier, "Brier score", needs_top_label=False),
+    "classwise_ece": _classwise("class-wise ECE"),
+    "classwise_ece_paper": _classwise("class-wise ECE up to the highest class present", up_to_highest=True),
+    "classwise_ece_above1e-3": _classwise("class-wise ECE of probabilities above 0.001", threshold=THRESHOLD),
 }
 """What a protocol can ask for: the functions of :mod:`monai_calib.metrics` by name, and three forms of the class-wise
 error. ``classwise_ece`` leaves out classes that no label of the region bears; ``classwise_ece_paper`` takes classes
@@ -103,6 +109,11 @@ class Figure(NamedTuple):
         return METRICS[self.metric].values(hist, self.num_bins)
 
 
+def measure(metric: Metric, hist: CalibrationHistogram) -> list[float]:
+    """A protocol's metric for one histogram: one value, or one per class; NaN where there is nothing to measure."""
+    return METRICS[metric.kind].values(hist, metric.bins or FINE_BINS)
+
+
 @dataclass(frozen=True)
 class Protocol:
     """What is measured and how it is named.
@@ -119,7 +130,7 @@ class Protocol:
 
     Example:
         >>> lesions = Protocol("lesions", ["union", "boundary:3mm"], ["ece"], num_bins=20)
-        >>> [figure.name for figure in lesions.figures]
+        >>> [metric.name for metric in lesions.case_metrics(["background", "lesion"])]
         ['ece_union_20bins', 'ece_boundary3mm_20bins']
     """
 
@@ -131,11 +142,15 @@ class Protocol:
     description: str = ""
 
     def __post_init__(self) -> None:
+        if not isinstance(self.name, str) or type(self.num_bins) is not int:
+            raise ValueError(
+                f"protocol {self.name!r:.100}: num_bins: expected a whole number, got {self.num_bins!r:.100}"
+            )
         for field in ("regions", "metrics", "reductions"):
-            if isinstance(getattr(self, field), str) or not getattr(self, field):
+            if not isinstance(getattr(self, field), (list, tuple)) or not getattr(self, field):
                 raise ValueError(f"protocol {self.name!r}: {field} must be a list with at least one entry")
         for field, known in (("metrics", METRICS), ("reductions", REDUCTIONS)):
-            unknown = [entry for entry in getattr(self, field) if entry not in known]
+            unknown = [entry for entry in getattr(self, field) if not isinstance(entry, str) or entry not in known]
             if unknown:
                 raise ValueError(f"protocol {self.name!r}: unknown {field} {unknown}; expected {', '.join(known)}")
         coarse_of_fine(FINE_BINS, self.num_bins)
@@ -157,7 +172,53 @@ class Protocol:
                     f"unknown protocol {config!r}; expected {', '.join(PROTOCOLS)}, or a mapping of your own"
                 )
             return PROTOCOLS[config]
-        return cls(**config)
+        if not isinstance(config, Mapping):
+            raise ValueError(f"protocol: expected a name or a mapping, got {config!r:.100}")
+        try:
+            return cls(**config)
+        except TypeError as error:
+            raise ValueError(f"protocol {config.get('name')!r:.100}: {error}") from error
+
+    def case_metrics(self, classes: Sequence[str]) -> list[Metric]:
+        """Its metrics of one case, one a region and kind.
+
+        Args:
+            classes: names of the channels.
+        """
+        metrics = []
+        for region in map(Region.parse, self.regions):
+            for kind in self.metrics:
+                row = METRICS[kind]
+                bins = self.num_bins if row.binned else None
+                metrics.append(
+                    Metric(
+                        name=f"{kind}_{region.name}" + (f"_{bins}bins" if bins else ""),
+                        kind=kind,
+                        region=region.name,
+                        bins=bins,
+                        per="class" if row.per_class else "case",
+                        classes=tuple(classes) if row.per_class else (),
+                        label=f"{row.words}, {region.words}" + (f", {bins} bins" if bins else ""),
+                        unit=row.unit,
+                        direction=row.direction,
+                    )
+                )
+        return metrics
+
+    def summary_metrics(self, classes: Sequence[str]) -> list[Metric]:
+        """Its metrics of all cases, one a region, kind and reduction."""
+        return [metric.reduced(reduction) for metric in self.case_metrics(classes) for reduction in self.reductions]
+
+    def to_config(self) -> dict[str, Any]:
+        """The arguments in a plain mapping, which :meth:`from_config` reads."""
+        return {
+            "name": self.name,
+            "regions": [str(region) for region in self.regions],
+            "metrics": list(self.metrics),
+            "num_bins": self.num_bins,
+            "reductions": list(self.reductions),
+            "description": self.description,
+        }
 
     @property
     def figures(self) -> list[Figure]:
@@ -193,7 +254,7 @@ PROTOCOLS: dict[str, Protocol] = {
             metrics=["ece", "classwise_ece_paper", "adaptive_ece"],
             description="The papers' protocol: voxels whose true label is not 0, 15 bins (lower, upper], class-wise "
             "error over classes 0 to the highest label in the volume without threshold, mean over volumes. "
-            "Conditioning on the truth rewards over-segmentation: read it beside the recommended figures.",
+            "Conditioning on the truth rewards over-segmentation: read it beside the recommended protocol.",
         ),
         Protocol(
             "recommended",

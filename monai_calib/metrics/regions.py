@@ -30,10 +30,13 @@ class Region:
     - ``foreground``: voxels whose true label is not 0 (the papers' choice).
     - ``predicted``: voxels whose predicted label is not 0.
     - ``union``: voxels whose true or predicted label is not 0.
-    - ``dilated:5mm``: voxels at most 5 mm from a voxel of ``union``.
+    - ``dilated:5mm``, ``dilated:2vx``: voxels at most 5 mm, or 2 voxels, from a voxel of ``union``.
     - ``boundary:2mm``: voxels with a voxel of **another** label at most 2 mm away, in the truth or in the prediction.
     - ``bbox``, ``bbox:10mm``: the smallest box around ``union``, widened by 10 mm along each axis.
     - ``mask:lung``: a mask of the user's own, under the key ``lung`` of the batch.
+
+    A size is written ``2mm``, ``2vx`` (voxels along every axis; no spacing is needed), or ``max(2mm,2vx)``: 2 mm, but
+    at least 2 voxels along every axis, for data whose voxels are larger than a fixed band.
 
     Where the true label decides what belongs to a region, as in ``foreground`` and ``union``, even a perfect posterior
     does not score 0, since the voxels were chosen by how the draw came out (on the phantom, true posterior: 0.012 and
@@ -46,26 +49,31 @@ class Region:
         kind: the word before the colon.
         size_mm: the size in mm, 0 for a kind without one.
         key: the key of a user's mask, for kind ``mask``.
+        size_vx: the size in voxels, 0 for none; with a size in mm, the larger of the two counts along each axis.
 
     Raises: ``ValueError`` on an unknown kind, or a size or key that is missing or out of place.
 
     Example:
         >>> Region.parse("boundary:2mm").name, Region.parse("all").name, str(Region.parse("bbox:2.5mm"))
         ('boundary2mm', 'all', 'bbox:2.5mm')
+        >>> Region.parse("boundary:max(2mm,2vx)").name
+        'boundary2mm2vx'
     """
 
     kind: str
     size_mm: float = 0.0
     key: str = ""
+    size_vx: float = 0.0
 
     def __post_init__(self) -> None:
         if self.kind not in REGION_KINDS:
             raise ValueError(f"unknown region {self.kind!r}; expected one of {', '.join(REGION_KINDS)}")
         needs_size = self.kind in ("dilated", "boundary")
-        if not 0 <= self.size_mm < float("inf") or (needs_size and self.size_mm == 0):
-            raise ValueError(f"region {self.kind!r} needs a positive size in mm, as in '{self.kind}:2mm'")
-        if self.size_mm and self.kind not in _SIZED:
-            raise ValueError(f"region {self.kind!r} has no size, got {self.size_mm:g} mm")
+        sizes = (self.size_mm, self.size_vx)
+        if not all(0 <= size < float("inf") for size in sizes) or (needs_size and not any(sizes)):
+            raise ValueError(f"region {self.kind!r} needs a positive size in mm or voxels, as in '{self.kind}:2mm'")
+        if any(sizes) and self.kind not in _SIZED:
+            raise ValueError(f"region {self.kind!r} has no size, got {self._size}")
         if (self.kind == "mask") != bool(self.key):
             raise ValueError("a mask of your own is written 'mask:<key>', with the key it has in the batch")
         if self.key and (not re.fullmatch(r"[A-Za-z0-9.-]+", self.key) or self.key in REGION_KINDS):
@@ -75,30 +83,55 @@ class Region:
 
     @classmethod
     def parse(cls, text: str | Region) -> Region:
-        """Read ``"kind"``, ``"kind:<number>mm"`` or ``"mask:<key>"``; a :class:`Region` comes back as it is."""
+        """Read ``"kind"``, ``"kind:<size>"`` or ``"mask:<key>"``; a :class:`Region` comes back as it is."""
         if isinstance(text, Region):
             return text
+        if not isinstance(text, str):
+            raise ValueError(f"region: expected a text such as 'boundary:2mm', got {text!r:.100}")
         kind, colon, size = text.partition(":")
         if kind == "mask":
             return cls(kind, key=size)
-        number = re.fullmatch(r"(\d+(?:\.\d+)?)mm", size)
-        if colon and not number:
+        found = re.fullmatch(r"(?:%smm)?(?:%svx)?|max\(%smm,%svx\)" % ((r"(\d+(?:\.\d+)?)",) * 4), size)
+        numbers = [float(number or 0) for number in found.groups()] if found else [0.0] * 4
+        if (colon and not (size and found)) or (numbers[0] and numbers[1]):
             raise ValueError(
-                f"cannot read the size of region {text!r}; expected '{kind}:<number>mm', e.g. '{kind}:2mm'"
+                f"cannot read the size of region {text!r}; expected '{kind}:<number>mm', e.g. '{kind}:2mm', "
+                f"'{kind}:<number>vx' for voxels, or '{kind}:max(2mm,2vx)'"
             )
-        return cls(kind, size_mm=float(number[1]) if number else 0.0)
+        return cls(kind, size_mm=numbers[0] or numbers[2], size_vx=numbers[1] or numbers[3])
+
+    @property
+    def _size(self) -> str:
+        sizes = [f"{self.size_mm:g}mm"] * bool(self.size_mm) + [f"{self.size_vx:g}vx"] * bool(self.size_vx)
+        return f"max({','.join(sizes)})" if len(sizes) == 2 else "".join(sizes)
 
     @property
     def name(self) -> str:
         """The name in reports and file names: ``boundary2mm``, or the key of a user's mask."""
-        return self.key or self.kind + (f"{self.size_mm:g}mm" if self.size_mm else "")
+        return self.key or self.kind + re.sub(r"max|[(),]", "", self._size)
+
+    @property
+    def words(self) -> str:
+        """The region in words, for labels of metrics: "within 2 mm of a boundary"."""
+        mm, vx = f"{self.size_mm:g} mm", f"{self.size_vx:g} voxels"
+        size = f"{mm}, at least {vx}," if self.size_mm and self.size_vx else (vx if self.size_vx else mm)
+        return {
+            "all": "whole volume",
+            "foreground": "true foreground",
+            "predicted": "predicted foreground",
+            "union": "true or predicted foreground",
+            "dilated": f"within {size} of true or predicted foreground",
+            "boundary": f"within {size} of a boundary",
+            "bbox": "box around the foreground" + (f" and {size}" if self._size else ""),
+            "mask": f"mask {self.key}",
+        }[self.kind]
 
     @property
     def needs_prediction(self) -> bool:
         return self.kind in ("predicted", "union", "dilated", "boundary", "bbox")
 
     def __str__(self) -> str:
-        detail = self.key or (f"{self.size_mm:g}mm" if self.size_mm else "")
+        detail = self.key or self._size
         return f"{self.kind}:{detail}" if detail else self.kind
 
 
@@ -108,6 +141,7 @@ def region_mask(
     prediction: torch.Tensor | None = None,
     spacing: Sequence[float] | None = None,
     masks: Mapping[str, torch.Tensor] | None = None,
+    ignored: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """The mask of a region in one case.
 
@@ -120,6 +154,8 @@ def region_mask(
         prediction: predicted class indices ``(*spatial)``; only ``all``, ``foreground`` and ``mask`` do without.
         spacing: voxel size in mm, one number an axis of ``label``; only regions with a size need it.
         masks: masks of the user's own by key, ``(*spatial)`` or ``(1, *spatial)``, true where not 0.
+        ignored: bool ``(*spatial)``, voxels that belong to no region and whose label and prediction draw none: beside
+            them there is no boundary. Their values in ``label`` and ``prediction`` may be any.
 
     Returns: bool ``(*spatial)`` on the label's device; empty (all false) where there is no foreground.
 
@@ -130,7 +166,7 @@ def region_mask(
         >>> region_mask("boundary:2mm", label, label, spacing=(1.0, 2.0)).int()
         tensor([[0, 1, 1, 1, 1, 0, 0]], dtype=torch.int32)
     """
-    return RegionMasks(label, prediction, spacing, masks).draw(region)
+    return RegionMasks(label, prediction, spacing, masks, ignored).draw(region)
 
 
 class RegionMasks:
@@ -151,6 +187,7 @@ class RegionMasks:
         prediction: torch.Tensor | None = None,
         spacing: Sequence[float] | None = None,
         masks: Mapping[str, torch.Tensor] | None = None,
+        ignored: torch.Tensor | None = None,
     ) -> None:
         self.label = label.as_subclass(torch.Tensor)
         self.prediction = None if prediction is None else prediction.as_subclass(torch.Tensor).to(label.device)
@@ -160,10 +197,20 @@ class RegionMasks:
             )
         self.spacing = spacing
         self.masks = masks
+        self.ignored = None if ignored is None else ignored.as_subclass(torch.Tensor).to(label.device)
+        if self.ignored is not None:
+            if self.ignored.shape != label.shape:
+                raise ValueError(f"ignored {tuple(self.ignored.shape)} and label {tuple(label.shape)} differ in shape")
+            self.label = self.label.masked_fill(self.ignored, 0)
+            if self.prediction is not None:
+                self.prediction = self.prediction.masked_fill(self.ignored, 0)
 
     def draw(self, region: str | Region) -> torch.Tensor:
-        """The mask of a region, bool ``(*spatial)``; see :func:`region_mask`."""
-        region = Region.parse(region)
+        """The mask of a region, bool ``(*spatial)``, without ignored voxels; see :func:`region_mask`."""
+        mask = self._draw(Region.parse(region))
+        return mask if self.ignored is None else mask & ~self.ignored
+
+    def _draw(self, region: Region) -> torch.Tensor:
         if region.kind == "all":
             return torch.ones_like(self.label, dtype=torch.bool)
         if region.kind == "foreground":
@@ -177,21 +224,22 @@ class RegionMasks:
         if region.kind == "union":
             return self._union
 
-        step = _checked_spacing(region, self.spacing, self.label.ndim)
+        size, step = _in_voxels_or_mm(region, self.spacing, self.label.ndim)
         mask = torch.zeros_like(self._union)
         if self._box is None:
             return mask
-        margins = [int(region.size_mm / s + ROUNDING) for s in step]
+        margins = [int(size / s + ROUNDING) for s in step]
         box = tuple(
-            slice(max(0, side.start - margin), min(size, side.stop + margin))
-            for side, margin, size in zip(self._box, margins, mask.shape, strict=True)
+            slice(max(0, side.start - margin), min(length, side.stop + margin))
+            for side, margin, length in zip(self._box, margins, mask.shape, strict=True)
         )
         if region.kind == "bbox":
             mask[box] = True
         elif region.kind == "dilated":
-            mask[box] = largest_within(self._union[box].view(torch.uint8)[None], region.size_mm, step)[0] != 0
+            mask[box] = largest_within(self._union[box].view(torch.uint8)[None], size, step)[0] != 0
         else:
-            mask[box] = _near_another_label(self.label[box], self.prediction[box], region.size_mm, step)
+            ignored = None if self.ignored is None else self.ignored[box]
+            mask[box] = _near_another_label(self.label[box], self.prediction[box], size, step, ignored)
         return mask
 
     @cached_property
@@ -239,27 +287,44 @@ def _users_mask(key: str, label: torch.Tensor, masks: Mapping[str, torch.Tensor]
     return mask.to(label.device) != 0
 
 
-def _checked_spacing(region: Region, spacing: Sequence[float] | None, ndim: int) -> list[float]:
+def _in_voxels_or_mm(region: Region, spacing: Sequence[float] | None, ndim: int) -> tuple[float, list[float]]:
+    """Radius and step along each axis, in one unit: mm, or, where the size is in voxels, radii of the ball."""
     if spacing is None:
         if region.size_mm:
-            raise ValueError(f"region {str(region)!r} has a size in mm, so it needs the voxel spacing in mm")
-        return [1.0] * ndim
+            raise ValueError(
+                f"region {str(region)!r} has a size in mm, so it needs the voxel spacing in mm; "
+                f"for images without one, write '{region.kind}:2vx'"
+            )
+        return region.size_vx, [1.0] * ndim
     step = [float(s) for s in spacing]
     if len(step) != ndim or not all(0 < s < float("inf") for s in step):
         raise ValueError(f"spacing needs one positive number in mm for each of {ndim} axes, got {step}")
-    return step
+    if not region.size_vx:
+        return region.size_mm, step
+    # The ball is an ellipsoid whose radius along an axis is the larger of the two: of radius 1 in steps of 1 / radius.
+    radii = [max(region.size_mm / s, region.size_vx) for s in step]
+    return 1.0, [1.0 / radius for radius in radii]
 
 
 def _near_another_label(
-    label: torch.Tensor, prediction: torch.Tensor, radius: float, spacing: Sequence[float]
+    label: torch.Tensor,
+    prediction: torch.Tensor,
+    radius: float,
+    spacing: Sequence[float],
+    ignored: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """Voxels with a voxel of another label at most ``radius`` mm away, in the truth or in the prediction.
 
     A ball holds two labels if its largest is not its smallest, which is the largest of the labels counted downwards.
+    Ignored voxels count as the smallest in both: they have no label that could differ.
     """
     labels = torch.stack([label.to(torch.int32), prediction.to(torch.int32)])
     if int(labels.max()) < 256:
         labels = labels.to(torch.uint8)
-    largest, smallest = largest_within(torch.cat([labels, ~labels]), radius, spacing).split(2)
+    upwards, downwards = labels, ~labels
+    if ignored is not None:
+        upwards = upwards.masked_fill(ignored, 0)
+        downwards = downwards.masked_fill(ignored, torch.iinfo(labels.dtype).min)
+    largest, smallest = largest_within(torch.cat([upwards, downwards]), radius, spacing).split(2)
     differ = largest != ~smallest
     return differ[0] | differ[1]

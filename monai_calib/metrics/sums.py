@@ -6,6 +6,7 @@ from dataclasses import dataclass, fields
 
 import torch
 
+from monai_calib.labels import check_label
 from monai_calib.metrics.bins import fine_index
 from monai_calib.metrics.inputs import Activation, Flat
 
@@ -36,6 +37,7 @@ class Sums:
     Attributes:
         count: int64 ``(rows, bins)``, voxels whose probability falls in the bin.
         hits: int64 ``(rows, bins)``, those of them that bear the class (top label: that are classified correctly).
+        soft_hits: int64 ``(rows, bins)``, in units of 2^-30: what voxels with a soft label add to ``hits``.
         confidence: float64 ``(rows, bins)``, sum of their probabilities.
         scores: float64 ``(2,)``, sums of the negative log-likelihood and of the Brier score.
         problems: int64 ``(len(PROBLEMS),)``.
@@ -43,6 +45,7 @@ class Sums:
 
     count: torch.Tensor
     hits: torch.Tensor
+    soft_hits: torch.Tensor
     confidence: torch.Tensor
     scores: torch.Tensor
     problems: torch.Tensor
@@ -52,6 +55,7 @@ class Sums:
         return cls(
             count=torch.zeros(rows, bins, dtype=torch.int64, device=device),
             hits=torch.zeros(rows, bins, dtype=torch.int64, device=device),
+            soft_hits=torch.zeros(rows, bins, dtype=torch.int64, device=device),
             confidence=torch.zeros(rows, bins, dtype=torch.float64, device=device),
             scores=torch.zeros(2, dtype=torch.float64, device=device),
             problems=torch.zeros(len(PROBLEMS), dtype=torch.int64, device=device),
@@ -98,13 +102,32 @@ def add_flat(
                 _add_sigmoid(sums, x, label, keep, num_bins, from_logits, ignore_index)
 
 
-def class_numbers(label: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Class numbers int64 ``(n,)`` of numbers of any dtype or of one-hot ``(K, n)``; and where there are none."""
-    if label.ndim == 1:
-        number = label.long()
-        return number, number != label
-    one_hot = ((label == 0) | (label == 1)).all(0) & (label.sum(0, dtype=torch.float32) == 1)
-    return label.float().argmax(0), ~one_hot
+def class_numbers(
+    label: torch.Tensor, classes: int, ignore_index: int | None
+) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+    """Class numbers ``(n,)`` of numbers or of one-hot ``(K, n)``; where they are wrong, and where ignored, if anywhere.
+
+    Numbers are those of :func:`monai_calib.labels.check_label`, 0 where wrong or ignored. On the CPU values are looked
+    at first, which is quicker; nothing is raised.
+    """
+    if label.ndim == 2:
+        one_hot = ((label == 0) | (label == 1)).all(0) & (label.sum(0, dtype=torch.float32) == 1)
+        number = (label.to(torch.uint8) if label.dtype == torch.bool else label).argmax(0)
+        ignored = None if ignore_index is None else (number == ignore_index) & one_hot
+        if ignore_index is not None and ignored is not None:
+            ignored = ignored | (label == ignore_index).all(0)
+            one_hot = one_hot | ignored
+        return number, ~one_hot, ignored
+    if label.device.type == "cpu":
+        try:
+            seen = check_label(label, classes, ignore_index, look=True)
+            return seen.index, None, None if seen.valid is None else ~seen.valid
+        except ValueError:
+            pass
+    seen = check_label(label, classes, ignore_index, look=False)
+    if seen.valid is None or seen.wrong is None:
+        return seen.index, seen.wrong, None
+    return seen.index, seen.wrong, ~(seen.valid | seen.wrong)
 
 
 def _add_softmax(
@@ -118,10 +141,13 @@ def _add_softmax(
     tolerance: float,
 ) -> None:
     classes = len(x)
-    number, bad_label = class_numbers(label)
-    if ignore_index is not None:
-        keep = keep & (number != ignore_index)
-    bad_label = bad_label | (number < 0) | (number >= classes)
+    if label.ndim == 2 and label.is_floating_point():
+        return _add_soft(sums, x, label, keep, num_bins, from_logits, ignore_index, tolerance)
+    number, wrong, ignored = class_numbers(label, classes, ignore_index)
+    number = number.long()
+    bad_label = torch.zeros_like(keep) if wrong is None else wrong
+    if ignored is not None:
+        keep = keep & ~ignored
     finite = torch.isfinite(x).all(0)
     p = x.softmax(0) if from_logits else x
     proper = ((p >= -1e-6) & (p <= 1 + tolerance)).all(0) & ((p.sum(0) - 1).abs() <= tolerance)
@@ -147,6 +173,47 @@ def _add_softmax(
     _add_rest(sums, nll, brier, use, keep, finite, proper, bad_label, zero)
 
 
+def _add_soft(
+    sums: Sums,
+    x: torch.Tensor,
+    label: torch.Tensor,
+    keep: torch.Tensor,
+    num_bins: int,
+    from_logits: bool,
+    ignore_index: int | None,
+    tolerance: float,
+) -> None:
+    """Shares ``label (K, n)``: everything counts as its expectation over labels drawn from them."""
+    if ignore_index is not None:
+        keep = keep & ~(label == ignore_index).all(0)
+        if 0 <= ignore_index < len(label):
+            keep = keep & (label[ignore_index] != 1)
+    y = label.double()
+    bad_label = ~(((y >= 0) & (y <= 1)).all(0) & ((y.sum(0) - 1).abs() <= 1e-3))
+    finite = torch.isfinite(x).all(0)
+    p = x.softmax(0) if from_logits else x
+    proper = ((p >= -1e-6) & (p <= 1 + tolerance)).all(0) & ((p.sum(0) - 1).abs() <= tolerance)
+    use = keep & finite & proper & ~bad_label
+    p, y = torch.where(use, p, 0).clamp(0, 1), torch.where(use, y, 0)
+    top, winner = p.max(0, keepdim=True)
+    index = _add_bins(sums, torch.cat([p, top]), use, num_bins)
+    _add_soft_hits(sums, index, torch.cat([y, y.gather(0, winner)]))
+    if from_logits:
+        cost = -torch.where(use, x, 0).log_softmax(0).double()
+    else:
+        cost = -p.clamp_min(SMALLEST_PROBABILITY).log().double()
+    nll = (y * cost).sum(0, keepdim=True)
+    brier = (y * (1 - 2 * p.double())).sum(0, keepdim=True) + p.double().square().sum(0, keepdim=True)
+    zero = ((p < SMALLEST_PROBABILITY) & (y > 0)).any(0, keepdim=True) & (not from_logits)
+    _add_rest(sums, nll, brier, use, keep, finite, proper, bad_label, zero)
+
+
+def _add_soft_hits(sums: Sums, index: torch.Tensor, y: torch.Tensor) -> None:
+    """Whole hits where a share is 1, as of a hard label, and units of 2^-30 elsewhere."""
+    sums.hits += _counted(index, (y == 1).long(), sums.hits)
+    sums.soft_hits += _counted(index, (torch.where(y == 1, 0, y) * FIXED_POINT).long(), sums.hits)
+
+
 def _add_sigmoid(
     sums: Sums,
     x: torch.Tensor,
@@ -158,24 +225,27 @@ def _add_sigmoid(
 ) -> None:
     if ignore_index is not None:
         keep = keep & (label != ignore_index).all(0)
-    bad_label = ((label != 0) & (label != 1)).any(0)
+    bad_label = ~((label >= 0) & (label <= 1)).all(0)  # also for NaN
     finite = torch.isfinite(x).all(0)
     p = x.sigmoid() if from_logits else x
     proper = ((p >= -1e-6) & (p <= 1 + 1e-3)).all(0)
     use = keep & finite & proper & ~bad_label
     p = torch.where(use, p, 0).clamp(0, 1)
-    y = (label == 1) & use
+    y = torch.where(use, label, 0).double()
 
     index = _add_bins(sums, p, use, num_bins)
-    sums.hits += _counted(index, y.long(), sums.hits)
+    _add_soft_hits(sums, index, y)
 
-    true = torch.where(y, p, 1 - p)
     if from_logits:
-        nll = torch.nn.functional.softplus(torch.where(y, -x, x))
+        softplus = torch.nn.functional.softplus
+        nll = y * softplus(-x).double() + (1 - y) * softplus(x).double()
+        zero = torch.zeros_like(use)[None]
     else:
-        nll = -true.clamp_min(SMALLEST_PROBABILITY).log()
-    zero = (true < SMALLEST_PROBABILITY) & (not from_logits)
-    _add_rest(sums, nll, (1 - true).square(), use, keep, finite, proper, bad_label, zero)
+        p_is, p_not = (value.clamp_min(SMALLEST_PROBABILITY).log().double() for value in (p, 1 - p))
+        nll = -(y * p_is + (1 - y) * p_not)
+        zero = ((p < SMALLEST_PROBABILITY) & (y > 0)) | ((1 - p < SMALLEST_PROBABILITY) & (y < 1))
+    brier = y * (1 - p).double().square() + (1 - y) * p.double().square()
+    _add_rest(sums, nll, brier, use, keep, finite, proper, bad_label, zero)
 
 
 def _add_bins(sums: Sums, p: torch.Tensor, use: torch.Tensor, num_bins: int) -> torch.Tensor:

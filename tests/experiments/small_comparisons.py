@@ -59,7 +59,7 @@ def wait_for(what: Callable[[], Any]) -> Any:
 
 def bundle_process(folder: Path) -> int | None:
     """The process that works in a run's folder, by its lock file."""
-    lock = folder / "run.lock"
+    lock = folder / ".run.lock.holder"
     found = re.match(r"process (\d+)", lock.read_text()) if lock.is_file() else None
     return int(found[1]) if found and is_alive(int(found[1])) else None
 

@@ -20,10 +20,10 @@ from small_comparisons import BUNDLE, small_plan
 
 from monai_calib.__main__ import main
 from monai_calib.experiments import FolderInUseError, Manifest, RayWorkers, make_plan, variants
-from monai_calib.experiments.lock import FolderLock
 from monai_calib.experiments.perform import Children, Stopped
 from monai_calib.experiments.progress import Progress
 from monai_calib.experiments.workers import available_cores, place_environments
+from monai_calib.lock import FolderLock
 
 
 @pytest.mark.parametrize(
@@ -132,23 +132,24 @@ def test_a_manifest_of_another_kind_is_not_overwritten(phantom: Path, tmp_path: 
 
 def test_a_lock_ends_with_its_holder(tmp_path: Path) -> None:
     code = (
-        "import sys; from pathlib import Path; from monai_calib.experiments.lock import FolderLock\n"
-        "with FolderLock(Path(sys.argv[1]), '.lock'): print('held', flush=True); sys.stdin.read()"
+        "import sys; from monai_calib.lock import FolderLock\n"
+        "with FolderLock(sys.argv[1], 'a test'): print('held', flush=True); sys.stdin.read()"
     )
     command = [sys.executable, "-c", code, str(tmp_path)]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
-        with pytest.raises(FolderInUseError, match=f"process {holder.pid} on"), FolderLock(tmp_path, ".lock"):
+        told = rf"in use by process {holder.pid} on .*\(a test\)"
+        with pytest.raises(FolderInUseError, match=told), FolderLock(tmp_path):
             pass
         holder.kill()
-    with FolderLock(tmp_path, ".lock"):
+    with FolderLock(tmp_path), FolderLock(tmp_path):  # a step of a locked work may lock again
         pass
 
 
 def test_a_bundle_process_waits_for_the_folder_and_ends_with_its_parent(tmp_path: Path) -> None:
     command = [sys.executable, "-m", "monai_calib.experiments.bundle_process", str(tmp_path), "run"]
-    with FolderLock(tmp_path, "run.lock"), subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+    with FolderLock(tmp_path, name=".run.lock"), subprocess.Popen(command, stdin=subprocess.PIPE) as process:
         with pytest.raises(subprocess.TimeoutExpired):
             process.wait(0.5)
         assert process.stdin is not None

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import math
+import tracemalloc
 
 import nibabel as nib
 import numpy as np
@@ -13,12 +14,11 @@ import torch
 from evaluation import SPACING, evaluator, tiny_network, write_cases
 from ignite.engine import Engine
 from monai.data import MetaTensor
-from monai.handlers import CheckpointLoader, CheckpointSaver, MetricsSaver
+from monai.handlers import CheckpointLoader, CheckpointSaver, MeanDice, MetricsSaver
 from monai.inferers import sliding_window_inference
 
-from monai_calib.handlers import CalibrationHandler, lower_is_better
-from monai_calib.handlers.calibration_file import CALIBRATION_FORMAT
-from monai_calib.metrics import CalibrationHistogram, classwise_ece, ece, nll
+from monai_calib.handlers import CalibrationHandler, CompositeHandler, SurfaceHandler, lower_is_better
+from monai_calib.metrics import CalibrationHistogram, classwise_ece, ece, nll, read_evaluated
 from monai_calib.metrics.regions import region_mask
 
 
@@ -75,23 +75,87 @@ def test_file_holds_figures_and_histograms_and_no_path(tmp_path):
     text = (tmp_path / "eval" / "calibration.json").read_text()
     content = json.loads(text)
     assert "secret_patient" not in text
-    assert [file.name for file in (tmp_path / "eval").iterdir()] == ["calibration.json"]
-    assert content["format"] == CALIBRATION_FORMAT
-    assert (content["run"], content["num_classes"], content["class_names"]) == ({"seed": 7}, 3, ["bg", "a", "b"])
-    assert content["summary"] == pytest.approx(engine.state.metrics)
-    assert [case["case"] for case in content["cases"]] == ["scan_0", "scan_1", "scan_2"]
-    assert content["protocols"]["paper"]["region"] == "foreground"
+    assert sorted(file.name for file in (tmp_path / "eval").iterdir()) == ["calibration.json", "calibration.npz"]
+    assert content["format"] == "monai_calib/evaluation/1"
+    assert (content["run"], content["classes"]) == ({"seed": 7}, ["bg", "a", "b"])
+    evaluated = read_evaluated(tmp_path / "eval")
+    assert evaluated.summary == pytest.approx(engine.state.metrics, nan_ok=True)
+    assert [case.case for case in evaluated.cases] == ["scan_0", "scan_1", "scan_2"]
+    assert evaluated.cases[0].spacing == SPACING
+    assert evaluated.protocols["paper"].regions[0].name == "foreground"
 
     full, empty = content["cases"][0], content["cases"][1]
-    hist = CalibrationHistogram.from_json(full["histograms"]["union"])
+    hist = next(evaluated.histograms("union"))
     assert full["metrics"]["ece_union_15bins"] == ece(hist)
     assert len(full["metrics"]["classwise_ece_union_15bins"]) == 3
     assert empty["metrics"]["ece_foreground_15bins"] is None
     assert content["left_out"]["ece_foreground_15bins"] == ["scan_1"]
-    both = [CalibrationHistogram.from_json(case["histograms"]["all"]) for case in content["cases"]]
-    assert torch.equal(
-        sum(h.sums.count for h in both), CalibrationHistogram.from_json(content["pooled"]["all"]).sums.count
+    pooled = handler.pooled("all")
+    assert torch.equal(sum(h.sums.count for h in evaluated.histograms("all")), pooled.sums.count)
+    bins = evaluated.bins("all", 15)
+    assert bins[:, :3].sum(0) == pytest.approx(torch.stack(pooled.class_bins(15)[1:], 1).double().numpy())
+    assert bins[:, 3, 2].sum(0) == pytest.approx(pooled.bins(15).confidence.numpy())
+
+
+def test_what_other_handlers_measured_is_in_the_file_in_the_order_of_the_cases(tmp_path):
+    dice = MeanDice(
+        include_background=False,
+        output_transform=lambda output: (
+            [torch.nn.functional.one_hot(o["pred"][0].long(), 3).movedim(-1, 0) for o in output],
+            [torch.nn.functional.one_hot(o["label"][0].long(), 3).movedim(-1, 0) for o in output],
+        ),
     )
+    composites = CompositeHandler(3, {"whole": [1, 2]}, output_dir=tmp_path / "eval")
+    # whatever comes first in the list: the file is written when all have measured
+    handlers = [CalibrationHandler(3, output_dir=tmp_path / "eval", class_names=["bg", "a", "b"]), composites]
+    engine = evaluator(write_cases(tmp_path, 2), [*handlers, SurfaceHandler(3)], key_val_metric={"mean_dice": dice})
+    engine.run()
+    evaluated = read_evaluated(tmp_path / "eval")
+    details = engine.state.metric_details
+    assert evaluated.class_values("mean_dice").tolist() == details["mean_dice"].tolist()
+    assert evaluated.class_values("hd95_mm").tolist() == details["hd95_mm"].tolist()
+    assert evaluated.values("whole_dice") == pytest.approx(details["whole_dice"][:, 0].numpy())
+    mean_dice, hd95 = evaluated.metrics["mean_dice"], evaluated.metrics["hd95_mm"]
+    assert (mean_dice.kind, mean_dice.classes, mean_dice.direction) == ("dice", ("a", "b"), 1)
+    assert (hd95.kind, hd95.unit, hd95.direction) == ("hd95", "mm", -1)
+    assert evaluated.summary["mean_dice"] == engine.state.metrics["mean_dice"]
+    assert evaluated.metrics["whole_ece_all_15bins"].label == "whole: ECE, whole volume, 15 bins"
+    inside = read_evaluated(tmp_path / "eval" / "whole")
+    assert inside.classes == ("background", "whole")
+    assert inside.values("ece_all_15bins").tolist() == evaluated.values("whole_ece_all_15bins").tolist()
+
+
+def test_volume_errors_are_metrics_of_a_case(tmp_path):
+    prediction, label = random_case(3)
+    run_plain(plain_handler(output_dir=tmp_path), (prediction, label))
+    case = read_evaluated(tmp_path).cases[0]
+    expected, true = prediction[0, 1].sum().item(), label.sum().item()
+    counted = (prediction.argmax(1) == 1).sum().item()
+    assert case.values["expected_volume_bias"] == pytest.approx((expected - true) / true, abs=1e-6)
+    assert case.values["argmax_volume_error"] == pytest.approx(abs(counted - true) / true)
+
+
+def test_memory_of_a_case_is_small_while_the_evaluation_runs(tmp_path):
+    handler = plain_handler(3, output_dir=tmp_path)
+    engine = Engine(lambda engine, batch: batch)
+    handler.attach(engine)
+    sizes = []
+
+    def held(engine):
+        sizes.append(tracemalloc.get_traced_memory()[0])
+
+    engine.add_event_handler("ITERATION_COMPLETED", held)
+    tracemalloc.start()
+    engine.run([random_case(seed, size=24, num_classes=3) for seed in range(30)])
+    tracemalloc.stop()
+    assert (sizes[-1] - sizes[9]) / 20 < 20_000
+
+
+def test_a_failed_evaluation_leaves_nothing(tmp_path):
+    prediction, label = random_case(1)
+    with pytest.raises(ValueError, match="case case_0002"):
+        run_plain(plain_handler(output_dir=tmp_path / "eval"), (prediction, label), (prediction, label + 5))
+    assert not list((tmp_path / "eval").iterdir())
 
 
 def test_empty_region_is_left_out_counted_and_explained(tmp_path, caplog):
@@ -102,7 +166,8 @@ def test_empty_region_is_left_out_counted_and_explained(tmp_path, caplog):
     alone = run_plain(plain_handler(), filled)
     name = "ece_foreground_15bins_macro"
     assert state.metrics[name] == alone.metrics[name]
-    assert "nothing to measure in 1 of 2 cases: ['case_0002']" in caplog.text
+    assert "nothing to measure in 1 of 2 cases in region foreground" in caplog.text
+    assert "case_0002" in caplog.text
     assert math.isnan(run_plain(plain_handler(), empty).metrics[name])
 
 
@@ -220,9 +285,9 @@ class TestWrongInput:
             (lambda prob, label: ([(prob == prob.amax(0)).float()], [label]), "argmaxed"),
             (lambda prob, label: ([prob.argmax(0, keepdim=True).float()], [label]), r"expected shape \(B, 3"),
             (lambda prob, label: ([torch.where(label > 1, torch.nan, prob)], [label]), "NaN"),
-            (lambda prob, label: ([prob], [label + 1]), "no class number"),
-            (lambda prob, label: ([prob], [label - 1]), "no class number"),
-            (lambda prob, label: ([prob], [label * 0.5]), "no class number"),
+            (lambda prob, label: ([prob], [label + 1]), "label: expected whole class numbers from 0 to 2, got 3"),
+            (lambda prob, label: ([prob], [label - 1]), "whole class numbers from 0 to 2, got -1"),
+            (lambda prob, label: ([prob], [label * 0.5]), "whole class numbers from 0 to 2, got 0.5"),
             (lambda prob, label: ([prob], [label[:, 1:]]), "grid of the prediction"),
         ],
     )
@@ -324,3 +389,19 @@ def test_prediction_and_label_on_different_devices():
     expected = run_plain(plain_handler(), (prediction, label)).metrics
     for case in ((prediction.cuda(), label), (prediction, label.cuda()), (prediction.cuda(), label.cuda())):
         assert run_plain(plain_handler(), case).metrics == pytest.approx(expected, rel=1e-5, abs=1e-6)  # float32 sums
+
+
+@pytest.mark.parametrize(
+    ("affine", "apart"), [(np.eye(4), True), (np.diag([-1.0, 1, 2, 1]), True), (np.diag([1.001, 1, 2, 1]), False)]
+)
+def test_a_label_in_another_place_is_refused_with_both_files(tmp_path, affine, apart):
+    """Of the same shape, it would be measured, voxel by voxel, and distances be in the label's millimetres."""
+    items = write_cases(tmp_path, 1)
+    label = np.asarray(nib.load(items[0]["label"]).dataobj)
+    nib.save(nib.Nifti1Image(label, affine), items[0]["label"])
+    for handler in (CalibrationHandler(3), SurfaceHandler(3)):
+        if apart:
+            with pytest.raises(ValueError, match=r"case scan_0: .*voxels apart \(.*scan_0.nii.gz, .*label_0.nii.gz\)"):
+                evaluator(items, [handler]).run()
+        else:
+            evaluator(items, [handler]).run()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 
 import pytest
@@ -10,7 +9,7 @@ import torch
 from ignite.engine import Engine
 
 from monai_calib.handlers import BRATS_COMPOSITES, CompositeHandler
-from monai_calib.metrics import CalibrationHistogram, ece
+from monai_calib.metrics import CalibrationHistogram, ece, read_evaluated
 
 
 def run(handler: CompositeHandler, *outputs):
@@ -45,9 +44,9 @@ def test_probabilities_are_summed_and_the_rest_is_background(tmp_path):
         predicted = inside > 0.5
         overlap = 2 * (predicted & (truth == 1)).sum() / (predicted.sum() + truth.sum())
         assert found[f"{name}_dice"] == pytest.approx(overlap.item())
-        content = json.loads((tmp_path / f"{name}_calibration.json").read_text())
-        assert content["run"] == {"seed": 3, "composite": name, "labels": labels}
-        assert content["class_names"] == ["background", name]
+        evaluated = read_evaluated(tmp_path / name)
+        assert evaluated.run == {"seed": 3, "composite": name, "labels": labels}
+        assert evaluated.classes == ("background", name)
 
 
 def test_one_hot_labels_agree_with_indices():
@@ -66,10 +65,18 @@ def test_in_neither_is_left_out_and_invented_scores_zero():
 
 def test_wrong_input_is_refused():
     prediction, label = case(2)
-    with pytest.raises(ValueError, match=r"case case_0001: .*no class number"):
+    with pytest.raises(ValueError, match=r"case case_0001: .*whole class numbers from 0 to 1, got -1"):
         run(handler(), (prediction, label + 1))
     with pytest.raises(ValueError, match="expected 4 probabilities a voxel"):
         run(handler(), (prediction[:, :3], label))
     for labels in ([], [0, 1], [4]):
         with pytest.raises(ValueError, match=r"foreground labels out of 1 \.\.\. 3"):
             handler(composites={"X": labels})
+
+
+def test_ignored_voxels_count_nowhere():
+    prediction, label = case(3)
+    half = label.clone()
+    half[..., 5:] = 255
+    found = run(handler(ignore_index=255, protocols=["paper"]), (prediction, half))
+    assert found == pytest.approx(run(handler(protocols=["paper"]), (prediction[..., :5], label[..., :5])), abs=1e-12)

@@ -13,7 +13,7 @@ import torch
 from evaluation import evaluator, write_cases
 
 from monai_calib.handlers import CalibrationHandler, SurfaceHandler
-from monai_calib.metrics import CalibrationHistogram
+from monai_calib.metrics import read_evaluated
 
 pytestmark = pytest.mark.slow
 SHARES = {2: "0,1,2,3,4/", 3: "1,4,0//2,3"}
@@ -34,16 +34,16 @@ def test_ranks_equal_one_process(tmp_path, ranks):
         reported = json.loads((tmp_path / f"rank{rank}of{ranks}.json").read_text())
         assert reported == pytest.approx(single.state.metrics, abs=1e-12, nan_ok=True)
 
-    expected = json.loads((tmp_path / "single" / "calibration.json").read_text())
-    found = json.loads((tmp_path / f"ranks{ranks}" / "calibration.json").read_text())
-    for region in expected["pooled"]:
-        one, many = (CalibrationHistogram.from_json(content["pooled"][region]).sums for content in (expected, found))
-        assert torch.equal(one.count, many.count)
-        assert torch.equal(one.hits, many.hits)
-        torch.testing.assert_close(one.confidence, many.confidence, rtol=1e-13, atol=0)
-    by_case = {case["case"]: case for case in found["cases"]}
-    assert len(by_case) == len(found["cases"]) == 5
-    assert all(by_case[case["case"]] == case for case in expected["cases"])
+    expected, found = read_evaluated(tmp_path / "single"), read_evaluated(tmp_path / f"ranks{ranks}")
+    assert sorted(case.case for case in found.cases) == sorted(case.case for case in expected.cases)
+    by_case = {case.case: case for case in found.cases}
+    assert all(repr(by_case[case.case]) == repr(case) for case in expected.cases)
+    assert found.summary == pytest.approx(expected.summary, abs=1e-12, nan_ok=True)
+    for region in expected.regions:
+        many = dict(zip((case.case for case in found.cases), found.histograms(region), strict=True))
+        for case, one in zip(expected.cases, expected.histograms(region), strict=True):
+            for name, value in one.sums.tensors().items():
+                assert torch.equal(value, many[case.case].sums.tensors()[name]), (case, region, name)
 
     # MONAI's saver puts file names beside our rows: they must be of the same case. (MONAI 1.6.1 gathers an empty name
     # from a rank without data and shifts the names after it, so only an empty last rank can be tested.)
@@ -54,4 +54,4 @@ def test_ranks_equal_one_process(tmp_path, ranks):
     assert len(rows) == 5
     for file_name, value, *_ in rows:
         case = by_case[Path(file_name).name.removesuffix(".nii.gz")]
-        assert float(value) == pytest.approx(case["metrics"]["ece_all_15bins"], abs=1e-4)
+        assert float(value) == pytest.approx(case.values["ece_all_15bins"], abs=1e-4)

@@ -98,9 +98,38 @@ def test_one_hot_and_index_predictions_agree_and_headers_give_the_spacing(tmp_pa
 
 def test_wrong_input_is_refused():
     handler = SurfaceHandler(2, output_transform=lambda output: output, spacing=(1.0, 1.0))
-    with pytest.raises(ValueError, match=r"case case_0001: the label must hold 0\.\.1, got 0\.0\.\.2\.0"):
+    with pytest.raises(ValueError, match="case case_0001: label: expected whole class numbers from 0 to 1, got 2"):
         run(handler, (torch.zeros(1, 1, 4, 4), torch.eye(4)[None, None] * 2))
     with pytest.raises(ValueError, match="case case_0001: expected a label with the grid"):
         run(handler, (torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 4, 5)))
     with pytest.raises(ValueError, match="at least 2 classes and tolerances"):
         SurfaceHandler(2, tolerances_mm=(-1.0,))
+
+
+@pytest.mark.parametrize("wrong", [255, 7, -1, float("nan"), 1.9998])
+@pytest.mark.parametrize("of", ["label", "prediction"])
+def test_a_value_that_is_no_class_is_refused_and_never_measured(wrong, of):
+    """Where the check was a comparison of the ends of the range, fractions and NaN passed and gave another distance."""
+    truth = torch.zeros(1, 1, 8, 8)
+    truth[..., 2:5, 2:5] = 2
+    spoilt = torch.where(truth == 2, torch.tensor(float(wrong)), truth)
+    output = (truth, spoilt) if of == "label" else (spoilt, truth)
+    handler = SurfaceHandler(3, output_transform=lambda output: output, spacing=(1.0, 1.0))
+    with pytest.raises(ValueError, match=f"case case_0001: {of}: expected whole class numbers from 0 to 2"):
+        run(handler, output)
+
+
+def test_ignored_voxels_and_pixels():
+    truth, prediction = torch.zeros(2, 1, 1, 8, 8)
+    truth[..., 2:5, 2:5], prediction[..., 2:5, 2:5] = 1, 1
+    prediction[..., 6:] = 1
+    ignored = truth.clone()
+    ignored[..., 6:] = 255
+    arguments = {"output_transform": lambda output: output, "spacing": (3.0, 3.0)}
+    assert run(SurfaceHandler(2, **arguments), (prediction, truth)).metrics["hd95_mm"] > 0
+    found = run(SurfaceHandler(2, ignore_index=255, **arguments), (prediction, ignored)).metrics
+    assert (found["hd95_mm"], found["surface_dice_1mm"]) == (0.0, 1.0)
+    prediction[..., 6:] = 0
+    prediction[..., 5, 2:5] = 1
+    assert run(SurfaceHandler(2, **arguments), (prediction, truth)).metrics["hd95_mm"] == 3.0
+    assert run(SurfaceHandler(2, unit="px", **arguments), (prediction, truth)).metrics["hd95_px"] == 1.0

@@ -10,7 +10,9 @@ import torch
 
 from monai_calib.metrics import (
     CalibrationHistogram,
+    bootstrap_difference,
     bootstrap_interval,
+    bootstrap_mean,
     bootstrap_reliability,
     classwise_ece,
     ece,
@@ -111,3 +113,38 @@ def test_wrong_settings_are_refused() -> None:
         bootstrap_interval([], ece)
     with pytest.raises(ValueError, match="expected a histogram with"):
         bootstrap_reliability([some[0], CalibrationHistogram(2, num_bins=480)])
+
+
+def test_differences_resample_subjects_and_not_their_cases() -> None:
+    """Two hippocampi of a subject are no two samples: their interval is that of one of them."""
+    generator = np.random.default_rng(0)
+    subjects = generator.normal(0.01, 0.03, 40)
+    before = generator.normal(0.1, 0.01, 40)
+    pairs = [np.repeat(before, 2), np.repeat(before + subjects, 2)]
+    groups = [f"subject {i // 2}" for i in range(80)]
+    one, both = bootstrap_difference(before, before + subjects), bootstrap_difference(*pairs, groups=groups)
+    assert both[:3] == pytest.approx(np.array(one[:3]), abs=1e-12)
+    by_case = bootstrap_difference(*pairs)
+    assert by_case.high - by_case.low < 0.8 * (both.high - both.low)
+    assert (one.high - one.low)[0] == pytest.approx(2 * 1.96 * subjects.std() / np.sqrt(40), rel=0.15)
+
+
+def test_many_metrics_at_once_are_each_by_itself() -> None:
+    table = np.random.default_rng(1).normal(size=(30, 5))
+    table[3, 2], table[:, 4] = np.nan, np.nan
+    groups = [i // 3 for i in range(30)]
+    together = bootstrap_mean(table, groups)
+    for j in range(4):
+        alone = bootstrap_mean(table[:, j], groups)
+        for one, many in zip(alone, together, strict=True):
+            assert one[0] == pytest.approx(many[j], abs=1e-12)
+    assert together.cases.tolist() == [30, 30, 29, 30, 0]
+    assert np.isnan(together.value[4])
+    assert np.isnan(together.low[4])
+
+
+def test_shapes_that_differ_are_refused() -> None:
+    with pytest.raises(ValueError, match="after: expected the shape of before"):
+        bootstrap_difference([1.0], [1.0, 2.0])
+    with pytest.raises(ValueError, match="cases: expected at least one"):
+        bootstrap_mean(np.zeros((0, 2)))

@@ -17,6 +17,7 @@ from monai.metrics import CalibrationErrorMetric
 from netcal.metrics import ECE
 from torchmetrics.functional.classification import multiclass_calibration_error
 
+from monai_calib.files import FileError
 from monai_calib.metrics import CalibrationHistogram, ace, adaptive_ece, brier, classwise_ece, ece, mce, nll
 from monai_calib.metrics.inputs import flatten_inputs
 from monai_calib.metrics.sums import Sums, add_flat
@@ -248,14 +249,14 @@ def test_zero_probability_of_the_truth_is_floored_and_told() -> None:
     assert "1 zero likelihood" in hist.describe()
 
 
-def test_state_survives_torch_save_and_json() -> None:
+def test_state_survives_torch_save_and_npz(tmp_path: Path) -> None:
     hist = filled(*sample(), ignore_index=3)
     buffer = io.BytesIO()
     torch.save(hist.state_dict(), buffer)
     buffer.seek(0)
     loaded = CalibrationHistogram.from_state(torch.load(buffer, weights_only=True))
-    from_json = CalibrationHistogram.from_json(json.loads(json.dumps(hist.to_json())))
-    for other in (loaded, from_json):
+    hist.to_npz(tmp_path / "hist.npz")
+    for other in (loaded, CalibrationHistogram.from_npz(tmp_path / "hist.npz")):
         assert_same(hist, other)
         assert torch.equal(hist.sums.scores, other.sums.scores)
         assert (other.ignore_index, other.updates) == (3, 1)
@@ -270,8 +271,25 @@ def test_histograms_of_other_settings_do_not_mix() -> None:
             hist.merge(other)
         with pytest.raises(ValueError, match="expected a histogram with"):
             hist.load_state_dict(other.state_dict())
-    with pytest.raises(ValueError, match="format"):
-        CalibrationHistogram.from_json({"format": "other"})
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"settings": np.array("{}")},
+        {"settings": np.array('{"format": "monai_calib/histogram/3", "num_classes": 1000000000, "num_bins": 960}')},
+        {"settings": np.array('{"format": "monai_calib/histogram/3", "num_classes": 4, "num_bins": 1e999}')},
+        {"count": np.zeros(3)},
+        {"hits": np.array([{}])},
+    ],
+)
+def test_a_damaged_file_is_named(tmp_path: Path, change: dict[str, np.ndarray]) -> None:
+    filled(*sample()).to_npz(tmp_path / "hist.npz")
+    with np.load(tmp_path / "hist.npz") as saved:
+        arrays = {**saved, **change}
+    np.savez(tmp_path / "hist.npz", **arrays)
+    with pytest.raises(FileError, match=r"hist\.npz: expected a histogram"):
+        CalibrationHistogram.from_npz(tmp_path / "hist.npz")
 
 
 def test_reset_forgets_and_all_reduce_alone_does_nothing() -> None:

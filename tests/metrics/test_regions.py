@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from itertools import product
 
 import numpy as np
@@ -209,3 +210,40 @@ def test_wrong_input_is_refused():
         region_mask("mask:lung", label)
     with pytest.raises(ValueError, match="mask 'lung' has shape"):
         region_mask("mask:lung", label, masks={"lung": torch.zeros(2, 2)})
+
+
+def test_ignored_voxels_form_no_boundary_and_count_nowhere() -> None:
+    """They used to become background, whose border with the foreground was then measured."""
+    label, prediction = torch.tensor([1, 1, 1, 255, 255, 255]), torch.ones(6, dtype=torch.int64)
+    masks = RegionMasks(label, prediction, spacing=(1.0,), ignored=label == 255)
+    assert masks.draw("boundary:2mm").sum() == 0
+    for region in ("all", "union", "predicted", "dilated:2mm", "bbox:2mm", "foreground"):
+        assert masks.draw(region).tolist() == [True] * 3 + [False] * 3
+    # what stands under them changes nothing, and a real boundary beside them stays
+    other = torch.tensor([0, 1, 1, 0, 3, 7])
+    found = RegionMasks(other, prediction * 0, spacing=(1.0,), ignored=label == 255).draw("boundary:1mm")
+    assert found.tolist() == [True, True, False, False, False, False]
+
+
+@pytest.mark.parametrize("spacing", [None, (0.5, 4.0), (1.0, 1.0)])
+def test_sizes_in_voxels_do_not_depend_on_spacing(spacing: tuple[float, ...] | None) -> None:
+    label = torch.zeros(9, 9, dtype=torch.int64)
+    label[4, 4] = 1
+    for name in ("dilated", "boundary"):
+        found = RegionMasks(label, label, spacing).draw(f"{name}:2vx")
+        assert torch.equal(found, RegionMasks(label, label, (1.0, 1.0)).draw(f"{name}:2mm"))
+    assert RegionMasks(label, label, spacing).draw("bbox:2vx").sum() == 25
+
+
+def test_the_larger_of_mm_and_voxels_counts_along_each_axis() -> None:
+    label = torch.zeros(21, 21, dtype=torch.int64)
+    label[10, 10] = 1
+    found = RegionMasks(label, label, (0.5, 3.0)).draw("dilated:max(2mm,2vx)")
+    assert found[:, 10].sum() == 2 * 4 + 1
+    assert found[10].sum() == 2 * 2 + 1
+    fine = RegionMasks(label, label, (0.5, 0.5))
+    assert torch.equal(fine.draw("boundary:max(2mm,2vx)"), fine.draw("boundary:2mm"))
+    for text in ("boundary:max(2mm,2vx)", "boundary:2vx", "bbox:1.5vx"):
+        region = Region.parse(text)
+        assert Region.parse(str(region)) == region
+        assert re.fullmatch(r"[a-z0-9.]+", region.name)

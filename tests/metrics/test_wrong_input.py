@@ -49,12 +49,12 @@ WRONG = {
     "argmaxed as probabilities": (ONE_HOT, LABEL, False, "argmaxed.*strict=False"),
     "argmaxed as logits": (ONE_HOT, LABEL, True, "probabilities.*from_logits=False"),
     "probabilities as logits": (LOGITS.softmax(1), LABEL, True, "probabilities.*from_logits=False"),
-    "label too large": (LOGITS, with_value(LABEL, 3), True, r"1 voxels whose label is no class number \(0 ... 2"),
-    "label negative": (LOGITS, with_value(LABEL, -1), True, "1 voxels whose label"),
-    "label 2^32": (LOGITS, with_value(LABEL, 2**32), True, "1 voxels whose label"),
-    "label not whole": (LOGITS, with_value(LABEL.float(), 0.5), True, "1 voxels whose label"),
-    "label NaN": (LOGITS, with_value(LABEL.float(), math.nan), True, "1 voxels whose label"),
-    "soft label": (LOGITS, LOGITS.softmax(1), True, "30 voxels whose label"),
+    "label too large": (LOGITS, with_value(LABEL, 3), True, "from 0 to 2, got 3"),
+    "label negative": (LOGITS, with_value(LABEL, -1), True, "whole class numbers from 0 to 2, got -1"),
+    "label 2^32": (LOGITS, with_value(LABEL, 2**32), True, "whole class numbers from 0 to 2, got 4.29497e"),
+    "label not whole": (LOGITS, with_value(LABEL.float(), 0.5), True, "whole class numbers from 0 to 2, got 0.5"),
+    "label NaN": (LOGITS, with_value(LABEL.float(), math.nan), True, "whole class numbers from 0 to 2, got nan"),
+    "soft label that does not sum to 1": (LOGITS, LOGITS.softmax(1) * 0.9, True, "30 voxels whose label"),
     "two labels": (LOGITS, torch.ones(1, 3, 6, 5), True, "30 voxels whose label"),
 }
 
@@ -79,7 +79,8 @@ def test_where_nothing_waits_wrong_values_are_counted_and_refused_when_asked(nam
     hist.sums.problems[PROBLEMS.index("suspicious")] += looks_mistaken(flat.prediction, "softmax", from_logits)
     add_flat(hist.sums, flat, 960, "softmax", from_logits, None)
     for figure in (ece, classwise_ece, nll, brier, adaptive_ece):
-        with pytest.raises(ValueError, match=message.split("1 voxels")[-1].split("30 voxels")[-1]):
+        told = "whose label is no class number" if "from 0 to 2" in message else message
+        with pytest.raises(ValueError, match=told.split("1 voxels")[-1].split("30 voxels")[-1]):
             figure(hist)
 
 
@@ -95,9 +96,12 @@ def test_update_never_waits_for_a_device(activation: str, from_logits: bool) -> 
 
 
 def test_what_is_meant_can_be_allowed() -> None:
-    hist = CalibrationHistogram(3, strict=False)
-    hist.update(ONE_HOT, LABEL, from_logits=False)
+    hist = CalibrationHistogram(3)
+    hist.update(ONE_HOT, LABEL, from_logits=False, strict=False)
     assert hist.voxels == 30
+    former = CalibrationHistogram(3, strict=False)  # as in 0.1.0: no part of what a histogram is
+    former.update(ONE_HOT, LABEL, from_logits=False)
+    assert former.merge(hist).voxels == 60
 
 
 def test_a_saturated_region_of_an_unsaturated_volume_is_fine() -> None:
@@ -139,7 +143,7 @@ def test_class_numbers_are_no_multi_label() -> None:
     with pytest.raises(ValueError, match="one channel a class"):
         CalibrationHistogram(3, activation="sigmoid").update(LOGITS, LABEL)
     with pytest.raises(ValueError, match="whose label"):
-        CalibrationHistogram(3, activation="sigmoid").update(LOGITS, torch.full_like(LOGITS, 0.5))
+        CalibrationHistogram(3, activation="sigmoid").update(LOGITS, torch.full_like(LOGITS, 1.5))
 
 
 def test_settings_out_of_range_are_refused() -> None:

@@ -1,0 +1,202 @@
+"""One case measured by protocols: a histogram a region, and every metric from them."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import torch
+
+from monai_calib.labels import check_label
+from monai_calib.metrics.histogram import CalibrationHistogram
+from monai_calib.metrics.inputs import Activation
+from monai_calib.metrics.metric import Metric
+from monai_calib.metrics.protocols import METRICS, Protocol, measure, resolve_protocols
+from monai_calib.metrics.regions import Region, RegionMasks
+
+__all__ = ["VOLUME_METRICS", "CaseEvaluation", "Measured", "top_class", "volume_errors"]
+
+VOLUME_METRICS = {
+    "expected_volume_bias": ("error of the expected volume, signed, relative", 0),
+    "expected_volume_error": ("error of the expected volume, relative", -1),
+    "argmax_volume_error": ("error of the counted volume, relative", -1),
+}
+"""Names, words and directions of the volume errors."""
+
+
+class Measured(NamedTuple):
+    """One case: values per metric (one, or one per class), and a histogram per region."""
+
+    values: dict[str, list[float]]
+    histograms: dict[str, CalibrationHistogram]
+
+
+class CaseEvaluation:
+    """Measures cases by protocols; keeps nothing.
+
+    Args:
+        num_classes: channels of the prediction, background included.
+        protocols: names, mappings or :class:`~monai_calib.metrics.protocols.Protocol`.
+        classes: names of the channels; ``class 0 ...`` by default.
+        from_logits: whether predictions are logits.
+        activation: ``"softmax"``, or ``"sigmoid"`` for multi-label predictions.
+        ignore_index: label of voxels that count nowhere.
+
+    Attributes:
+        metrics: of a case, by name; volume errors are among them where the whole volume is measured.
+        regions: to measure in, by name.
+
+    Raises: ``ValueError`` for protocols or names that do not fit.
+
+    Example:
+        >>> evaluation = CaseEvaluation(2, [Protocol("mine", ["all", "predicted"], ["ece"])])
+        >>> probability = torch.full((2, 4), 0.5)
+        >>> measured = evaluation.measure(probability, torch.tensor([0, 0, 1, 1]), spacing=(1.0,))
+        >>> measured.values["ece_all_15bins"], measured.values["expected_volume_error"]
+        ([0.0], [0.0])
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        protocols: Sequence[str | Mapping[str, Any] | Protocol] = ("paper", "recommended"),
+        classes: Sequence[str] | None = None,
+        from_logits: bool = False,
+        activation: Activation = "softmax",
+        ignore_index: int | None = None,
+    ) -> None:
+        self.classes = list(classes) if classes else [f"class {k}" for k in range(num_classes)]
+        if len(self.classes) != num_classes:
+            raise ValueError(f"expected {num_classes} class names, got {self.classes}")
+        self.protocols = resolve_protocols(protocols)
+        self.num_classes = num_classes
+        self.from_logits = from_logits
+        self.activation: Activation = activation
+        self.ignore_index = ignore_index
+        by_protocol = [metric for protocol in self.protocols for metric in protocol.case_metrics(self.classes)]
+        self.from_histograms: dict[str, Metric] = {metric.name: metric for metric in by_protocol}
+        if activation == "sigmoid" and any(METRICS[metric.kind].needs_top_label for metric in by_protocol):
+            classwise = [name for name, metric in METRICS.items() if not metric.needs_top_label]
+            raise ValueError(f"multi-label predictions have no top label; ask for metrics out of {classwise}")
+        # The whole volume first: it finds wrong input anywhere, before a region is drawn from it.
+        regions = {region.name: region for protocol in self.protocols for region in map(Region.parse, protocol.regions)}
+        self.regions: dict[str, Region] = dict(sorted(regions.items(), key=lambda item: item[1].kind != "all"))
+        volumes = [
+            Metric(name, name, "all", label=words, direction=direction)
+            for name, (words, direction) in VOLUME_METRICS.items()
+            if "all" in regions
+            and activation == "softmax"
+            and (name != "argmax_volume_error" or "predicted" in regions)
+        ]
+        self.metrics = self.from_histograms | {metric.name: metric for metric in volumes}
+
+    def histogram(self) -> CalibrationHistogram:
+        """An empty histogram of the kind that is filled."""
+        return CalibrationHistogram(self.num_classes, activation=self.activation, ignore_index=self.ignore_index)
+
+    def measure(
+        self,
+        prediction: torch.Tensor,
+        label: torch.Tensor,
+        spacing: Sequence[float] | None = None,
+        masks: Mapping[str, torch.Tensor] | None = None,
+        drawn_from: torch.Tensor | None = None,
+    ) -> Measured:
+        """Measure one case.
+
+        Args:
+            prediction: ``(K, *spatial)``.
+            label: ``(1, *spatial)`` or ``(*spatial)`` class numbers, or ``(K, *spatial)`` one-hot or soft.
+            spacing: voxel size in mm, one number an axis; regions with a size in mm need it.
+            masks: the user's own, by key.
+            drawn_from: another prediction, from which regions are drawn: that before a correction, so that the same
+                voxels are measured before and after.
+
+        Raises: ``ValueError`` for wrong values, as :meth:`CalibrationHistogram.update` and as
+            :class:`~monai_calib.metrics.regions.RegionMasks`.
+        """
+        label = label[None] if label.ndim == prediction.ndim - 1 else label
+        truth, predicted, ignored = self._label_maps(prediction if drawn_from is None else drawn_from, label)
+        drawn = RegionMasks(truth, predicted, spacing, masks, ignored)
+        voxels, labels = prediction.flatten(1), label.flatten(1)
+        histograms = {}
+        for number, (name, region) in enumerate(self.regions.items()):
+            histograms[name] = histogram = self.histogram()
+            if number == 0:  # only here the whole volume is looked at: a small region may well be saturated
+                mask = None if region.kind == "all" else drawn.draw(region).flatten()[None]
+                histogram.update(voxels[None], labels[None], mask, self.from_logits)
+            else:
+                inside = drawn.draw(region).flatten().nonzero()[:, 0]
+                chosen, theirs = voxels.index_select(1, inside), labels.index_select(1, inside)
+                histogram.update(chosen[None], theirs[None], from_logits=self.from_logits, strict=False)
+            histogram.check()
+            histogram.sums = histogram.sums.to("cpu")
+        return Measured(self._values(histograms), histograms)
+
+    def _values(self, histograms: Mapping[str, CalibrationHistogram]) -> dict[str, list[float]]:
+        values = {
+            name: measure(metric, histograms[metric.region or ""]) for name, metric in self.from_histograms.items()
+        }
+        if "expected_volume_error" in self.metrics:
+            volumes = volume_errors(histograms["all"], histograms.get("predicted"))
+            values |= {name: [value] for name, value in volumes.items()}
+        return values
+
+    def _label_maps(
+        self, prediction: torch.Tensor, label: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor | None]:
+        """Class numbers of truth and prediction, from which regions are drawn, and what is ignored."""
+        ignored = None if self.ignore_index is None else (label == self.ignore_index).any(0)
+        if self.activation == "sigmoid":
+            threshold = 0.0 if self.from_logits else 0.5
+            return (label != 0).any(0).long(), (prediction > threshold).any(0).long(), ignored
+        predicted = top_class(prediction)
+        if len(label) > 1:
+            truth = top_class(label)
+            # one channel per class: the ignored class is a channel, or a value that no channel has otherwise
+            if self.ignore_index is not None and self.ignore_index in range(len(label)):
+                ignored = truth == self.ignore_index
+            return truth, predicted, ignored
+        # Wrong values are told by the histogram, or by its check after the pass.
+        return check_label(label[0], self.num_classes, self.ignore_index, look=False).index, predicted, ignored
+
+
+def volume_errors(whole: CalibrationHistogram, predicted: CalibrationHistogram | None = None) -> dict[str, float]:
+    """Errors of a case's foreground volume relative to the true one, from histograms alone.
+
+    The summed probability of the foreground classes over the whole volume is their expected volume ``E`` in voxels, the
+    voxels of the region ``predicted`` the volume counted from labels: ``expected_volume_bias = (E - V) / V``,
+    ``expected_volume_error`` its size, ``argmax_volume_error`` that of the counted volume; NaN without true foreground.
+
+    Example:
+        >>> hist = CalibrationHistogram(2)
+        >>> hist.update(torch.tensor([[[0.5, 0.5], [0.5, 0.5]]]), torch.tensor([[0, 1]]), from_logits=False)
+        >>> volume_errors(hist)
+        {'expected_volume_bias': 0.0, 'expected_volume_error': 0.0}
+    """
+    bins = whole.class_bins()
+    true = float(bins.hits[1:].sum()) or math.nan
+    bias = (float(bins.confidence[1:].sum()) - true) / true
+    errors = {"expected_volume_bias": bias, "expected_volume_error": abs(bias)}
+    if predicted is not None:
+        errors["argmax_volume_error"] = abs(predicted.voxels - true) / true
+    return errors
+
+
+def top_class(prediction: torch.Tensor) -> torch.Tensor:
+    """Index ``(*spatial)`` of the largest of the channels ``(K, *spatial)``, the first of equals.
+
+    What ``prediction.argmax(0)`` gives, which on the CPU is some ten times slower across the leading axis; in bytes,
+    unless there are more than 256 channels.
+
+    Example:
+        >>> top_class(torch.tensor([[0.2, 0.5], [0.8, 0.5]]))
+        tensor([1, 0], dtype=torch.uint8)
+    """
+    best = prediction[0].clone()
+    top = torch.zeros_like(best, dtype=torch.uint8 if len(prediction) <= 256 else torch.int32)
+    for k in range(1, len(prediction)):
+        top.masked_fill_(prediction[k] > best, k)
+        torch.maximum(best, prediction[k], out=best)
+    return top
