@@ -174,7 +174,7 @@ def moved_voxels(image: ArrayLike, label: ArrayLike, shape: Sequence[int]) -> fl
 
 
 def _moves(first: NDArray[np.float64], second: NDArray[np.float64], shape: Sequence[int]) -> NDArray[np.float64]:
-    """``(axes, corners)``: from where the first affine puts each corner of the volume to where the second does, in mm."""
+    """Move of each corner in mm, from where the first affine puts it to where the second does: ``(axes, corners)``."""
     axes = len(first) - 1
     corners = np.array(np.meshgrid(*[(0, size - 1) for size in [*shape, 1, 1, 1][:axes]])).reshape(axes, -1)
     return ((second - first) @ np.vstack([corners, np.ones(corners.shape[1])]))[:-1]

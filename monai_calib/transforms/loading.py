@@ -52,7 +52,7 @@ class LoadCased(MapTransform):
     Example:
         >>> LoadCased(keys=("image", "label"), num_classes=3)({"image": "missing.nii.gz", "label": "missing.nii.gz"})
         Traceback (most recent call last):
-        RuntimeError: cannot read 'missing.nii.gz' ...
+        monai_calib.datasets.dataset.UnreadableError: cannot read 'missing.nii.gz' ...
     """
 
     def __init__(
