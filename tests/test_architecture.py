@@ -14,14 +14,15 @@ PACKAGE = Path(__file__).parents[1] / "monai_calib"
 MAY_IMPORT = {
     "losses": set(),
     "metrics": set(),
-    "transforms": set(),
+    "clinical": set(),
+    "transforms": {"clinical"},
     "phantom": set(),
     "experiments": set(),
     "inferers": set(),
     "dicom": set(),
     "data": set(),
     "handlers": {"losses", "metrics"},
-    "posthoc": {"losses", "metrics"},
+    "posthoc": {"losses", "metrics", "clinical"},
     "report": {"losses", "metrics"},
 }
 BASIS = {"compiled", "files", "labels", "lock", "version"}

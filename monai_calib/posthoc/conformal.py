@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from monai_calib.clinical.truth import check_probability, check_truth
 from monai_calib.posthoc.base import CalibratorWarning
 from monai_calib.posthoc.stream import LogitCase
 
@@ -77,6 +78,7 @@ class FalseNegativeControl:
         num_classes: channels, background included; the background gets no threshold.
         limit: largest expected false-negative rate, one number or one for each structure.
         class_names: for messages and files.
+        ignore_index: label of voxels that count nowhere.
 
     Example:
         >>> control = FalseNegativeControl(2, limit=0.2)
@@ -91,11 +93,15 @@ class FalseNegativeControl:
     """
 
     def __init__(
-        self, num_classes: int, limit: float | Sequence[float] = 0.1, class_names: Sequence[str] | None = None
+        self,
+        num_classes: int,
+        limit: float | Sequence[float] = 0.1,
+        class_names: Sequence[str] | None = None,
+        ignore_index: int | None = None,
     ) -> None:
         if num_classes < 2:
             raise ValueError(f"num_classes: expected at least 2, got {num_classes}")
-        self.num_classes = num_classes
+        self.num_classes, self.ignore_index = num_classes, ignore_index
         self.limits = [float(limit)] * (num_classes - 1) if isinstance(limit, (int, float)) else list(map(float, limit))
         if len(self.limits) != num_classes - 1 or not all(0 < value < 1 for value in self.limits):
             raise ValueError(
@@ -107,24 +113,20 @@ class FalseNegativeControl:
         self.thresholds: list[ConformalThreshold] = []
         self._losses: list[dict[str, list[Tensor]]] = [{} for _ in range(num_classes - 1)]
 
-    def update(self, probability: Tensor, label: Tensor, subject: str | None = None) -> None:
+    def update(self, probability: Tensor, label: Tensor, subject: str | None = None, case: str | None = None) -> None:
         """Add a validation case: calibrated probabilities ``(K, *spatial)`` and true class numbers ``(*spatial)``.
 
-        Without a ``subject`` the case counts as somebody of its own.
+        Args:
+            subject: whose case it is; without one the case counts as somebody of its own.
+            case: how errors call it; its subject, or the label's file if it has one, by default.
 
-        Raises: ``ValueError`` for shapes that do not fit, or values that are no probabilities.
+        Raises: ``ValueError`` naming the case for shapes that do not fit, and values that are no probabilities or no
+            class numbers; nothing is added then.
         """
-        probability = self._checked(probability)
-        label = label.as_subclass(Tensor).to(probability.device)
-        if label.shape == (1, *probability.shape[1:]):
-            label = label[0]
-        if label.shape != probability.shape[1:]:
-            raise ValueError(
-                f"expected a label with the grid {tuple(probability.shape[1:])} of the probabilities, "
-                f"got {tuple(label.shape)}"
-            )
+        called = case or (None if subject is None else f"subject {subject}")
+        probability, index = check_truth(probability, label, self.num_classes, self.ignore_index, called, False)
         for k in range(1, self.num_classes):
-            truth = probability[k][label == k]
+            truth = probability[k][index == k]
             if truth.numel():
                 # A voxel is kept at threshold g / G while g <= p G: it is missed at all later ones.
                 last_kept = (truth.double() * GRID + 1e-9).floor().long().clamp(0, GRID)
@@ -139,7 +141,7 @@ class FalseNegativeControl:
         Warns where there are too few cases for a limit: the threshold is then 0, which keeps every voxel.
         """
         for case in cases:
-            self.update(case.logits.float().softmax(0), case.label)
+            self.update(case.logits.float().softmax(0), case.label, case=f"case {case.name}")
         self.thresholds = []
         for k, (losses, limit) in enumerate(zip(self._losses, self.limits, strict=True), 1):
             rates = [torch.stack(of_subject).mean(0) for of_subject in losses.values()]
@@ -158,7 +160,7 @@ class FalseNegativeControl:
         """Voxels kept of each structure, bool ``(K - 1, *spatial)``, background left out."""
         if not self.thresholds:
             raise RuntimeError("no thresholds yet: call fit() after update()")
-        probability = self._checked(probability)
+        probability = check_probability(probability, self.num_classes, exclusive=False)
         rows = (
             probability[k].double() * GRID + 1e-9 >= round(t.threshold * GRID) for k, t in enumerate(self.thresholds, 1)
         )
@@ -185,11 +187,3 @@ class FalseNegativeControl:
             for t in data["thresholds"]
         ]
         return made
-
-    def _checked(self, probability: Tensor) -> Tensor:
-        probability = probability.as_subclass(Tensor).detach()
-        if probability.ndim < 2 or len(probability) != self.num_classes:
-            raise ValueError(f"expected probabilities ({self.num_classes}, *spatial), got {tuple(probability.shape)}")
-        if not bool(((probability >= 0) & (probability <= 1 + 1e-4)).all()):
-            raise ValueError("expected probabilities between 0 and 1; apply softmax to logits first")
-        return probability

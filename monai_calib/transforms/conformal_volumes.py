@@ -8,7 +8,9 @@ from dataclasses import dataclass
 
 import torch
 
-from .volumes import VolumeModel, volume_deviation, volume_error
+from monai_calib.clinical.truth import check_truth
+
+from .volumes import VolumeModel, volume_deviation, volume_differences
 
 __all__ = ["ConformalVolumeFit", "ConformalVolumeModel"]
 
@@ -84,6 +86,7 @@ class ConformalVolumeFit:
         num_classes: channels, background included.
         correlation_mm: length over which voxels err together; a choice made without looking at the cases. The guarantee
             holds for any; one that is near the truth keeps intervals short.
+        ignore_index: label of voxels that count nowhere.
 
     Example:
         >>> fit = ConformalVolumeFit(2)
@@ -94,19 +97,35 @@ class ConformalVolumeFit:
         True
     """
 
-    def __init__(self, num_classes: int, correlation_mm: float = 3.0) -> None:
+    def __init__(self, num_classes: int, correlation_mm: float = 3.0, ignore_index: int | None = None) -> None:
         if num_classes < 2 or not 0 <= correlation_mm < math.inf:
             raise ValueError(
                 f"expected at least 2 classes and a length of at least 0, got {num_classes}, {correlation_mm}"
             )
         self.num_classes, self.correlation_mm = num_classes, correlation_mm
+        self.ignore_index = ignore_index
         self._scores: list[dict[str, list[float]]] = [{} for _ in range(num_classes - 1)]
 
-    def update(self, probability: torch.Tensor, label: torch.Tensor, spacing: Sequence[float], subject: str) -> None:
-        """Add a case: probabilities ``(K, *spatial)``, true class numbers ``(*spatial)``, voxel size, whose it is."""
-        errors = volume_error(probability, label, spacing)
-        for k, error in enumerate(errors, 1):
-            deviation = volume_deviation(probability[k], spacing, self.correlation_mm)
+    def update(
+        self,
+        probability: torch.Tensor,
+        label: torch.Tensor,
+        spacing: Sequence[float],
+        subject: str,
+        case: str | None = None,
+    ) -> None:
+        """Add a case: probabilities ``(K, *spatial)``, true class numbers ``(*spatial)``, voxel size, whose it is.
+
+        Args:
+            case: how errors call it; its subject by default.
+
+        Raises: ``ValueError`` naming the case for values that are no probabilities or no class numbers, grids or
+            numbers of classes that differ; nothing is added then.
+        """
+        case = case or f"subject {subject}"
+        truth = check_truth(probability, label, self.num_classes, self.ignore_index, case)
+        for k, error in enumerate(volume_differences(truth, spacing), 1):
+            deviation = volume_deviation(truth.probability[k], spacing, self.correlation_mm)
             # A case that is sure and right has score 0, one that is sure and wrong is not covered at any width.
             score = 0.0 if error == 0 else abs(error) / deviation if deviation else math.inf
             self._scores[k - 1].setdefault(subject, []).append(score)

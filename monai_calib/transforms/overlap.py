@@ -10,6 +10,8 @@ import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
 
+from monai_calib.clinical.truth import check_probability
+
 __all__ = ["ExpectedDiced", "expected_dice"]
 
 
@@ -32,12 +34,7 @@ def expected_dice(probability: torch.Tensor) -> list[float]:
         >>> round(expected_dice(torch.stack([1 - p, p]))[0], 3)  # 2 * 1.7 / (2 + 1.8)
         0.895
     """
-    probability = probability.as_subclass(torch.Tensor).detach()
-    if not bool((probability >= 0).all()) or not bool((probability.sum(0) - 1).abs().max() < 1e-3):
-        raise ValueError(
-            f"expected probabilities (K, *spatial) that sum to 1, got {tuple(probability.shape)}; apply softmax, and "
-            "take them before argmax"
-        )
+    probability = check_probability(probability)
     label = probability.argmax(0)
     scores = []
     for k in range(1, len(probability)):

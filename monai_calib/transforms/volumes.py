@@ -16,6 +16,8 @@ from monai.transforms import MapTransform
 from scipy.stats import norm
 from scipy.stats import t as student
 
+from monai_calib.clinical.truth import Truth, check_probability, check_truth
+
 __all__ = [
     "ExpectedVolumed",
     "VolumeEstimate",
@@ -53,7 +55,8 @@ class VolumeModel:
     Args:
         correlation_mm: the length ``l``.
         inflation: the factor ``c``, above 1 where even the longest correlation does not explain the errors.
-        cases: number of cases it was fitted on; the interval is then Student's, else normal.
+        cases: number of cases it was fitted on, those of one subject counted once; the interval is then Student's,
+            else normal.
 
     Raises: ``ValueError`` for a negative length or an inflation below 1.
     """
@@ -132,7 +135,8 @@ def expected_volume(
         >>> [round(x, 3) for x in expected_volume(torch.cat([1 - p, p]), (1.0, 1.0, 1.0), 0.0)[0]]
         [0.3, 0.272, 0.328, 0.0]
     """
-    probability = _checked(probability, spacing)
+    probability = check_probability(probability)
+    _check_spacing(probability, spacing)
     structures = len(probability) - 1
     listed = list(models) if isinstance(models, Sequence) else [models] * structures
     if len(listed) != structures:
@@ -149,30 +153,38 @@ def expected_volume(
     return estimates
 
 
-def volume_error(probability: torch.Tensor, label: torch.Tensor, spacing: Sequence[float]) -> list[float]:
+def volume_error(
+    probability: torch.Tensor,
+    label: torch.Tensor,
+    spacing: Sequence[float],
+    ignore_index: int | None = None,
+    case: str | None = None,
+) -> list[float]:
     """True minus expected volume of each structure in ml, background left out.
 
     Args:
         probability: ``(K, *spatial)``.
-        label: true class numbers ``(*spatial)`` or ``(1, *spatial)``.
+        label: true class numbers ``(*spatial)`` or ``(1, *spatial)``, of any type that holds whole numbers.
         spacing: voxel size in mm.
+        ignore_index: label of voxels that count in neither volume.
+        case: how errors call the case; the label's file by default, if it has one.
 
-    Raises: ``ValueError`` for values that are no probabilities, or a label of another grid.
+    Raises: ``ValueError`` naming the case for values that are no probabilities or no class numbers, or a label of
+        another grid.
 
     Example:
         >>> p = torch.full((1, 10, 10, 10), 0.3)
         >>> [round(error, 3) for error in volume_error(torch.cat([1 - p, p]), torch.ones(10, 10, 10), (1.0, 1.0, 1.0))]
         [0.7]
     """
-    probability = _checked(probability, spacing)
-    label = label.as_subclass(torch.Tensor).to(probability.device)
-    if label.shape not in (probability.shape[1:], (1, *probability.shape[1:])):
-        raise ValueError(
-            f"expected a label with the grid {tuple(probability.shape[1:])} of the probabilities, "
-            f"got {tuple(label.shape)}"
-        )
-    voxels = [float((label == k).sum()) - float(probability[k].double().sum()) for k in range(1, len(probability))]
-    return [_voxel_ml(spacing) * difference for difference in voxels]
+    return volume_differences(check_truth(probability, label, None, ignore_index, case), spacing)
+
+
+def volume_differences(truth: Truth, spacing: Sequence[float]) -> list[float]:
+    """True minus expected volume in ml of each structure of a checked case."""
+    _check_spacing(truth.probability, spacing)
+    voxels = (float((truth.label == k).sum()) - float(p.double().sum()) for k, p in enumerate(truth.probability))
+    return [_voxel_ml(spacing) * difference for difference in voxels][1:]
 
 
 class VolumeFit:
@@ -186,6 +198,7 @@ class VolumeFit:
     Args:
         num_classes: channels, background included.
         longest_mm: longest correlation length to try.
+        ignore_index: label of voxels that count nowhere.
 
     Example:
         >>> fit = VolumeFit(2)
@@ -196,23 +209,41 @@ class VolumeFit:
         True
     """
 
-    def __init__(self, num_classes: int, longest_mm: float = 32.0) -> None:
+    def __init__(self, num_classes: int, longest_mm: float = 32.0, ignore_index: int | None = None) -> None:
         if num_classes < 2 or not 0.5 <= longest_mm < math.inf:
             raise ValueError(
                 f"expected at least 2 classes and longest_mm of at least 0.5, got {num_classes}, {longest_mm}"
             )
-        self.num_classes = num_classes
+        self.num_classes, self.ignore_index = num_classes, ignore_index
         steps = math.ceil(2 * math.log2(longest_mm / 0.25))
         self.lengths = [0.0, *(0.25 * (longest_mm / 0.25) ** (i / steps) for i in range(steps + 1))]
         self._errors: list[list[float]] = [[] for _ in range(num_classes - 1)]
         self._deviations: list[list[list[float]]] = [[] for _ in range(num_classes - 1)]
+        self._subjects: set[str] = set()
 
-    def update(self, probability: torch.Tensor, label: torch.Tensor, spacing: Sequence[float]) -> None:
-        """Add a case: calibrated probabilities ``(K, *spatial)``, true class numbers ``(*spatial)``, voxel size."""
-        for k, error in enumerate(volume_error(probability, label, spacing), 1):
+    def update(
+        self,
+        probability: torch.Tensor,
+        label: torch.Tensor,
+        spacing: Sequence[float],
+        subject: str | None = None,
+        case: str | None = None,
+    ) -> None:
+        """Add a case: calibrated probabilities ``(K, *spatial)``, true class numbers ``(*spatial)``, voxel size.
+
+        Args:
+            subject: whose case it is. Intervals are Student's with as many degrees of freedom as there are subjects;
+                without a subject the case counts as somebody of its own.
+            case: how errors call it; the label's file by default, if it has one.
+
+        Raises: ``ValueError`` as :func:`volume_error`, or for another number of classes; nothing is added then.
+        """
+        truth = check_truth(probability, label, self.num_classes, self.ignore_index, case)
+        for k, error in enumerate(volume_differences(truth, spacing), 1):
             self._errors[k - 1].append(error)
-            deviations = [volume_deviation(probability[k], spacing, length) for length in self.lengths]
+            deviations = [volume_deviation(truth.probability[k], spacing, length) for length in self.lengths]
             self._deviations[k - 1].append(deviations)
+        self._subjects.add(f"case {len(self._errors[0])}, unnamed" if subject is None else f"subject {subject}")
 
     def models(self) -> list[VolumeModel]:
         """One model a structure. Raises ``ValueError`` if no case was added."""
@@ -226,7 +257,7 @@ class VolumeFit:
         variance = torch.tensor(rows, dtype=torch.float64).square()
         variance = torch.maximum(variance, variance.mean(0, keepdim=True) * 1e-3).clamp_min(1e-18)
         excess = (squared / variance).mean(0).tolist()
-        cases = len(errors)
+        cases = len(self._subjects)
         if excess[0] <= 1:
             return VolumeModel(0.0, cases=cases)
         for i in range(1, len(excess)):
@@ -293,16 +324,8 @@ def _spacing_of(probability: Any, default: Sequence[float] | None) -> tuple[floa
     return tuple(float(step) for step in default)
 
 
-def _checked(probability: torch.Tensor, spacing: Sequence[float]) -> torch.Tensor:
-    probability = probability.as_subclass(torch.Tensor).detach()
+def _check_spacing(probability: torch.Tensor, spacing: Sequence[float]) -> None:
     if probability.ndim - 1 != len(spacing) or not all(0 < step < math.inf for step in spacing):
         raise ValueError(
             f"expected a positive voxel size for each of {probability.ndim - 1} axes, got {tuple(spacing)}"
         )
-    total = probability.double().sum(0)
-    if not bool(((total - 1).abs() < 1e-3).all()) or float(probability.min()) < 0:
-        raise ValueError(
-            f"expected probabilities (K, *spatial) that sum to 1, got {tuple(probability.shape)} with sums "
-            f"{float(total.min()):.3g} ... {float(total.max()):.3g}; apply softmax, and take them before argmax"
-        )
-    return probability
