@@ -24,6 +24,8 @@ def to_nifti(folder: Path, output: Path, series_uid: str | None) -> None:
     path = write_nifti(series, output)
     spacing = " × ".join(f"{step:.4g}" for step in np.linalg.norm(series.affine[:3, :3], axis=0))
     print(f"Wrote {' × '.join(map(str, series.shape))} voxels of {spacing} mm: {path}")
+    if series.gaps:
+        print(f"Look at it before use: {series.gaps}")
 
 
 def to_seg(
