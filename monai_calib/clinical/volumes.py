@@ -37,7 +37,7 @@ class VolumeEstimate(NamedTuple):
 
 @dataclass(frozen=True)
 class VolumeModel:
-    """How far a structure's true volume lies from its expected volume.
+    """Distribution of a structure's true volume about its expected volume.
 
     Voxel ``i`` bears the structure with probability ``p_i``, and two voxels ``h`` mm apart err together with
     correlation ``exp(-h^2 / (2 l^2))``: where one voxel beyond the boundary is structure, its neighbour is likely to
