@@ -10,9 +10,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 
-from monai_calib.posthoc import FalseNegativeControl
-from monai_calib.transforms import ConformalVolumeFit, VolumeFit
-from monai_calib.transforms.volumes import volume_error
+from monai_calib.clinical import ConformalVolumeFit, FalseNegativeControl, VolumeFit, volume_error
 
 SPACING = (1.0, 2.0, 5.0)
 

@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from monai_calib.clinical import ConformalVolumeFit, ConformalVolumeModel, expected_volume
 from monai_calib.phantom import phantom_case
 from monai_calib.phantom.labels import POSTERIOR_UNIT, draw_labels
-from monai_calib.transforms import ConformalVolumeFit, ConformalVolumeModel, expected_volume
 
 SPACING = (1.5, 1.5, 1.5)
 
