@@ -24,6 +24,8 @@ from monai_calib.experiments.perform import Children, Stopped
 from monai_calib.experiments.progress import Progress
 from monai_calib.experiments.workers import available_cores, place_environments
 from monai_calib.lock import FolderLock
+from monai_calib.losses import PRESETS
+from monai_calib.posthoc import METHODS
 
 
 @pytest.mark.parametrize(
@@ -99,7 +101,7 @@ def test_a_dry_run_says_what_is_to_do_and_writes_nothing(
     phantom: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["benchmark", "--bundle", str(BUNDLE), "--dataset_dir", str(phantom), "--output", str(tmp_path / "out")]
-    options = ["--losses", "ce", "mbls", "nacl", "--margins", "5", "10", "--seeds", "1", "--posthoc", "temperature"]
+    options = ["--losses", "ce", "mbls:margin=5.0|10.0", "nacl", "--seeds", "1", "--posthoc", "temperature"]
     assert main([*command, *options, "--dry-run"]) == 0
     said = capsys.readouterr().out.splitlines()
     steps = {line.split("/")[2]: line.partition(": ")[2] for line in said[:-1]}
@@ -112,6 +114,39 @@ def test_a_dry_run_says_what_is_to_do_and_writes_nothing(
     }
     assert said[-1].startswith("4 of 4 runs to do")
     assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--losses", "nosuchloss"], "unknown loss 'nosuchloss'"),
+        (["--losses", "dice_ce+nalc"], "Did you mean 'nacl'?"),
+        (["--losses", "mbls:margni=5"], "mbls does not take margni"),
+        (["--losses", "mbls:margin=x"], "--losses mbls_margin=x: "),
+        (["--losses", "ce", "--posthoc", "temprature"], "Did you mean 'temperature'?"),
+        (["--losses", "ce", "--posthoc", "temperature:nothing=1"], "'nothing'"),
+        (["--losses", "ce", "--set", "epcohs=2"], "Did you mean 'epochs'?"),
+        (["--losses", "ce", "--set", "epochs=2", "batch_sise=4"], "Did you mean 'batch_size'?"),
+        (["--losses", "mbls", "--margins", "5", "10"], "--losses 'mbls:margin=5|10'"),
+    ],
+)
+def test_a_misspelt_name_is_refused_before_anything_starts(
+    options: list[str], told: str, phantom: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["benchmark", "--bundle", str(BUNDLE), "--dataset_dir", str(phantom), "--output", str(tmp_path / "out")]
+    assert main([*command, *options]) == 1
+    said = capsys.readouterr().err
+    assert told in said
+    assert len(said.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "setting", ["epochs=1", "train#trainer#max_epochs=1", "validate::handlers=[]", "tracking=mlflow"]
+)
+def test_a_setting_that_is_there_passes(setting: str, phantom: Path, tmp_path: Path) -> None:
+    command = ["benchmark", "--bundle", str(BUNDLE), "--dataset_dir", str(phantom), "--output", str(tmp_path / "out")]
+    assert main([*command, "--losses", *PRESETS, "--posthoc", *METHODS, "--set", setting, "--dry_run"]) == 0
 
 
 def test_a_cluster_that_is_not_there_is_told_at_once() -> None:
