@@ -22,7 +22,8 @@ __all__ = [
     "volume_error",
 ]
 
-# Below this a voxel's standard deviation adds nothing to an interval, but much to the box that is computed.
+# Voxels of a smaller standard deviation count as independent: that changes no interval that is worth a name, but the
+# box of correlated voxels would grow by much. A prediction that is all but sure keeps a deviation above 0.
 _NEGLIGIBLE = 1e-3
 
 
@@ -91,18 +92,20 @@ def volume_deviation(probability: torch.Tensor, spacing: Sequence[float], correl
     """
     p = probability.as_subclass(torch.Tensor).double()
     deviation = (p * (1 - p)).clamp_min(0).sqrt()
+    variance = float(deviation.square().sum())
     unsure = (deviation > _NEGLIGIBLE).nonzero()
     if not len(unsure):
-        return 0.0
+        return _voxel_ml(spacing) * math.sqrt(variance)
     box = tuple(slice(int(a), int(b) + 1) for a, b in zip(unsure.amin(0), unsure.amax(0), strict=True))
     deviation = deviation[box]
+    outside = max(0.0, variance - float(deviation.square().sum()))
     blurred = deviation
     if correlation_mm > 0:
         for axis, step in enumerate(spacing):
             place = torch.arange(deviation.shape[axis], device=p.device, dtype=torch.float64) * step
             correlation = (-0.5 * ((place[:, None] - place) / correlation_mm).square()).exp()
             blurred = torch.tensordot(correlation, blurred, dims=([1], [axis])).movedim(0, axis)
-    return _voxel_ml(spacing) * math.sqrt(float((deviation * blurred).sum()))
+    return _voxel_ml(spacing) * math.sqrt(outside + float((deviation * blurred).sum()))
 
 
 def expected_volume(
@@ -140,8 +143,9 @@ def expected_volume(
     for k, model in enumerate(listed, 1):
         model = model if isinstance(model, VolumeModel) else VolumeModel(float(model))
         ml = _voxel_ml(spacing) * float(probability[k].double().sum())
+        quantile = model.quantile(level)
         width = model.inflation * volume_deviation(probability[k], spacing, model.correlation_mm)
-        width *= model.quantile(level)
+        width = width * quantile if quantile < math.inf else math.inf  # 0 times infinity would be NaN
         label_ml = _voxel_ml(spacing) * int((label == k).sum())
         estimates.append(VolumeEstimate(ml, max(0.0, ml - width), ml + width, label_ml))
     return estimates
