@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import difflib
 import inspect
-import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from monai_calib.files import read_json
 from monai_calib.losses import PRESETS, build_loss
 from monai_calib.posthoc import METHODS
 
@@ -59,7 +59,7 @@ def check_settings(settings: Iterable[str], bundles: Sequence[Path]) -> None:
     for bundle in bundles:
         known = set(_RUN_OPTIONS)
         for name in ("train", "evaluate", "calibrate"):
-            content = json.loads((bundle / "configs" / f"{name}.json").read_text(encoding="utf-8"))
+            content = read_json(bundle / "configs" / f"{name}.json")
             known |= {key.lstrip("+") for key in content}
         for setting in settings:
             first = setting.replace("::", "#").partition("#")[0]

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from monai_calib.files import read_json
 
 from .specification import Named
 
@@ -151,7 +152,7 @@ def _bundle_config(bundle: Path) -> dict[str, Any]:
         path = bundle / "configs" / f"{name}.json"
         if not path.is_file():
             raise ValueError(f"{bundle} is no bundle for a comparison: {path} does not exist.")
-    return dict(json.loads((bundle / "configs" / "train.json").read_text(encoding="utf-8")))
+    return dict(read_json(bundle / "configs" / "train.json"))
 
 
 def _recorded(config: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:

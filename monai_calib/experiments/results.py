@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import csv
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from monai_calib.files import read_json, write_json
+
 from .folders import posthoc_folder, training_record, validation_folder
-from .manifest import Manifest, write_json
+from .manifest import Manifest
 from .plan import Plan, Run
 
 __all__ = ["RESULTS_FORMAT", "chosen_runs", "report_folders", "write_results"]
@@ -92,9 +93,12 @@ def write_results(plan: Plan, manifest: Manifest) -> Path:
 
 def figures(folder: Path) -> dict[str, float | None]:
     """Mean figures of an evaluation: those of metrics.csv (overlap, distances) and of calibration.json's summary."""
-    with (folder / "eval" / "metrics.csv").open(newline="", encoding="utf-8") as file:
-        table = {row[0]: float(row[1]) for row in csv.reader(file) if len(row) == 2}
-    values: Mapping[str, float | None] = {**table, **_calibration(folder)["summary"]}
+    values: dict[str, float | str | None] = {}
+    path = folder / "eval" / "metrics.csv"
+    if path.is_file():
+        with path.open(newline="", encoding="utf-8") as file:
+            values = {row[0]: row[1] for row in csv.reader(file) if len(row) == 2}
+    values |= _calibration(folder)["summary"]
     return {name: _rounded(value) for name, value in values.items()}
 
 
@@ -107,12 +111,14 @@ def _on_validation(run: Run, figure: str) -> float:
 
 
 def _calibration(folder: Path) -> dict[str, Any]:
-    return dict(json.loads((folder / "eval" / "calibration.json").read_text(encoding="utf-8")))
+    return dict(read_json(folder / "eval" / "calibration.json", advice="Evaluate the run again."))
 
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else math.nan
 
 
-def _rounded(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else float(f"{value:.6g}")
+def _rounded(value: float | str | None) -> float | None:
+    """Infinity is a word in the files, since JSON has no number for it."""
+    number = math.nan if value is None else float(value)
+    return float(f"{number:.6g}") if math.isfinite(number) else None

@@ -19,9 +19,10 @@ from hypothesis import strategies as st
 from small_comparisons import BUNDLE, small_plan
 
 from monai_calib.__main__ import main
-from monai_calib.experiments import FolderInUseError, Manifest, RayWorkers, make_plan, variants
+from monai_calib.experiments import FolderInUseError, Manifest, RayWorkers, make_plan, missing_steps, variants
 from monai_calib.experiments.perform import Children, Stopped
 from monai_calib.experiments.progress import Progress
+from monai_calib.experiments.steps import step_of
 from monai_calib.experiments.workers import available_cores, place_environments
 from monai_calib.lock import FolderLock
 from monai_calib.losses import PRESETS
@@ -149,6 +150,31 @@ def test_a_setting_that_is_there_passes(setting: str, phantom: Path, tmp_path: P
     assert main([*command, "--losses", *PRESETS, "--posthoc", *METHODS, "--set", setting, "--dry_run"]) == 0
 
 
+def test_only_a_whole_evaluation_of_this_version_is_finished(phantom: Path, tmp_path: Path) -> None:
+    run = small_plan(tmp_path, phantom, "ce").runs[0]
+    (run.folder / "models").mkdir(parents=True)
+    (run.folder / "models" / "model.pt").touch()
+    evaluation = {"cases": [{"case": "a"}], "run": {}}
+    for folder, content, left in (
+        ("eval", {**evaluation, "format": "monai_calib/calibration/1"}, ["evaluate"]),  # of 0.1.0
+        (".eval.partial", {**evaluation, "format": "monai_calib/evaluation/1"}, ["evaluate"]),  # killed
+        ("eval.partial", {**evaluation, "format": "monai_calib/evaluation/1"}, ["evaluate"]),  # killed at 0.1.0
+        ("eval", {**evaluation, "format": "monai_calib/evaluation/1"}, []),
+    ):
+        (run.folder / folder).mkdir(exist_ok=True)
+        (run.folder / folder / "calibration.json").write_text(json.dumps(content))
+        assert missing_steps(run, trained=True) == left
+
+
+@pytest.mark.parametrize("name", ["last.pt", "checkpoint.ckpt"])
+def test_a_training_that_left_a_checkpoint_is_resumed(name: str, phantom: Path, tmp_path: Path) -> None:
+    run = small_plan(tmp_path, phantom, "ce").runs[0]
+    assert "--resume" not in step_of(run, "train").arguments
+    (run.folder / "models").mkdir(parents=True)
+    (run.folder / "models" / name).touch()
+    assert "--resume" in step_of(run, "train").arguments
+
+
 def test_a_cluster_that_is_not_there_is_told_at_once() -> None:
     pytest.importorskip("ray")
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -159,9 +185,14 @@ def test_a_cluster_that_is_not_there_is_told_at_once() -> None:
 
 def test_a_manifest_of_another_kind_is_not_overwritten(phantom: Path, tmp_path: Path) -> None:
     plan = small_plan(tmp_path, phantom, "ce")
-    for text in ("{", "[]", json.dumps({"format": "another"})):
+    own = {"format": "monai_calib/benchmark/1"}
+    for content in ({"format": "another"}, own, {**own, "runs": [1]}, {**own, "runs": {"a": {"beauty": 1}}}):
+        (tmp_path / "manifest.json").write_text(json.dumps(content))
+        with pytest.raises(ValueError, match=r"manifest\.json: .*Move it away"):
+            Manifest(plan)
+    for text in ("{", "[]", "[" * 100_000):
         (tmp_path / "manifest.json").write_text(text)
-        with pytest.raises(ValueError, match=r"manifest\.json: expected the format"):
+        with pytest.raises(ValueError, match=r"manifest\.json: .*Move it away"):
             Manifest(plan)
 
 
