@@ -1,4 +1,4 @@
-"""What the compiled CPU kernels of losses and metrics share: how they are compiled, run on threads, and exponentiate.
+"""Shared parts of the compiled CPU kernels of losses and metrics: compiling, threads, exponential and logarithm.
 
 The kernels walk a class-major ``(K, N)`` array in blocks of :data:`BLOCK` voxels, small enough to stay in the
 processor's first caches, so that a volume is read once and everything is computed from it while it is there.

@@ -1,4 +1,4 @@
-"""What the labels mean, in the codes that DICOM asks of a segment."""
+"""Meanings of labels, in the codes that DICOM asks of a segment."""
 
 from __future__ import annotations
 

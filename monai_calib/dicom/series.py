@@ -60,7 +60,7 @@ class Series:
 
     @cached_property
     def gaps(self) -> str:
-        """What the instance numbers tell of slices that are not there; nothing where they run on."""
+        """A sentence on slices that are missing by their instance numbers; nothing where these run on."""
         return instance_gaps(self.headers)
 
     @cached_property
@@ -91,7 +91,7 @@ class Series:
 
 
 def sitk_affine(image: sitk.Image) -> NDArray[np.float64]:
-    """From voxel indices of a SimpleITK image to RAS coordinates in mm, ``(4, 4)``."""
+    """Affine of a SimpleITK image, voxel indices to RAS coordinates in mm, ``(4, 4)``."""
     lps = np.eye(4)
     lps[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) * np.array(image.GetSpacing())
     lps[:3, 3] = image.GetOrigin()
@@ -261,7 +261,7 @@ def read_header(path: Path) -> Dataset:
 
 
 def _pixel_problem(header: Dataset) -> str:
-    """What contradicts in the description of the pixels; nothing if all is well."""
+    """A contradiction in the description of the pixels; nothing if all is well."""
     for keyword, neutral in (("RescaleSlope", 1.0), ("RescaleIntercept", 0.0)):
         value = header.get(keyword)
         try:

@@ -62,7 +62,7 @@ def stack_slices(headers: Sequence[Dataset], series: str) -> tuple[list[int], ND
 
 
 def instance_gaps(headers: Sequence[Dataset]) -> str:
-    """What the instance numbers tell of slices that are not there, in a sentence; nothing where they run on.
+    """Say in a sentence which slices are missing by their instance numbers; nothing where these run on.
 
     Evenly spaced slices can be every second one of a series of which the others were lost. No error, since the parts
     of a 4D series are numbered like that too.

@@ -1,4 +1,4 @@
-"""What the folder of a run holds already, and whether it is what the plan asks for."""
+"""Contents of a run's folder: what is done already, and whether it is what the plan asks for."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def epochs_done(run: Run) -> int:
 
 
 def missing_steps(run: Run, trained: bool = False) -> list[str]:
-    """What is left to do: ``train``, ``evaluate``, ``evaluate validation``, ``calibrate M``, ``evaluate M`` ...
+    """List what is left to do: ``train``, ``evaluate``, ``evaluate validation``, ``calibrate M``, ``evaluate M`` ...
 
     Args:
         trained: the training is known to have ended, though before its last epoch (it stopped early).

@@ -23,7 +23,7 @@ def now() -> str:
 
 @dataclass
 class Entry:
-    """What is known of one run.
+    """Known facts of one run.
 
     Attributes:
         state: ``waiting``, ``running``, ``done`` or ``failed``.

@@ -32,7 +32,7 @@ class Stopped(Exception):  # noqa: N818 - nothing went wrong
 
 @dataclass(frozen=True)
 class Event:
-    """What became of a run: ``started`` on a host, a ``step`` that took so long, ``done``, ``failed``, ``lost``."""
+    """News of a run: ``started`` on a host, a ``step`` that took so long, ``done``, ``failed``, ``lost``."""
 
     kind: Literal["started", "step", "done", "failed", "lost"]
     name: str = ""

@@ -1,4 +1,4 @@
-"""The small file that a comparison leaves: the figures of every run, and which variants validation chose."""
+"""The small file that a comparison leaves: the metrics of every run, and which variants validation chose."""
 
 from __future__ import annotations
 
@@ -68,7 +68,7 @@ def report_folders(plan: Plan, manifest: Manifest) -> list[Path]:
 
 
 def write_results(plan: Plan, manifest: Manifest) -> Path:
-    """Writes ``OUT/results.json``: choices, and for every run its settings, training time and mean figures on test."""
+    """Writes ``OUT/results.json``: choices, and for every run its settings, training time and mean metrics on test."""
     done = [run for run in plan.runs if manifest[run].state == "done"]
     chosen, choices = chosen_runs(plan, done)
     keys = {run.key for run in chosen}
@@ -82,17 +82,17 @@ def write_results(plan: Plan, manifest: Manifest) -> Path:
             "best_epoch": training_record(run).get("best_epoch"),
             "chosen": run.key in keys,
         }
-        rows.append({**shared, "posthoc": None, "figures": figures(run.folder)})
+        rows.append({**shared, "posthoc": None, "figures": means(run.folder)})
         for method in run.posthoc:
-            rows.append({**shared, "posthoc": method.key, "figures": figures(posthoc_folder(run, method.key))})
+            rows.append({**shared, "posthoc": method.key, "figures": means(posthoc_folder(run, method.key))})
     path = plan.output / "results.json"
     failed = {run.key: manifest[run].error[:1] for run in plan.runs if manifest[run].state == "failed"}
     write_json(path, {"format": RESULTS_FORMAT, "choices": choices, "failed": failed, "runs": rows})
     return path
 
 
-def figures(folder: Path) -> dict[str, float | None]:
-    """Mean figures of an evaluation: those of metrics.csv (overlap, distances) and of calibration.json's summary."""
+def means(folder: Path) -> dict[str, float | None]:
+    """Means of an evaluation's metrics: those of metrics.csv (overlap, distances) and of calibration.json's summary."""
     values: dict[str, float | str | None] = {}
     path = folder / "eval" / "metrics.csv"
     if path.is_file():
@@ -102,11 +102,11 @@ def figures(folder: Path) -> dict[str, float | None]:
     return {name: _rounded(value) for name, value in values.items()}
 
 
-def _on_validation(run: Run, figure: str) -> float:
+def _on_validation(run: Run, metric: str) -> float:
     summary = _calibration(validation_folder(run))["summary"]
-    if figure not in summary:
-        raise ValueError(f"validation measured no {figure!r} to choose by; it measured {', '.join(summary)}.")
-    value = summary[figure]
+    if metric not in summary:
+        raise ValueError(f"validation measured no {metric!r} to choose by; it measured {', '.join(summary)}.")
+    value = summary[metric]
     return math.nan if value is None else float(value)
 
 
