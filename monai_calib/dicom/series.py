@@ -121,7 +121,9 @@ def find_series(folder: str | Path) -> dict[str, tuple[Path, ...]]:
             for uid in reader.GetGDCMSeriesIDs(str(path))
         }
     except RuntimeError as error:
-        raise ValueError(f"{path}: a file there cannot be read ({str(error).strip().splitlines()[-1]})") from error
+        raise ValueError(
+            f"{path}: expected DICOM slices, but GDCM cannot read {_unreadable(path)}. Export or copy the series again"
+        ) from error
     finally:
         sitk.ProcessObject.SetGlobalWarningDisplay(warned)
     if not found:
@@ -129,6 +131,20 @@ def find_series(folder: str | Path) -> dict[str, tuple[Path, ...]]:
             f"the folder {str(path)!r} holds no DICOM series; expected its slices there, and not in a folder below"
         )
     return found
+
+
+def _unreadable(folder: Path) -> str:
+    """Name the files that GDCM stumbles over, which it does not do itself."""
+    names = []
+    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+        reader = sitk.ImageFileReader()
+        reader.SetFileName(str(path))
+        reader.SetImageIO("GDCMImageIO")
+        try:
+            reader.ReadImageInformation()
+        except RuntimeError:
+            names.append(repr(path.name))
+    return ", ".join(names[:4]) or "a file there"
 
 
 def read_series(folder: str | Path, series_uid: str | None = None) -> Series:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from monai_calib.files import read_json
+
 from .folders import posthoc_folder, validation_folder
 from .plan import Run
 from .specification import Named
@@ -80,6 +82,7 @@ def _calibration(run: Run, method: Named) -> dict[str, Any]:
             "network_name": run.network,
             "seed": run.seed,
         },
+        **({"force": True} if "force" in read_json(run.bundle / "configs" / "calibrate.json") else {}),
         "method": method.name,
         "method_args": arguments,
         **region,

@@ -126,6 +126,16 @@ def test_numbers_that_are_none_name_the_attribute(keyword, value, tmp_path):
         read_series(tmp_path)
 
 
+def test_a_file_that_stops_gdcm_is_named(tmp_path):
+    def change(image: Dataset, k: int) -> None:
+        if k == 3:
+            image.SamplesPerPixel = 2
+
+    _write(tmp_path, change)
+    with pytest.raises(ValueError, match=r"003\.dcm|instance 4"):
+        read_series(tmp_path)
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("whole")

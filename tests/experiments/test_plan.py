@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,7 +21,7 @@ from hypothesis import strategies as st
 from small_comparisons import BUNDLE, small_plan
 
 from monai_calib.__main__ import main
-from monai_calib.experiments import FolderInUseError, Manifest, RayWorkers, make_plan, missing_steps, variants
+from monai_calib.experiments import FolderInUseError, Manifest, Named, RayWorkers, make_plan, missing_steps, variants
 from monai_calib.experiments.perform import Children, Stopped
 from monai_calib.experiments.progress import Progress
 from monai_calib.experiments.steps import step_of
@@ -164,6 +166,30 @@ def test_only_a_whole_evaluation_of_this_version_is_finished(phantom: Path, tmp_
         (run.folder / folder).mkdir(exist_ok=True)
         (run.folder / folder / "calibration.json").write_text(json.dumps(content))
         assert missing_steps(run, trained=True) == left
+
+
+def test_a_correction_is_known_by_its_record(phantom: Path, tmp_path: Path) -> None:
+    run = small_plan(tmp_path, phantom, "ce", posthoc=[Named("temperature")]).runs[0]
+    models = run.folder / "posthoc" / "temperature" / "models"
+    models.mkdir(parents=True)
+    assert missing_steps(run)[-2:] == ["calibrate temperature", "evaluate temperature"]
+    (models / "calibration_parameters.json").write_text('{"half": ')
+    assert "calibrate temperature" in missing_steps(run)
+    (models / "calibration_parameters.json").write_text('{"method": "temperature"}')
+    assert "calibrate temperature" not in missing_steps(run)
+
+
+def test_a_correction_is_forced_where_the_bundle_refuses_to_replace_one(phantom: Path, tmp_path: Path) -> None:
+    run = small_plan(tmp_path, phantom, "ce", posthoc=[Named("temperature")]).runs[0]
+    shutil.copytree(run.bundle / "configs", tmp_path / "bundle" / "configs")
+    path = tmp_path / "bundle" / "configs" / "calibrate.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "force": False}))
+    forced = step_of(replace(run, bundle=tmp_path / "bundle"), "calibrate temperature").arguments
+    assert forced[forced.index("--force") + 1] == "True"
+    content.pop("force", None)
+    path.write_text(json.dumps(content))
+    assert "--force" not in step_of(replace(run, bundle=tmp_path / "bundle"), "calibrate temperature").arguments
 
 
 @pytest.mark.parametrize("name", ["last.pt", "checkpoint.ckpt"])
