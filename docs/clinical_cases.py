@@ -10,9 +10,9 @@ from pages import rounded, write_json
 from posthoc_results import NONE, fitted
 from run_logits import RunLogits, load_logits, name_of
 
+from monai_calib.clinical import ConformalVolumeFit, FalseNegativeControl, VolumeFit, expected_dice, expected_volume
 from monai_calib.handlers.checkpoint import training_settings
-from monai_calib.posthoc import Calibrator, FalseNegativeControl
-from monai_calib.transforms import ConformalVolumeFit, VolumeFit, expected_dice, expected_volume
+from monai_calib.posthoc import Calibrator
 
 CORRECTIONS = (NONE, "temperature", "boundary temperature", "boundary vector", "vector, all", "isotonic, all")
 """Corrections whose clinical output is measured; those of posthoc_results.py."""

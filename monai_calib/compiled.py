@@ -1,4 +1,4 @@
-"""What the compiled CPU kernels of losses and metrics share: how they are compiled, run on threads, and exponentiate.
+"""Shared parts of the compiled CPU kernels of losses and metrics: compiling, threads, exponential and logarithm.
 
 The kernels walk a class-major ``(K, N)`` array in blocks of :data:`BLOCK` voxels, small enough to stay in the
 processor's first caches, so that a volume is read once and everything is computed from it while it is there.
@@ -7,7 +7,9 @@ They release the interpreter lock and are spread over ``torch.get_num_threads()`
 
 from __future__ import annotations
 
+import functools
 import os
+import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import pairwise
@@ -24,7 +26,32 @@ BLOCK = 1024
 # NaN and infinity keep their meaning: a network that diverges must be seen to diverge.
 _FASTMATH = {"nsz", "arcp", "contract", "reassoc"}
 
-jit: Callable[..., Any] = numba.njit(nogil=True, cache=True, fastmath=_FASTMATH, error_model="numpy")
+_compile: Callable[..., Any] = functools.partial(numba.njit, nogil=True, fastmath=_FASTMATH, error_model="numpy")
+
+
+def jit(function: Callable[..., Any]) -> Any:
+    """Compile a kernel, and keep the machine code on disk where there is a folder for it.
+
+    A package that is installed read-only, run by a user without a home, has none: then every process compiles anew,
+    and one warning says so.
+    """
+    try:
+        return _compile(cache=True)(function)
+    except RuntimeError as error:
+        if "cannot cache" not in str(error):
+            raise
+        _tell_uncached()
+        return _compile()(function)
+
+
+@functools.cache
+def _tell_uncached() -> None:
+    warnings.warn(
+        "compiled kernels: expected a folder to keep them in, got none that can be written to; every process compiles "
+        "them anew. Set NUMBA_CACHE_DIR to a folder that can.",
+        stacklevel=3,
+    )
+
 
 _LOG2_E = np.float32(1.44269504088896341)
 _LN2_HIGH = np.float32(0.693359375)

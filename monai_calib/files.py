@@ -110,7 +110,7 @@ def _former(target: Path) -> Path:
 
 
 def _tidy_former(target: Path) -> None:
-    """What a process killed between the two renames left: put back, or removed if its successor is there."""
+    """Put back the folder left by a process killed between the two renames, or remove it if its successor is there."""
     former = _former(target)
     if former.exists():
         if target.exists():

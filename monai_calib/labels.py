@@ -1,4 +1,4 @@
-"""The one check of a label: class numbers must be whole and in range, whatever their type."""
+"""Check of labels: class numbers must be whole and in range, whatever their type."""
 
 from __future__ import annotations
 

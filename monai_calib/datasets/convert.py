@@ -213,26 +213,15 @@ def convert(
         )
     output.parent.mkdir(parents=True, exist_ok=True)
     partial = output.parent / f".{output.name}.partial"
-    with FolderLock(output.parent, "a conversion", name=f".{output.name}.lock"):
-        return _convert(dataset, source, output, partial, seed, fractions or dataset.fractions, exclude, progress)
-
-
-def _convert(
-    dataset: Dataset,
-    source: Path,
-    output: Path,
-    partial: Path,
-    seed: int,
-    fractions: Sequence[float],
-    exclude: Sequence[str],
-    progress: Progress,
-) -> str:
-    try:
-        with open_source(source, output.parent / f".{output.name}.unpacked") as folder:
-            cases = _find_cases(dataset, folder, exclude)
-            text = _write_all(dataset, cases, partial, seed, fractions, exclude, progress)
-        os.replace(partial, output)
-    except Exception:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+    with FolderLock(partial, "a conversion") as lock:
+        try:
+            with open_source(source, output.parent / f".{output.name}.unpacked") as folder:
+                cases = _find_cases(dataset, folder, exclude)
+                text = _write_all(dataset, cases, partial, seed, fractions or dataset.fractions, exclude, progress)
+            for path in partial.glob(f"{lock.path.name}*"):
+                path.unlink()
+            os.replace(partial, output)
+        except Exception:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
     return text

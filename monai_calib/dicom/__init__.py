@@ -1,4 +1,4 @@
-"""From a DICOM series to a volume for the network, and from its predictions to DICOM SEG: extra ``[dicom]``."""
+"""DICOM in and out: a series as volume for the network, its predictions as DICOM SEG; extra ``[dicom]``."""
 
 try:
     import highdicom  # noqa: F401

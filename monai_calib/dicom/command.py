@@ -24,6 +24,9 @@ def to_nifti(folder: Path, output: Path, series_uid: str | None) -> None:
     path = write_nifti(series, output)
     spacing = " × ".join(f"{step:.4g}" for step in np.linalg.norm(series.affine[:3, :3], axis=0))
     print(f"Wrote {' × '.join(map(str, series.shape))} voxels of {spacing} mm: {path}")
+    if series.gaps:
+        print(f"Look at it before use: {series.gaps}")
+    print("Next: predict it, with a bundle's inference.json or another tool; then dicom to-seg.")
 
 
 def to_seg(
@@ -66,8 +69,7 @@ def to_seg(
         # The bundles' confidence maps are percent in 8 bits; a map of floats is a probability.
         scaled = values / 100.0 if np.issubdtype(values.dtype, np.integer) else values
         written.append(write_confidence(series, scaled, _beside(output, "confidence"), **options))
-    for path in written:
-        print(f"Wrote {path}")
+    _tell_written(written)
 
 
 def segment(
@@ -94,8 +96,13 @@ def segment(
         except (SyntaxError, ValueError):
             chosen[name] = value
     _tell_uncoded(read_labels(bundle / "configs" / "metadata.json")[0])
-    for path in segment_series(series, bundle, output_dir, chosen, omit_empty_frames):
+    _tell_written(segment_series(series, bundle, output_dir, chosen, omit_empty_frames))
+
+
+def _tell_written(paths: Sequence[Path]) -> None:
+    for path in paths:
         print(f"Wrote {path}")
+    print("Next: look at it over its series in a DICOM viewer, before it goes anywhere.")
 
 
 def _tell_uncoded(structures: Mapping[int, Structure]) -> None:

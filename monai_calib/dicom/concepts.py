@@ -1,8 +1,7 @@
-"""What the labels mean, in the codes that DICOM asks of a segment."""
+"""Meanings of labels, in the codes that DICOM asks of a segment."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
@@ -10,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from pydicom.sr.coding import Code
+
+from monai_calib.files import read_json
 
 from ..version import __version__
 
@@ -49,7 +50,7 @@ _UNKNOWN = Code("91723000", "SCT", "Anatomical Structure")
 
 @cache
 def _table() -> dict[str, dict[str, list[str]]]:
-    return json.loads(Path(__file__).with_name("concepts.json").read_text(encoding="utf-8"))
+    return dict(read_json(Path(__file__).with_name("concepts.json")))
 
 
 def name_structures(labels: Mapping[int, str | Mapping[str, Any]], context: str = "") -> dict[int, Structure]:
@@ -80,7 +81,7 @@ def read_labels(path: str | Path) -> tuple[dict[int, Structure], Algorithm]:
     """
     source = Path(path)
     try:
-        content = json.loads(source.read_text(encoding="utf-8"))
+        content = read_json(source)
         if "network_data_format" in content:
             channels = content["network_data_format"]["outputs"]["pred"]["channel_def"]
             name = str(content["name"])

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from monai.bundle import ConfigParser, ConfigWorkflow
 
+from monai_calib.lock import FolderLock
+
 from .concepts import read_labels
 from .grid import load_on_grid
 from .segmentation import write_confidence, write_labels, write_probabilities
@@ -43,6 +45,7 @@ def segment_series(
 
     Raises:
         FileNotFoundError: the folder is no bundle.
+        FolderInUseError: another process writes to the output folder.
         ValueError: its postprocessing is not that of this project's bundles, or it wrote no prediction.
     """
     root, target = Path(bundle), Path(output_dir)
@@ -51,8 +54,7 @@ def segment_series(
         if not needed.is_file():
             raise FileNotFoundError(f"there is no {str(needed)!r}; expected the folder of a bundle")
     structures, algorithm = read_labels(metadata)
-    target.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=target, prefix=".unfinished-") as name:
+    with FolderLock(target, "dicom segment"), tempfile.TemporaryDirectory(dir=target, prefix=".unfinished-") as name:
         folder = Path(name)
         write_nifti(series, folder / "images" / f"{_NAME}.nii.gz")
         places = {

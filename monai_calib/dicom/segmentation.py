@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from pydicom import Dataset
 from pydicom.sr.codedict import codes
 
+from monai_calib.files import atomic_path
+
 from ..version import __version__
-from .atomic import unfinished
 from .concepts import CONFIDENCE, Algorithm, Structure
 from .readback import check_written
 from .series import Series
@@ -161,7 +162,7 @@ def _write(
         content_label=title.upper(),
         series_description=f"{title} by {made_by.name}"[:64],
     )
-    with unfinished(target) as temporary:
+    with atomic_path(target) as temporary:
         segmentation.save_as(temporary, enforce_file_format=True)
         check_written(temporary, series, channels, 0.0 if kind == "BINARY" else 0.501 / MAX_FRACTIONAL_VALUE)
     return target

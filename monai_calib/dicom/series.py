@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import re
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -10,9 +14,8 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813  # its customary name
 from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
-from pydicom.errors import InvalidDicomError
 
-from .stacking import LPS_TO_RAS, stack_slices
+from .stacking import LPS_TO_RAS, instance_gaps, stack_slices
 
 __all__ = ["Series", "find_series", "read_series"]
 
@@ -25,6 +28,8 @@ _HEADER = (
     "PatientID", "PatientName", "PatientBirthDate", "PatientSex",
     "StudyInstanceUID", "StudyID", "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName",
 )  # fmt: skip
+# What GDCM makes values of; checked, and not kept.
+_PIXELS = ("RescaleSlope", "RescaleIntercept", "BitsAllocated", "BitsStored", "PixelRepresentation")
 
 
 @dataclass(frozen=True)
@@ -54,6 +59,11 @@ class Series:
         return [str(header.SOPInstanceUID) for header in self.headers]
 
     @cached_property
+    def gaps(self) -> str:
+        """A sentence on slices that are missing by their instance numbers; nothing where these run on."""
+        return instance_gaps(self.headers)
+
+    @cached_property
     def image(self) -> sitk.Image:
         """Rescaled values (Hounsfield units for CT) as float32, read with GDCM.
 
@@ -81,7 +91,7 @@ class Series:
 
 
 def sitk_affine(image: sitk.Image) -> NDArray[np.float64]:
-    """From voxel indices of a SimpleITK image to RAS coordinates in mm, ``(4, 4)``."""
+    """Affine of a SimpleITK image, voxel indices to RAS coordinates in mm, ``(4, 4)``."""
     lps = np.eye(4)
     lps[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) * np.array(image.GetSpacing())
     lps[:3, 3] = image.GetOrigin()
@@ -110,6 +120,10 @@ def find_series(folder: str | Path) -> dict[str, tuple[Path, ...]]:
             uid: tuple(Path(name) for name in reader.GetGDCMSeriesFileNames(str(path), uid))
             for uid in reader.GetGDCMSeriesIDs(str(path))
         }
+    except RuntimeError as error:
+        raise ValueError(
+            f"{path}: expected DICOM slices, but GDCM cannot read {_unreadable(path)}. Export or copy the series again"
+        ) from error
     finally:
         sitk.ProcessObject.SetGlobalWarningDisplay(warned)
     if not found:
@@ -117,6 +131,20 @@ def find_series(folder: str | Path) -> dict[str, tuple[Path, ...]]:
             f"the folder {str(path)!r} holds no DICOM series; expected its slices there, and not in a folder below"
         )
     return found
+
+
+def _unreadable(folder: Path) -> str:
+    """Name the files that GDCM stumbles over, which it does not do itself."""
+    names = []
+    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+        reader = sitk.ImageFileReader()
+        reader.SetFileName(str(path))
+        reader.SetImageIO("GDCMImageIO")
+        try:
+            reader.ReadImageInformation()
+        except RuntimeError:
+            names.append(repr(path.name))
+    return ", ".join(names[:4]) or "a file there"
 
 
 def read_series(folder: str | Path, series_uid: str | None = None) -> Series:
@@ -138,29 +166,156 @@ def read_series(folder: str | Path, series_uid: str | None = None) -> Series:
     if uid not in found:
         raise FileNotFoundError(f"{str(folder)!r} holds no series {uid}, but:\n{_listing(found)}")
     _check_unread(Path(folder), found, uid)
-    headers = [dcmread(path, stop_before_pixels=True, specific_tags=list(_HEADER)) for path in found[uid]]
+    headers = [read_header(path) for path in found[uid]]
     order, affine = stack_slices(headers, f"series {uid}")
-    return Series(uid, tuple(found[uid][k] for k in order), tuple(headers[k] for k in order), affine)
+    series = Series(uid, tuple(found[uid][k] for k in order), tuple(headers[k] for k in order), affine)
+    if series.gaps:
+        warnings.warn(f"series {uid}: {series.gaps}", stacklevel=2)
+    return series
 
 
 def _check_unread(folder: Path, found: dict[str, tuple[Path, ...]], uid: str) -> None:
-    """GDCM passes over files it cannot parse without a word; at an end of the volume no gap would tell."""
+    """Refuse a file that may be a slice and is in no series.
+
+    GDCM passes over files it cannot parse without a word, and no gap tells of one at an end of the volume, nor of
+    every second one.
+    """
     known = {path.name for files in found.values() for path in files}
+    numbered = {_numberless(name) for name in known if _numberless(name) != name}
     for path in sorted(path for path in folder.iterdir() if path.is_file() and path.name not in known):
-        try:
-            header = dcmread(path, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"])
-        except (InvalidDicomError, EOFError):
+        if path.name.startswith(".") or path.name.upper() == "DICOMDIR":
             continue
-        if header.get("SeriesInstanceUID") == uid:
+        sign = _sign_of_a_slice(path, uid)
+        if not sign and _numberless(path.name) in numbered and not _is_document(path, uid):
+            sign = "is numbered like its slices"
+        if sign:
             raise ValueError(
-                f"series {uid}: the file {path.name!r} belongs to it but cannot be read; expected every slice whole. "
-                "It is truncated or broken: export or copy the series again"
+                f"series {uid}: the file {path.name!r} {sign} but cannot be read; expected every slice whole. It is "
+                "truncated or broken: export or copy the series again, or move the file away if it is no slice"
             )
+
+
+def _sign_of_a_slice(path: Path, uid: str) -> str:
+    try:
+        if not path.stat().st_size:
+            return "is empty: it may belong to it"
+        with path.open("rb") as file:
+            is_dicom = file.read(132)[128:] == b"DICM"
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read ({error.strerror}). Mend its rights or move it away") from error
+    if not is_dicom and path.suffix.lower() not in (".dcm", ".dicom", ".ima"):
+        return ""
+    if _is_document(path, uid):
+        return ""
+    return "belongs to it" if _series_of(path) == uid else "looks like a slice"
+
+
+def _series_of(path: Path) -> str | None:
+    try:
+        with _silent():
+            return str(dcmread(path, stop_before_pixels=True, specific_tags=["SeriesInstanceUID"]).SeriesInstanceUID)
+    except Exception:  # whatever a broken file makes pydicom raise
+        return None
+
+
+def _is_document(path: Path, uid: str) -> bool:
+    """Whether a whole DICOM object of another series holds no image: contours, a report, a presentation state."""
+    try:
+        with _silent():
+            header = dcmread(path, defer_size=1024, specific_tags=["SOPClassUID", "SeriesInstanceUID", "Rows"])
+            kind = header.SOPClassUID
+            image = "Image" in kind.name or "Rows" in header
+            return header.SeriesInstanceUID != uid and kind.type == "SOP Class" and not image
+    except Exception:  # as above
+        return False
+
+
+def _numberless(name: str) -> str:
+    return re.sub(r"\d+", "#", name)
+
+
+@contextmanager
+def _silent() -> Iterator[None]:
+    """Keep pydicom's warnings to itself: they quote values, which may be a patient's."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def read_header(path: Path) -> Dataset:
+    """Geometry and identifiers of a slice, with its pixels' description checked against the pixels there are.
+
+    Raises:
+        ValueError: whatever is wrong with the file, by its name and without the value, which may be a patient's.
+    """
+    what = f"the file {path.name!r}"
+    end = "It is truncated or broken: export or copy the series again"
+    with _silent():
+        try:
+            header = dcmread(path, defer_size=1024, specific_tags=[*_HEADER, *_PIXELS, "PixelData"])
+        except Exception as error:
+            raise ValueError(
+                f"{what}: expected a DICOM slice, got {type(error).__name__} from reading it. {end}"
+            ) from None
+        for keyword in (*_HEADER, *_PIXELS):
+            try:
+                header.get(keyword)  # pydicom parses a value when it is asked for
+            except Exception as error:
+                raise ValueError(
+                    f"{what}: expected a valid {keyword}, got {type(error).__name__} from reading it. {end}"
+                ) from None
+        try:
+            problem = _pixel_problem(header)
+        except Exception as error:
+            problem = f"expected a description of its pixels, got {type(error).__name__} from reading it"
+    if problem:
+        raise ValueError(f"{what}: {problem}. {end}")
+    for keyword in (*_PIXELS, "PixelData"):
+        if keyword in header:
+            del header[keyword]
+    return header
+
+
+def _pixel_problem(header: Dataset) -> str:
+    """A contradiction in the description of the pixels; nothing if all is well."""
+    for keyword, neutral in (("RescaleSlope", 1.0), ("RescaleIntercept", 0.0)):
+        value = header.get(keyword)
+        try:
+            number = neutral if value is None else float(value)
+        except (TypeError, ValueError):  # several values, or text
+            number = np.nan
+        if not np.isfinite(number) or (keyword == "RescaleSlope" and number == 0):
+            return f"expected a finite {keyword}{' other than 0' * (neutral == 1)}, got {number:g}"
+    bits, sign = header.get("BitsAllocated"), header.get("PixelRepresentation")
+    if bits not in (8, 16, 32, 64) or sign not in (0, 1):
+        return f"expected BitsAllocated 8, 16, 32 or 64 and PixelRepresentation 0 or 1, got {bits} and {sign}"
+    stored = header.get("BitsStored")
+    if stored is not None and not 1 <= int(stored) <= bits:
+        return f"expected BitsStored of 1 to {bits}, got {stored}"
+    if "PixelData" not in header:
+        return "expected pixels, got none"
+    if header.file_meta.TransferSyntaxUID.is_encapsulated:
+        return ""  # compressed: GDCM looks at it
+    values = [int(header.get(keyword) or 0) for keyword in ("Rows", "Columns")]
+    samples = int(header.get("SamplesPerPixel", 1) or 0) * int(header.get("NumberOfFrames") or 1)
+    expected = values[0] * values[1] * samples * bits // 8
+    found = getattr(header.get_item("PixelData", keep_deferred=True), "length", None)  # not read: only its length is
+    if found != expected + expected % 2:
+        return (
+            f"expected {expected} bytes of pixels ({values[0]} × {values[1]} of {bits} bits, {samples} a pixel), "
+            f"got {found}"
+        )
+    return ""
 
 
 def _listing(found: dict[str, tuple[Path, ...]]) -> str:
     lines = []
     for uid, files in sorted(found.items()):
-        modality = dcmread(files[0], stop_before_pixels=True, specific_tags=["Modality"]).get("Modality", "?")
+        try:
+            with _silent():
+                header = dcmread(files[0], stop_before_pixels=True, specific_tags=["Modality"])
+            modality = header.get("Modality", "?")
+        except Exception:  # a broken file is named when its series is chosen
+            modality = "?"
         lines.append(f"  {uid}  {modality}, {len(files)} files")
     return "\n".join(lines)

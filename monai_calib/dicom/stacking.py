@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
 
-__all__ = ["LPS_TO_RAS", "stack_slices"]
+__all__ = ["LPS_TO_RAS", "instance_gaps", "stack_slices"]
 
 # DICOM's axes run to the left, the back and the head; NIfTI's to the right, the front and the head.
 LPS_TO_RAS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -21,6 +21,7 @@ _DIRECTION_TOLERANCE = 1e-3
 _SPACING_TOLERANCE = 0.01  # of the distance of slices
 _GAP_TOLERANCE = 0.02  # mm
 _SAME_POSITION = 1e-3  # mm
+_SMALLEST_SPACING = 1e-3  # mm, a micrometre: less is a broken header
 
 
 def stack_slices(headers: Sequence[Dataset], series: str) -> tuple[list[int], NDArray[np.float64]]:
@@ -60,6 +61,52 @@ def stack_slices(headers: Sequence[Dataset], series: str) -> tuple[list[int], ND
     return [int(index) for index in order], LPS_TO_RAS @ lps
 
 
+def instance_gaps(headers: Sequence[Dataset]) -> str:
+    """Say in a sentence which slices are missing by their instance numbers; nothing where these run on.
+
+    Evenly spaced slices can be every second one of a series of which the others were lost. No error, since the parts
+    of a 4D series are numbered like that too.
+    """
+    try:
+        numbers = sorted({int(header.InstanceNumber) for header in headers})
+    except (AttributeError, TypeError, ValueError):  # optional, and in some series empty
+        return ""
+    lost = numbers[-1] - numbers[0] + 1 - len(numbers)
+    if not lost:
+        return ""
+    shown = ", ".join(map(str, numbers[:4])) + (", …" if len(numbers) > 4 else "")
+    return (
+        f"{lost} instance number(s) are missing between {numbers[0]} and {numbers[-1]} ({shown}). Is every slice there?"
+    )
+
+
+def _numbers(header: Dataset, keyword: str, count: int, series: str) -> NDArray[np.float64]:
+    """The values of an attribute, which a broken file may hold as text, NaN or in another number."""
+    try:
+        value = header.get(keyword)
+        values = np.atleast_1d(np.array(value, dtype=np.float64))
+    except (TypeError, ValueError):
+        values = np.array([np.nan])
+    if values.shape != (count,) or not np.isfinite(values).all():
+        raise ValueError(
+            f"{series}: expected {count} finite number(s) as {keyword} of instance {_instance(header)}, got "
+            f"{values.tolist()}; the header is broken"
+        )
+    return values
+
+
+def _check_geometry(header: Dataset, series: str) -> None:
+    for keyword, count in (("ImagePositionPatient", 3), ("ImageOrientationPatient", 6), ("Rows", 1), ("Columns", 1)):
+        _numbers(header, keyword, count, series)
+    spacing = _numbers(header, "PixelSpacing", 2, series)
+    if spacing.min() < _SMALLEST_SPACING or min(int(header.Rows), int(header.Columns)) < 1:
+        raise ValueError(
+            f"{series}: expected a PixelSpacing of at least {_SMALLEST_SPACING:g} mm and a pixel or more, got "
+            f"{spacing.tolist()} and {header.Rows} × {header.Columns} (instance {_instance(header)}); the header is "
+            "broken"
+        )
+
+
 def _check_headers(headers: Sequence[Dataset], series: str) -> None:
     for header in headers:
         missing = [name for name in _NEEDED if header.get(name) in (None, "")]
@@ -73,8 +120,12 @@ def _check_headers(headers: Sequence[Dataset], series: str) -> None:
                 f"{series}: instance {_instance(header)} has no {', '.join(missing)}; a volume needs them in every "
                 "slice. Is it a series of cross-sectional images?"
             )
-        if int(header.get("SamplesPerPixel") or 1) != 1:
-            raise ValueError(f"{series} is in colour (instance {_instance(header)}); expected one value a pixel")
+        samples = header.get("SamplesPerPixel")
+        if samples not in (None, "", 1):
+            raise ValueError(
+                f"{series} is in colour (instance {_instance(header)} has {samples} values a pixel); expected one"
+            )
+        _check_geometry(header, series)
     if len(headers) < 2:
         raise ValueError(f"{series} has one slice; a volume needs at least two to know their distance")
     same: dict[str, list[Any]] = {

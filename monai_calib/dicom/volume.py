@@ -10,7 +10,8 @@ import SimpleITK as sitk  # noqa: N813  # its customary name
 import torch
 from monai.data import MetaTensor
 
-from .atomic import unfinished
+from monai_calib.files import atomic_path
+
 from .series import Series
 
 __all__ = ["to_metatensor", "write_nifti"]
@@ -41,7 +42,7 @@ def write_nifti(series: Series, path: str | Path) -> Path:
     image.set_qform(series.affine, code=1)
     image.set_sform(series.affine, code=1)
     image.header.set_xyzt_units("mm")
-    with unfinished(target) as temporary:
+    with atomic_path(target) as temporary:
         nib.save(image, temporary)
     return target
 

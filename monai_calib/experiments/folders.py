@@ -1,15 +1,20 @@
-"""What the folder of a run holds already, and whether it is what the plan asks for."""
+"""Contents of a run's folder: what is done already, and whether it is what the plan asks for."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from monai_calib.files import FileError, read_json
+
 from .plan import Run
 
 __all__ = ["MismatchError", "epochs_done", "missing_steps", "posthoc_folder", "training_record", "validation_folder"]
+
+
+_EVALUATION_FORMAT = "monai_calib/evaluation/1"
+"""That of metrics.evaluated, which a plan need not load PyTorch for."""
 
 
 class MismatchError(ValueError):
@@ -34,7 +39,7 @@ def epochs_done(run: Run) -> int:
 
 
 def missing_steps(run: Run, trained: bool = False) -> list[str]:
-    """What is left to do: ``train``, ``evaluate``, ``evaluate validation``, ``calibrate M``, ``evaluate M`` ...
+    """List what is left to do: ``train``, ``evaluate``, ``evaluate validation``, ``calibrate M``, ``evaluate M`` ...
 
     Args:
         trained: the training is known to have ended, though before its last epoch (it stopped early).
@@ -52,7 +57,7 @@ def missing_steps(run: Run, trained: bool = False) -> list[str]:
         missing.append("evaluate validation")
     for method in run.posthoc:
         folder = posthoc_folder(run, method.key)
-        if not (folder / "fit" / "before_after.json").is_file():
+        if not _read(folder / "models" / "calibration_parameters.json"):  # written after the model it belongs to
             missing.append(f"calibrate {method.key}")
         if not _evaluated(run, folder, {"split": "test", "posthoc": method.key}):
             missing.append(f"evaluate {method.key}")
@@ -63,10 +68,10 @@ def missing_steps(run: Run, trained: bool = False) -> list[str]:
 
 
 def _evaluated(run: Run, folder: Path, also: Mapping[str, Any]) -> bool:
-    """Whether ``eval/calibration.json`` is there in full, with the other tables, which are written after it."""
+    """Whether there is an evaluated folder, which is whole or absent; one of an older version is made anew."""
     path = folder / "eval" / "calibration.json"
     content = _read(path)
-    if not content.get("cases") or not (folder / "eval" / "metrics.csv").is_file():
+    if content.get("format") != _EVALUATION_FORMAT or not content.get("cases"):
         return False
     _compare(path, content.get("run", {}), {**run.recorded, **also})
     return True
@@ -81,7 +86,7 @@ def _compare(path: Path, found: Mapping[str, Any], expected: Mapping[str, Any]) 
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
-    except (FileNotFoundError, json.JSONDecodeError):
+        content = read_json(path)
+    except FileError:
         return {}
     return content if isinstance(content, dict) else {}

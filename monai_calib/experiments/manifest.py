@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
 import time
-from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timezone
-from pathlib import Path
 from typing import Any
+
+from monai_calib.files import FileError, read_json, write_json
 
 from .folders import MismatchError
 from .plan import Plan, Run
@@ -25,7 +23,7 @@ def now() -> str:
 
 @dataclass
 class Entry:
-    """What is known of one run.
+    """Known facts of one run.
 
     Attributes:
         state: ``waiting``, ``running``, ``done`` or ``failed``.
@@ -68,7 +66,7 @@ class Manifest:
     def __init__(self, plan: Plan) -> None:
         self.path = plan.output / "manifest.json"
         self.plan = plan
-        self.entries = {key: Entry(**fields) for key, fields in self._read().items()}
+        self.entries = self._read()
         for run in plan.runs:
             entry = self.entries.setdefault(run.key, Entry())
             if entry.attempts or entry.state == "done":
@@ -91,23 +89,19 @@ class Manifest:
             "plan": _plan_fields(self.plan),
             "runs": {key: asdict(entry) for key, entry in self.entries.items()},
         }
-        self.path.parent.mkdir(parents=True, exist_ok=True)
         write_json(self.path, content)
 
-    def _read(self) -> dict[str, dict[str, Any]]:
+    def _read(self) -> dict[str, Entry]:
         if not self.path.exists():
             return {}
+        advice = "Move it away: finished runs are known by their folders."
+        content = read_json(self.path, MANIFEST_FORMAT, advice)
         try:
-            content = json.loads(self.path.read_text(encoding="utf-8"))
-            found = content["format"]
-            if found == MANIFEST_FORMAT:
-                return dict(content["runs"])
-        except (json.JSONDecodeError, KeyError, TypeError) as error:
-            found = f"{type(error).__name__}: {error}"
-        raise ValueError(
-            f"{self.path}: expected the format {MANIFEST_FORMAT!r}, got {found!r}. Move it away: finished runs are "
-            "known by their folders."
-        )
+            return {key: Entry(**fields) for key, fields in content["runs"].items()}
+        except (AttributeError, KeyError, TypeError) as error:
+            raise FileError(
+                f"{self.path}: expected the state of every run ({type(error).__name__}: {error}). {advice}"
+            ) from error
 
     def _compare(self, run: Run, entry: Entry) -> None:
         differences = []
@@ -122,13 +116,6 @@ class Manifest:
                 f"{run.key} was made with other settings: {'; '.join(differences)}. Use another OUT, or move "
                 f"{run.folder} and its entry in {self.path} away."
             )
-
-
-def write_json(path: Path, content: Mapping[str, Any]) -> None:
-    """Writes JSON that is there in full or not at all."""
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    temporary.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
 
 
 def _plan_fields(plan: Plan) -> dict[str, Any]:

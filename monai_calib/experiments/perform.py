@@ -16,7 +16,7 @@ from typing import Literal
 
 from .folders import missing_steps
 from .plan import Run
-from .steps import finish, prepare, step_of
+from .steps import step_of
 
 __all__ = ["Children", "Event", "Stopped", "perform", "run_environment"]
 
@@ -32,7 +32,7 @@ class Stopped(Exception):  # noqa: N818 - nothing went wrong
 
 @dataclass(frozen=True)
 class Event:
-    """What became of a run: ``started`` on a host, a ``step`` that took so long, ``done``, ``failed``, ``lost``."""
+    """News of a run: ``started`` on a host, a ``step`` that took so long, ``done``, ``failed``, ``lost``."""
 
     kind: Literal["started", "step", "done", "failed", "lost"]
     name: str = ""
@@ -116,7 +116,6 @@ def perform(run: Run, environment: Mapping[str, str], children: Children, traine
         run.folder.mkdir(parents=True, exist_ok=True)
         for name in missing_steps(run, trained):
             step = step_of(run, name)
-            prepare(step)
             command = [sys.executable, "-m", f"{__package__}.bundle_process", str(run.folder), *step.arguments]
             began = time.monotonic()
             with log.open("ab") as output:
@@ -128,7 +127,6 @@ def perform(run: Run, environment: Mapping[str, str], children: Children, traine
                 cause, last = _what_went_wrong(log, length)
                 yield Event("failed", name=name, lines=(f"{name} {how}{cause}", *last))
                 return
-            finish(step)
             yield Event("step", name=name, seconds=time.monotonic() - began)
         left = missing_steps(run, trained=True)
     except (OSError, ValueError) as error:

@@ -1,13 +1,14 @@
-"""What a comparison runs: every bundle, network, loss and seed, each in a folder of its own."""
+"""The runs of a comparison: every bundle, network, loss and seed, each in a folder of its own."""
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from monai_calib.files import read_json
 
 from .specification import Named
 
@@ -98,7 +99,7 @@ def make_plan(
         posthoc: corrections, by the names of ``calibrate.json``.
         settings: further settings of the bundle, such as ``{"epochs": 10}``.
         uncorrected: whether the report shows the networks as trained, beside corrected ones.
-        choose_by: figure on validation, smaller is better, by which a variant is chosen; a key of the summary in
+        choose_by: metric on validation, smaller is better, by which a variant is chosen; a key of the summary in
             calibration.json. The default is a proper score over the whole volume.
 
     Raises:
@@ -151,11 +152,11 @@ def _bundle_config(bundle: Path) -> dict[str, Any]:
         path = bundle / "configs" / f"{name}.json"
         if not path.is_file():
             raise ValueError(f"{bundle} is no bundle for a comparison: {path} does not exist.")
-    return dict(json.loads((bundle / "configs" / "train.json").read_text(encoding="utf-8")))
+    return dict(read_json(bundle / "configs" / "train.json"))
 
 
 def _recorded(config: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, Any]:
-    """What ``settings`` of the bundle's train.json, written by the training, comes to; unknown is what it computes."""
+    """Evaluate ``settings`` of the bundle's train.json, which the training will record; leave out computed ones."""
     recorded = {}
     for name, value in config.get("settings", {}).items():
         if isinstance(value, str) and value.startswith("@"):

@@ -1,4 +1,4 @@
-"""What a comparison says while it runs: a line whenever a run starts or ends, and the time left."""
+"""Messages of a comparison while it runs: a line whenever a run starts or ends, and the time left."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ class Progress:
             self.stream.write("\r\033[K")
 
     def standing(self) -> str:
-        """How far the runs under way are, and the time left."""
+        """Progress of the runs under way, and the time left."""
         under_way = [run for run in self.manifest.plan.runs if run.key in self._began]
         parts = [f"{run.loss.key} seed {run.seed} epoch {epochs_done(run)}/{run.epochs}" for run in under_way]
         left = self.seconds_left()

@@ -1,16 +1,17 @@
-"""The small file that a comparison leaves: the figures of every run, and which variants validation chose."""
+"""The small file that a comparison leaves: the metrics of every run, and which variants validation chose."""
 
 from __future__ import annotations
 
 import csv
-import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from monai_calib.files import read_json, write_json
+
 from .folders import posthoc_folder, training_record, validation_folder
-from .manifest import Manifest, write_json
+from .manifest import Manifest
 from .plan import Plan, Run
 
 __all__ = ["RESULTS_FORMAT", "chosen_runs", "report_folders", "write_results"]
@@ -67,7 +68,7 @@ def report_folders(plan: Plan, manifest: Manifest) -> list[Path]:
 
 
 def write_results(plan: Plan, manifest: Manifest) -> Path:
-    """Writes ``OUT/results.json``: choices, and for every run its settings, training time and mean figures on test."""
+    """Writes ``OUT/results.json``: choices, and for every run its settings, training time and mean metrics on test."""
     done = [run for run in plan.runs if manifest[run].state == "done"]
     chosen, choices = chosen_runs(plan, done)
     keys = {run.key for run in chosen}
@@ -81,38 +82,43 @@ def write_results(plan: Plan, manifest: Manifest) -> Path:
             "best_epoch": training_record(run).get("best_epoch"),
             "chosen": run.key in keys,
         }
-        rows.append({**shared, "posthoc": None, "figures": figures(run.folder)})
+        rows.append({**shared, "posthoc": None, "figures": means(run.folder)})
         for method in run.posthoc:
-            rows.append({**shared, "posthoc": method.key, "figures": figures(posthoc_folder(run, method.key))})
+            rows.append({**shared, "posthoc": method.key, "figures": means(posthoc_folder(run, method.key))})
     path = plan.output / "results.json"
     failed = {run.key: manifest[run].error[:1] for run in plan.runs if manifest[run].state == "failed"}
     write_json(path, {"format": RESULTS_FORMAT, "choices": choices, "failed": failed, "runs": rows})
     return path
 
 
-def figures(folder: Path) -> dict[str, float | None]:
-    """Mean figures of an evaluation: those of metrics.csv (overlap, distances) and of calibration.json's summary."""
-    with (folder / "eval" / "metrics.csv").open(newline="", encoding="utf-8") as file:
-        table = {row[0]: float(row[1]) for row in csv.reader(file) if len(row) == 2}
-    values: Mapping[str, float | None] = {**table, **_calibration(folder)["summary"]}
+def means(folder: Path) -> dict[str, float | None]:
+    """Means of an evaluation's metrics: those of metrics.csv (overlap, distances) and of calibration.json's summary."""
+    values: dict[str, float | str | None] = {}
+    path = folder / "eval" / "metrics.csv"
+    if path.is_file():
+        with path.open(newline="", encoding="utf-8") as file:
+            values = {row[0]: row[1] for row in csv.reader(file) if len(row) == 2}
+    values |= _calibration(folder)["summary"]
     return {name: _rounded(value) for name, value in values.items()}
 
 
-def _on_validation(run: Run, figure: str) -> float:
+def _on_validation(run: Run, metric: str) -> float:
     summary = _calibration(validation_folder(run))["summary"]
-    if figure not in summary:
-        raise ValueError(f"validation measured no {figure!r} to choose by; it measured {', '.join(summary)}.")
-    value = summary[figure]
+    if metric not in summary:
+        raise ValueError(f"validation measured no {metric!r} to choose by; it measured {', '.join(summary)}.")
+    value = summary[metric]
     return math.nan if value is None else float(value)
 
 
 def _calibration(folder: Path) -> dict[str, Any]:
-    return dict(json.loads((folder / "eval" / "calibration.json").read_text(encoding="utf-8")))
+    return dict(read_json(folder / "eval" / "calibration.json", advice="Evaluate the run again."))
 
 
 def _mean(values: Sequence[float]) -> float:
     return sum(values) / len(values) if values else math.nan
 
 
-def _rounded(value: float | None) -> float | None:
-    return None if value is None or not math.isfinite(value) else float(f"{value:.6g}")
+def _rounded(value: float | str | None) -> float | None:
+    """Infinity is a word in the files, since JSON has no number for it."""
+    number = math.nan if value is None else float(value)
+    return float(f"{number:.6g}") if math.isfinite(number) else None

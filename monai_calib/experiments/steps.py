@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+from monai_calib.files import read_json
 
 from .folders import posthoc_folder, validation_folder
 from .plan import Run
@@ -19,7 +20,7 @@ _CONFIGS = {
     "evaluate": "['configs/train.json','configs/evaluate.json']",
     "calibrate": "['configs/train.json','configs/calibrate.json']",
 }
-PARTIAL = "eval.partial"
+_CHECKPOINTS = ("checkpoint.ckpt", "last.pt")  # what a training goes on from, in bundles of now and of 0.1.0
 
 
 @dataclass(frozen=True)
@@ -29,13 +30,10 @@ class Step:
     Attributes:
         name: as :func:`.folders.missing_steps` calls it.
         arguments: what follows ``python -m monai.bundle``.
-        evaluated: the folder whose ``eval`` the step makes. It writes ``eval.partial``, renamed when the step has
-            succeeded, so that an ``eval`` is always whole.
     """
 
     name: str
     arguments: tuple[str, ...]
-    evaluated: Path | None = None
 
 
 def step_of(run: Run, name: str) -> Step:
@@ -49,25 +47,12 @@ def step_of(run: Run, name: str) -> Step:
     settings: dict[str, Any] = {
         "run_dir": folder,
         "models_dir": run.folder / "models",
-        "output_dir": folder / PARTIAL,
+        "output_dir": folder / "eval",
         "split": "validation" if what == "validation" else "test",
     }
     if what not in ("", "validation"):
         settings |= {"evaluated_run#posthoc": what, **_calibrated_network(folder)}
-    return Step(name, _arguments(run, "evaluate", settings), evaluated=folder)
-
-
-def finish(step: Step) -> None:
-    """Puts what a successful evaluation has written in its place."""
-    if step.evaluated is not None:
-        shutil.rmtree(step.evaluated / "eval", ignore_errors=True)
-        (step.evaluated / PARTIAL).rename(step.evaluated / "eval")
-
-
-def prepare(step: Step) -> None:
-    """Removes what an interrupted evaluation has left."""
-    if step.evaluated is not None:
-        shutil.rmtree(step.evaluated / PARTIAL, ignore_errors=True)
+    return Step(name, _arguments(run, "evaluate", settings))
 
 
 def _training(run: Run) -> dict[str, Any]:
@@ -78,7 +63,7 @@ def _training(run: Run) -> dict[str, Any]:
         "network_name": run.network,
         "seed": run.seed,
     }
-    if (run.folder / "models" / "last.pt").is_file():
+    if any((run.folder / "models" / name).is_file() for name in _CHECKPOINTS):
         settings["resume"] = True
     return settings
 
@@ -97,6 +82,7 @@ def _calibration(run: Run, method: Named) -> dict[str, Any]:
             "network_name": run.network,
             "seed": run.seed,
         },
+        **({"force": True} if "force" in read_json(run.bundle / "configs" / "calibrate.json") else {}),
         "method": method.name,
         "method_args": arguments,
         **region,

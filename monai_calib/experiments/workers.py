@@ -20,7 +20,7 @@ class Workers(Protocol):
 
     @property
     def places(self) -> int:
-        """How many runs are carried out side by side."""
+        """Number of runs carried out side by side."""
 
     def submit(self, run: Run, trained: bool) -> None:
         """Puts a run in the queue; ``trained`` as for :func:`.folders.missing_steps`."""

@@ -1,6 +1,7 @@
 """MONAI transforms for calibrated segmentation."""
 
-from .conformal_volumes import ConformalVolumeFit, ConformalVolumeModel
+from monai_calib.clinical import ConformalVolumeFit, ConformalVolumeModel
+
 from .loading import LoadCased
 from .overlap import ExpectedDiced, expected_dice
 from .quality import QualityFlagd

@@ -1,51 +1,16 @@
-"""The Dice score to expect of a segmentation, from calibrated probabilities, without ground truth."""
+"""Expected Dice as a dictionary transform."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
-import torch
 from monai.config import KeysCollection
 from monai.transforms import MapTransform
 
+from monai_calib.clinical.overlap import expected_dice
+
 __all__ = ["ExpectedDiced", "expected_dice"]
-
-
-def expected_dice(probability: torch.Tensor) -> list[float]:
-    """Expected Dice of each structure of the label map, background left out: ``2 sum_S p / (|S| + sum p)``.
-
-    ``S`` are the voxels where the structure's probability is the largest. It is the ratio of expectations, which for
-    structures of more than a few dozen independent patches differs little from the expectation of the ratio. It is as
-    right as the probabilities are: an over-confident network expects too much.
-
-    Args:
-        probability: ``(K, *spatial)``.
-
-    Returns: K - 1 numbers; NaN where nothing is predicted and less than half a voxel is expected.
-
-    Source: of the idea, Kwon et al., Computational Statistics and Data Analysis 2020, and Li et al., MICCAI 2020.
-
-    Example:
-        >>> p = torch.tensor([0.9, 0.8, 0.1])
-        >>> round(expected_dice(torch.stack([1 - p, p]))[0], 3)  # 2 * 1.7 / (2 + 1.8)
-        0.895
-    """
-    probability = probability.as_subclass(torch.Tensor).detach()
-    if not bool((probability >= 0).all()) or not bool((probability.sum(0) - 1).abs().max() < 1e-3):
-        raise ValueError(
-            f"expected probabilities (K, *spatial) that sum to 1, got {tuple(probability.shape)}; apply softmax, and "
-            "take them before argmax"
-        )
-    label = probability.argmax(0)
-    scores = []
-    for k in range(1, len(probability)):
-        p, predicted = probability[k].double(), label == k
-        size, expected = int(predicted.sum()), float(p.sum())
-        nothing = size == 0 and expected < 0.5
-        scores.append(math.nan if nothing else 2 * float(p[predicted].sum()) / (size + expected))
-    return scores
 
 
 class ExpectedDiced(MapTransform):
@@ -57,6 +22,7 @@ class ExpectedDiced(MapTransform):
         output_key: where the result goes, ``{name: score}``.
 
     Example:
+        >>> import torch
         >>> p = torch.tensor([0.9, 0.8, 0.1])
         >>> case = ExpectedDiced("prob", ["background", "tumour"])({"prob": torch.stack([1 - p, p])})
         >>> round(case["expected_dice"]["tumour"], 3)

@@ -1,12 +1,13 @@
-"""One word a case on whether a person should look at it."""
+"""Flag of cases that a person should look at, as a dictionary transform."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable, Mapping
 from typing import Any
 
 from monai.transforms import Transform
+
+from monai_calib.clinical.quality import reasons_to_check
 
 __all__ = ["QualityFlagd"]
 
@@ -53,15 +54,5 @@ class QualityFlagd(Transform):
         for key, transform in ((self.dice_key, "ExpectedDiced"), (self.volumes_key, "ExpectedVolumed")):
             if key not in data:
                 raise KeyError(f"the case has no {key!r}: list {transform} before QualityFlagd")
-        reasons = []
-        for name, dice in data[self.dice_key].items():
-            if dice < self.lowest_dice:
-                reasons.append(f"{name}: expected Dice {dice:.2f}, below {self.lowest_dice:.2f}")
-        for name, volume in data[self.volumes_key].items():
-            width = volume["high_ml"] - volume["low_ml"]
-            if volume["label_ml"] == 0:
-                if volume["high_ml"] > 0 and not math.isnan(data[self.dice_key].get(name, 0.0)):
-                    reasons.append(f"{name}: not found, though {volume['ml']:.2g} ml are expected")
-            elif width > self.widest_interval * volume["ml"]:
-                reasons.append(f"{name}: {volume['low_ml']:.2f} ... {volume['high_ml']:.2f} ml, too wide an interval")
+        reasons = reasons_to_check(data[self.dice_key], data[self.volumes_key], self.lowest_dice, self.widest_interval)
         return {**data, self.output_key: {"flag": "check" if reasons else "ok", "reasons": reasons}}

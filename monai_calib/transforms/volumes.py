@@ -1,20 +1,23 @@
-"""The volume of each structure from calibrated probabilities, in ml, with an interval that knows that neighbours err
-together."""
+"""Expected volumes as a dictionary transform."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
-import torch
 from monai.config import KeysCollection
 from monai.data import MetaTensor
 from monai.data.utils import affine_to_spacing
 from monai.transforms import MapTransform
-from scipy.stats import norm
-from scipy.stats import t as student
+
+from monai_calib.clinical.volumes import (
+    VolumeEstimate,
+    VolumeFit,
+    VolumeModel,
+    expected_volume,
+    volume_deviation,
+    volume_error,
+)
 
 __all__ = [
     "ExpectedVolumed",
@@ -26,230 +29,21 @@ __all__ = [
     "volume_error",
 ]
 
-# Below this a voxel's standard deviation adds nothing to an interval, but much to the box that is computed.
-_NEGLIGIBLE = 1e-3
-
-
-class VolumeEstimate(NamedTuple):
-    """In ml: the expected volume, its interval, and the volume of the label map (largest probability)."""
-
-    ml: float
-    low_ml: float
-    high_ml: float
-    label_ml: float
-
-
-@dataclass(frozen=True)
-class VolumeModel:
-    """How far a structure's true volume lies from its expected volume.
-
-    Voxel ``i`` bears the structure with probability ``p_i``, and two voxels ``h`` mm apart err together with
-    correlation ``exp(-h^2 / (2 l^2))``: where one voxel beyond the boundary is structure, its neighbour is likely to
-    be. With ``s_i = sqrt(p_i (1 - p_i))`` and voxels of ``v`` ml the standard deviation of the volume is
-    ``c v sqrt(sum_ij s_i s_j exp(-h_ij^2 / (2 l^2)))``. Independent voxels (``l = 0``) give intervals that are far too
-    narrow: the independent parts of a boundary are patches, not voxels. :class:`VolumeFit` finds ``l`` and ``c`` on
-    validation cases.
-
-    Args:
-        correlation_mm: the length ``l``.
-        inflation: the factor ``c``, above 1 where even the longest correlation does not explain the errors.
-        cases: number of cases it was fitted on; the interval is then Student's, else normal.
-
-    Raises: ``ValueError`` for a negative length or an inflation below 1.
-    """
-
-    correlation_mm: float
-    inflation: float = 1.0
-    cases: int | None = None
-
-    def __post_init__(self) -> None:
-        if not (0 <= self.correlation_mm < math.inf and 1 <= self.inflation < math.inf):
-            raise ValueError(f"expected correlation_mm of at least 0 and inflation of at least 1, got {self}")
-
-    def quantile(self, level: float) -> float:
-        """Half the interval's width in standard deviations.
-
-        Example:
-            >>> round(VolumeModel(2.0).quantile(0.95), 3), round(VolumeModel(2.0, cases=10).quantile(0.95), 3)
-            (1.96, 2.228)
-        """
-        upper = (1 + level) / 2
-        return float(norm.ppf(upper) if self.cases is None else student.ppf(upper, self.cases))
-
-
-def volume_deviation(probability: torch.Tensor, spacing: Sequence[float], correlation_mm: float) -> float:
-    """Standard deviation in ml of the volume of one structure, see :class:`VolumeModel`, with ``c = 1``.
-
-    The correlation is a product over the axes, so the double sum is a small matrix product along each axis in turn.
-
-    Args:
-        probability: ``(*spatial)``.
-        spacing: voxel size in mm.
-        correlation_mm: the length ``l``; 0 for independent voxels.
-
-    Example:
-        >>> p = torch.full((10, 10), 0.5)
-        >>> [round(volume_deviation(p, (10.0, 10.0), l), 3) for l in (0.0, 1e6)]  # sqrt(100) / 2, and 100 / 2 voxels
-        [0.5, 5.0]
-    """
-    p = probability.as_subclass(torch.Tensor).double()
-    deviation = (p * (1 - p)).clamp_min(0).sqrt()
-    unsure = (deviation > _NEGLIGIBLE).nonzero()
-    if not len(unsure):
-        return 0.0
-    box = tuple(slice(int(a), int(b) + 1) for a, b in zip(unsure.amin(0), unsure.amax(0), strict=True))
-    deviation = deviation[box]
-    blurred = deviation
-    if correlation_mm > 0:
-        for axis, step in enumerate(spacing):
-            place = torch.arange(deviation.shape[axis], device=p.device, dtype=torch.float64) * step
-            correlation = (-0.5 * ((place[:, None] - place) / correlation_mm).square()).exp()
-            blurred = torch.tensordot(correlation, blurred, dims=([1], [axis])).movedim(0, axis)
-    return _voxel_ml(spacing) * math.sqrt(float((deviation * blurred).sum()))
-
-
-def expected_volume(
-    probability: torch.Tensor,
-    spacing: Sequence[float],
-    models: VolumeModel | float | Sequence[VolumeModel | float],
-    level: float = 0.95,
-) -> list[VolumeEstimate]:
-    """The expected volume of each structure, ``v sum_i p_i``, with its interval, background left out.
-
-    Probabilities must be calibrated over the whole volume: a floor of 0.001 in 60,000 background voxels of 1 mm is
-    0.06 ml of structure that is not there.
-
-    Args:
-        probability: ``(K, *spatial)``.
-        spacing: voxel size in mm, one number an axis; with two axes, volumes are areas times 1 mm.
-        models: a :class:`VolumeModel` or a correlation length in mm, one or one for each structure.
-        level: coverage of the interval.
-
-    Raises: ``ValueError`` for values that are no probabilities, and numbers of axes or models that do not fit.
-
-    Example:
-        >>> p = torch.full((1, 10, 10, 10), 0.3)
-        >>> [round(x, 3) for x in expected_volume(torch.cat([1 - p, p]), (1.0, 1.0, 1.0), 0.0)[0]]
-        [0.3, 0.272, 0.328, 0.0]
-    """
-    probability = _checked(probability, spacing)
-    structures = len(probability) - 1
-    listed = list(models) if isinstance(models, Sequence) else [models] * structures
-    if len(listed) != structures:
-        raise ValueError(f"models: expected one, or one for each of {structures} structures, got {len(listed)}")
-    label = probability.argmax(0)
-    estimates = []
-    for k, model in enumerate(listed, 1):
-        model = model if isinstance(model, VolumeModel) else VolumeModel(float(model))
-        ml = _voxel_ml(spacing) * float(probability[k].double().sum())
-        width = model.inflation * volume_deviation(probability[k], spacing, model.correlation_mm)
-        width *= model.quantile(level)
-        label_ml = _voxel_ml(spacing) * int((label == k).sum())
-        estimates.append(VolumeEstimate(ml, max(0.0, ml - width), ml + width, label_ml))
-    return estimates
-
-
-def volume_error(probability: torch.Tensor, label: torch.Tensor, spacing: Sequence[float]) -> list[float]:
-    """True minus expected volume of each structure in ml, background left out.
-
-    Args:
-        probability: ``(K, *spatial)``.
-        label: true class numbers ``(*spatial)`` or ``(1, *spatial)``.
-        spacing: voxel size in mm.
-
-    Raises: ``ValueError`` for values that are no probabilities, or a label of another grid.
-
-    Example:
-        >>> p = torch.full((1, 10, 10, 10), 0.3)
-        >>> [round(error, 3) for error in volume_error(torch.cat([1 - p, p]), torch.ones(10, 10, 10), (1.0, 1.0, 1.0))]
-        [0.7]
-    """
-    probability = _checked(probability, spacing)
-    label = label.as_subclass(torch.Tensor).to(probability.device)
-    if label.shape not in (probability.shape[1:], (1, *probability.shape[1:])):
-        raise ValueError(
-            f"expected a label with the grid {tuple(probability.shape[1:])} of the probabilities, "
-            f"got {tuple(label.shape)}"
-        )
-    voxels = [float((label == k).sum()) - float(probability[k].double().sum()) for k in range(1, len(probability))]
-    return [_voxel_ml(spacing) * difference for difference in voxels]
-
-
-class VolumeFit:
-    """Finds each structure's :class:`VolumeModel` from validation cases.
-
-    With ``V`` the true volume, ``E`` the expected one and ``s(l)`` its standard deviation, the mean over cases of
-    ``((V - E) / s(l))^2`` falls as the correlation length ``l`` grows; the fit takes the length where it is 1. Where it
-    is above 1 even at ``longest_mm``, the rest becomes the inflation ``c``. A case adds a few numbers, nothing else is
-    kept.
-
-    Args:
-        num_classes: channels, background included.
-        longest_mm: longest correlation length to try.
-
-    Example:
-        >>> fit = VolumeFit(2)
-        >>> p = torch.full((1, 8, 8, 8), 0.5)
-        >>> for truth in (torch.zeros(8, 8, 8), torch.ones(8, 8, 8)):  # all or nothing: everything errs together
-        ...     fit.update(torch.cat([1 - p, p]), truth, (1.0, 1.0, 1.0))
-        >>> fit.models()[0].correlation_mm > 10
-        True
-    """
-
-    def __init__(self, num_classes: int, longest_mm: float = 32.0) -> None:
-        if num_classes < 2 or not 0.5 <= longest_mm < math.inf:
-            raise ValueError(
-                f"expected at least 2 classes and longest_mm of at least 0.5, got {num_classes}, {longest_mm}"
-            )
-        self.num_classes = num_classes
-        steps = math.ceil(2 * math.log2(longest_mm / 0.25))
-        self.lengths = [0.0, *(0.25 * (longest_mm / 0.25) ** (i / steps) for i in range(steps + 1))]
-        self._errors: list[list[float]] = [[] for _ in range(num_classes - 1)]
-        self._deviations: list[list[list[float]]] = [[] for _ in range(num_classes - 1)]
-
-    def update(self, probability: torch.Tensor, label: torch.Tensor, spacing: Sequence[float]) -> None:
-        """Add a case: calibrated probabilities ``(K, *spatial)``, true class numbers ``(*spatial)``, voxel size."""
-        for k, error in enumerate(volume_error(probability, label, spacing), 1):
-            self._errors[k - 1].append(error)
-            deviations = [volume_deviation(probability[k], spacing, length) for length in self.lengths]
-            self._deviations[k - 1].append(deviations)
-
-    def models(self) -> list[VolumeModel]:
-        """One model a structure. Raises ``ValueError`` if no case was added."""
-        if not self._errors[0]:
-            raise ValueError("no case to fit on: call update() for each validation case")
-        return [self._model(errors, rows) for errors, rows in zip(self._errors, self._deviations, strict=True)]
-
-    def _model(self, errors: list[float], rows: list[list[float]]) -> VolumeModel:
-        squared = torch.tensor(errors, dtype=torch.float64).square()[:, None]
-        # An absolutely sure case has no deviation; its error counts, if there is any, as that of the surest other.
-        variance = torch.tensor(rows, dtype=torch.float64).square()
-        variance = torch.maximum(variance, variance.mean(0, keepdim=True) * 1e-3).clamp_min(1e-18)
-        excess = (squared / variance).mean(0).tolist()
-        cases = len(errors)
-        if excess[0] <= 1:
-            return VolumeModel(0.0, cases=cases)
-        for i in range(1, len(excess)):
-            if excess[i] <= 1:
-                # The excess falls about as a power of the length, so the way to 1 is measured in logarithms.
-                share = math.log(excess[i - 1]) / math.log(excess[i - 1] / excess[i]) if excess[i] > 0 else 1.0
-                length = self.lengths[i - 1] + share * (self.lengths[i] - self.lengths[i - 1])
-                return VolumeModel(length, cases=cases)
-        return VolumeModel(self.lengths[-1], inflation=math.sqrt(excess[-1]), cases=cases)
-
 
 class ExpectedVolumed(MapTransform):
     """Adds ``volumes`` to a case: expected volume of each structure with its 95 % interval, from its probabilities.
 
     Args:
         keys: the probabilities ``(K, *spatial)``, after softmax and before argmax.
-        models: see :func:`expected_volume`; without a fit of one's own, a correlation length of 2 to 4 mm is a guess.
+        models: see :func:`~monai_calib.clinical.expected_volume`; without a fit of one's own, a correlation length
+            of 2 to 4 mm is a guess.
         class_names: of all channels; ``class 0 ...`` by default.
         spacing: voxel size in mm of cases without a header.
         level: coverage of the interval.
         output_key: where the result goes: ``{name: {"ml", "low_ml", "high_ml", "label_ml"}}``.
 
     Example:
+        >>> import torch
         >>> p = torch.full((1, 10, 10, 10), 0.3)
         >>> case = {"prob": MetaTensor(torch.cat([1 - p, p]), affine=torch.diag(torch.tensor([2.0, 1.0, 1.0, 1.0])))}
         >>> round(ExpectedVolumed("prob", models=2.0)(case)["volumes"]["class 1"]["ml"], 3)
@@ -281,28 +75,9 @@ class ExpectedVolumed(MapTransform):
         return case
 
 
-def _voxel_ml(spacing: Sequence[float]) -> float:
-    return math.prod(spacing) / 1000
-
-
 def _spacing_of(probability: Any, default: Sequence[float] | None) -> tuple[float, ...]:
     if isinstance(probability, MetaTensor):
         return tuple(float(step) for step in affine_to_spacing(probability.affine, r=probability.ndim - 1))
     if default is None:
         raise ValueError("volumes in ml need the voxel size: load a header (MetaTensor), or pass spacing in mm")
     return tuple(float(step) for step in default)
-
-
-def _checked(probability: torch.Tensor, spacing: Sequence[float]) -> torch.Tensor:
-    probability = probability.as_subclass(torch.Tensor).detach()
-    if probability.ndim - 1 != len(spacing) or not all(0 < step < math.inf for step in spacing):
-        raise ValueError(
-            f"expected a positive voxel size for each of {probability.ndim - 1} axes, got {tuple(spacing)}"
-        )
-    total = probability.double().sum(0)
-    if not bool(((total - 1).abs() < 1e-3).all()) or float(probability.min()) < 0:
-        raise ValueError(
-            f"expected probabilities (K, *spatial) that sum to 1, got {tuple(probability.shape)} with sums "
-            f"{float(total.min()):.3g} ... {float(total.max()):.3g}; apply softmax, and take them before argmax"
-        )
-    return probability

@@ -19,7 +19,7 @@ def test_the_second_is_refused(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = msd_hippocampus(tmp_path / "download").source
-    with FolderLock(tmp_path, "a conversion", name=".out.lock"):
+    with FolderLock(tmp_path / ".out.partial", "a conversion"):
         monkeypatch.setattr("monai_calib.lock._held", {})  # as another process sees it
         assert run(script("msd_hippocampus"), [str(source), str(tmp_path / "out")]) == 1
         monkeypatch.undo()

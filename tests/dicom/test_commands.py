@@ -101,7 +101,7 @@ def test_a_bundle_segments_a_series(tmp_path):
     output = tmp_path / "out"
     run = ["--run_dir", str(tmp_path / "run"), "--set", "device=cpu"]
     assert main(["dicom", "segment", str(tmp_path / "series"), str(BUNDLE), str(output), *run]) == 0
-    assert sorted(path.name for path in output.iterdir()) == [
+    assert sorted(path.name for path in output.glob("[!.]*")) == [
         "confidence.dcm",
         "probabilities.dcm",
         "segmentation.dcm",
@@ -123,6 +123,23 @@ def test_a_folder_without_a_bundle_is_told(oblique_folder, tmp_path, capsys):
     assert main(["dicom", "segment", str(oblique_folder), str(tmp_path), str(tmp_path / "out")]) == 1
     assert "metadata.json" in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_an_output_folder_in_use_is_refused_with_one_line(oblique_folder, tmp_path, capsys):
+    code = (
+        "import sys; from monai_calib.lock import FolderLock\n"
+        "with FolderLock(sys.argv[1], 'dicom segment'): print('held', flush=True); sys.stdin.read()"
+    )
+    output = tmp_path / "out"
+    command = [sys.executable, "-c", code, str(output)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        assert main(["dicom", "segment", str(oblique_folder), str(BUNDLE), str(output)]) == 1
+        said = capsys.readouterr().err
+        assert f"{output} is in use by process {holder.pid}" in said
+        assert len(said.splitlines()) == 1
+        holder.kill()
 
 
 @pytest.mark.parametrize("missing", ["highdicom", "pydicom"])

@@ -55,6 +55,7 @@ def test_labels_of_ones_own(tmp_path):
     [
         "[1]",
         "{",
+        "[" * 100_000,
         '{"one": "liver"}',
         '{"-1": "liver"}',
         '{"1": {"name": "x"}}',

@@ -5,12 +5,14 @@ from __future__ import annotations
 import io
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -19,11 +21,14 @@ from hypothesis import strategies as st
 from small_comparisons import BUNDLE, small_plan
 
 from monai_calib.__main__ import main
-from monai_calib.experiments import FolderInUseError, Manifest, RayWorkers, make_plan, variants
+from monai_calib.experiments import FolderInUseError, Manifest, Named, RayWorkers, make_plan, missing_steps, variants
 from monai_calib.experiments.perform import Children, Stopped
 from monai_calib.experiments.progress import Progress
+from monai_calib.experiments.steps import step_of
 from monai_calib.experiments.workers import available_cores, place_environments
 from monai_calib.lock import FolderLock
+from monai_calib.losses import PRESETS
+from monai_calib.posthoc import METHODS
 
 
 @pytest.mark.parametrize(
@@ -99,7 +104,7 @@ def test_a_dry_run_says_what_is_to_do_and_writes_nothing(
     phantom: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = ["benchmark", "--bundle", str(BUNDLE), "--dataset_dir", str(phantom), "--output", str(tmp_path / "out")]
-    options = ["--losses", "ce", "mbls", "nacl", "--margins", "5", "10", "--seeds", "1", "--posthoc", "temperature"]
+    options = ["--losses", "ce", "mbls:margin=5.0|10.0", "nacl", "--seeds", "1", "--posthoc", "temperature"]
     assert main([*command, *options, "--dry-run"]) == 0
     said = capsys.readouterr().out.splitlines()
     steps = {line.split("/")[2]: line.partition(": ")[2] for line in said[:-1]}
@@ -114,6 +119,88 @@ def test_a_dry_run_says_what_is_to_do_and_writes_nothing(
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (["--losses", "nosuchloss"], "unknown loss 'nosuchloss'"),
+        (["--losses", "dice_ce+nalc"], "Did you mean 'nacl'?"),
+        (["--losses", "mbls:margni=5"], "mbls does not take margni"),
+        (["--losses", "mbls:margin=x"], "--losses mbls_margin=x: "),
+        (["--losses", "ce", "--posthoc", "temprature"], "Did you mean 'temperature'?"),
+        (["--losses", "ce", "--posthoc", "temperature:nothing=1"], "'nothing'"),
+        (["--losses", "ce", "--set", "epcohs=2"], "Did you mean 'epochs'?"),
+        (["--losses", "ce", "--set", "epochs=2", "batch_sise=4"], "Did you mean 'batch_size'?"),
+        (["--losses", "mbls", "--margins", "5", "10"], "--losses 'mbls:margin=5|10'"),
+    ],
+)
+def test_a_misspelt_name_is_refused_before_anything_starts(
+    options: list[str], told: str, phantom: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = ["benchmark", "--bundle", str(BUNDLE), "--dataset_dir", str(phantom), "--output", str(tmp_path / "out")]
+    assert main([*command, *options]) == 1
+    said = capsys.readouterr().err
+    assert told in said
+    assert len(said.splitlines()) == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    "setting", ["epochs=1", "train#trainer#max_epochs=1", "validate::handlers=[]", "tracking=mlflow"]
+)
+def test_a_setting_that_is_there_passes(setting: str, phantom: Path, tmp_path: Path) -> None:
+    command = ["benchmark", "--bundle", str(BUNDLE), "--dataset_dir", str(phantom), "--output", str(tmp_path / "out")]
+    assert main([*command, "--losses", *PRESETS, "--posthoc", *METHODS, "--set", setting, "--dry_run"]) == 0
+
+
+def test_only_a_whole_evaluation_of_this_version_is_finished(phantom: Path, tmp_path: Path) -> None:
+    run = small_plan(tmp_path, phantom, "ce").runs[0]
+    (run.folder / "models").mkdir(parents=True)
+    (run.folder / "models" / "model.pt").touch()
+    evaluation = {"cases": [{"case": "a"}], "run": {}}
+    for folder, content, left in (
+        ("eval", {**evaluation, "format": "monai_calib/calibration/1"}, ["evaluate"]),  # of 0.1.0
+        (".eval.partial", {**evaluation, "format": "monai_calib/evaluation/1"}, ["evaluate"]),  # killed
+        ("eval.partial", {**evaluation, "format": "monai_calib/evaluation/1"}, ["evaluate"]),  # killed at 0.1.0
+        ("eval", {**evaluation, "format": "monai_calib/evaluation/1"}, []),
+    ):
+        (run.folder / folder).mkdir(exist_ok=True)
+        (run.folder / folder / "calibration.json").write_text(json.dumps(content))
+        assert missing_steps(run, trained=True) == left
+
+
+def test_a_correction_is_known_by_its_record(phantom: Path, tmp_path: Path) -> None:
+    run = small_plan(tmp_path, phantom, "ce", posthoc=[Named("temperature")]).runs[0]
+    models = run.folder / "posthoc" / "temperature" / "models"
+    models.mkdir(parents=True)
+    assert missing_steps(run)[-2:] == ["calibrate temperature", "evaluate temperature"]
+    (models / "calibration_parameters.json").write_text('{"half": ')
+    assert "calibrate temperature" in missing_steps(run)
+    (models / "calibration_parameters.json").write_text('{"method": "temperature"}')
+    assert "calibrate temperature" not in missing_steps(run)
+
+
+def test_a_correction_is_forced_where_the_bundle_refuses_to_replace_one(phantom: Path, tmp_path: Path) -> None:
+    run = small_plan(tmp_path, phantom, "ce", posthoc=[Named("temperature")]).runs[0]
+    shutil.copytree(run.bundle / "configs", tmp_path / "bundle" / "configs")
+    path = tmp_path / "bundle" / "configs" / "calibrate.json"
+    content = json.loads(path.read_text())
+    path.write_text(json.dumps({**content, "force": False}))
+    forced = step_of(replace(run, bundle=tmp_path / "bundle"), "calibrate temperature").arguments
+    assert forced[forced.index("--force") + 1] == "True"
+    content.pop("force", None)
+    path.write_text(json.dumps(content))
+    assert "--force" not in step_of(replace(run, bundle=tmp_path / "bundle"), "calibrate temperature").arguments
+
+
+@pytest.mark.parametrize("name", ["last.pt", "checkpoint.ckpt"])
+def test_a_training_that_left_a_checkpoint_is_resumed(name: str, phantom: Path, tmp_path: Path) -> None:
+    run = small_plan(tmp_path, phantom, "ce").runs[0]
+    assert "--resume" not in step_of(run, "train").arguments
+    (run.folder / "models").mkdir(parents=True)
+    (run.folder / "models" / name).touch()
+    assert "--resume" in step_of(run, "train").arguments
+
+
 def test_a_cluster_that_is_not_there_is_told_at_once() -> None:
     pytest.importorskip("ray")
     with socket.create_server(("127.0.0.1", 0)) as server:
@@ -124,9 +211,14 @@ def test_a_cluster_that_is_not_there_is_told_at_once() -> None:
 
 def test_a_manifest_of_another_kind_is_not_overwritten(phantom: Path, tmp_path: Path) -> None:
     plan = small_plan(tmp_path, phantom, "ce")
-    for text in ("{", "[]", json.dumps({"format": "another"})):
+    own = {"format": "monai_calib/benchmark/1"}
+    for content in ({"format": "another"}, own, {**own, "runs": [1]}, {**own, "runs": {"a": {"beauty": 1}}}):
+        (tmp_path / "manifest.json").write_text(json.dumps(content))
+        with pytest.raises(ValueError, match=r"manifest\.json: .*Move it away"):
+            Manifest(plan)
+    for text in ("{", "[]", "[" * 100_000):
         (tmp_path / "manifest.json").write_text(text)
-        with pytest.raises(ValueError, match=r"manifest\.json: expected the format"):
+        with pytest.raises(ValueError, match=r"manifest\.json: .*Move it away"):
             Manifest(plan)
 
 

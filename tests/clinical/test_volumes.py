@@ -7,14 +7,10 @@ import math
 import numpy as np
 import pytest
 import torch
-from monai.data import MetaTensor
-from monai.transforms import Compose
 
+from monai_calib.clinical import VolumeFit, VolumeModel, expected_dice, expected_volume, volume_deviation
 from monai_calib.datasets.phantom.labels import POSTERIOR_UNIT, draw_labels
 from monai_calib.phantom import phantom_case
-from monai_calib.transforms import ExpectedDiced, ExpectedVolumed, QualityFlagd
-from monai_calib.transforms.overlap import expected_dice
-from monai_calib.transforms.volumes import VolumeFit, VolumeModel, expected_volume, volume_deviation
 
 SPACING = (1.5, 1.5, 1.5)
 
@@ -112,35 +108,12 @@ def test_nothing_predicted_and_nothing_expected_has_no_dice() -> None:
     assert expected_dice(torch.tensor([[0.6, 0.6], [0.4, 0.4]])) == [0.0]
 
 
-def chain() -> Compose:
-    names = ["background", "lesion"]
-    return Compose([ExpectedDiced("prob", names), ExpectedVolumed("prob", 2.0, names), QualityFlagd(0.7, 0.5)])
-
-
-def test_a_case_gets_volumes_dice_and_a_flag() -> None:
-    p = torch.full((1, 10, 10, 10), 0.001)
-    p[:, 2:8, 2:8, 2:8] = 0.999
-    prob = MetaTensor(torch.cat([1 - p, p]), affine=torch.diag(torch.tensor([2.0, 1.0, 1.0, 1.0])))
-    case = chain()({"prob": prob})
-    assert case["volumes"]["lesion"]["label_ml"] == pytest.approx(0.432)
-    assert case["volumes"]["lesion"]["low_ml"] < case["volumes"]["lesion"]["ml"] < case["volumes"]["lesion"]["high_ml"]
-    assert case["quality"] == {"flag": "ok", "reasons": []}
-    unsure = chain()({"prob": MetaTensor(0.6 * prob.as_tensor() + 0.2, affine=prob.affine)})
-    assert unsure["quality"]["flag"] == "check"
-    missed = chain()({"prob": MetaTensor(torch.stack([0.7 + 0 * p[0], 0.3 + 0 * p[0]]), affine=prob.affine)})
-    assert any("not found" in reason for reason in missed["quality"]["reasons"])
-
-
 def test_wrong_input_is_refused() -> None:
     with pytest.raises(ValueError, match="apply softmax"):
         expected_volume(torch.randn(2, 4, 4), (1, 1), 0.0)
     with pytest.raises(ValueError, match="apply softmax"):
         expected_dice(torch.full((2, 4), float("nan")))
-    with pytest.raises(ValueError, match="need the voxel size"):
-        ExpectedVolumed("prob", 2.0)({"prob": torch.full((2, 4, 4), 0.5)})
     with pytest.raises(ValueError, match="one for each of 2 structures"):
         expected_volume(torch.full((3, 4, 4), 1 / 3), (1, 1), [1.0])
-    with pytest.raises(KeyError, match="list ExpectedVolumed before"):
-        QualityFlagd()({"expected_dice": {}})
     with pytest.raises(ValueError, match="correlation_mm"):
         VolumeModel(-1.0)

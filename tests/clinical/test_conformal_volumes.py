@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 import torch
 
+from monai_calib.clinical import ConformalVolumeFit, ConformalVolumeModel, expected_volume
 from monai_calib.datasets.phantom.labels import POSTERIOR_UNIT, draw_labels
 from monai_calib.phantom import phantom_case
-from monai_calib.transforms import ConformalVolumeFit, ConformalVolumeModel, expected_volume
 
 SPACING = (1.5, 1.5, 1.5)
 
@@ -99,3 +99,31 @@ def test_intervals_hold_the_truth_of_the_cases_they_were_fitted_on() -> None:
         assert all(inside)
         # 9 subjects at 0.9: the largest error decides, so the interval ends at it.
         assert estimate.high_ml - estimate.ml == pytest.approx(max(abs(v - estimate.ml) for v in volumes))
+
+
+@pytest.mark.parametrize("present", [False, True])
+def test_a_network_that_is_all_but_sure_and_right_gets_a_narrow_interval(present: bool) -> None:
+    # No voxel has a deviation worth a name, yet probabilities are not exactly 0 or 1: the score was infinite.
+    scores = torch.randn(12, 12, 12, generator=torch.Generator().manual_seed(0)) - 22
+    label = torch.zeros(12, 12, 12)
+    if present:
+        scores[:6], label[:6] = -scores[:6], 1
+    p = scores.double().sigmoid().float()
+    probability = torch.stack([1 - p, p])
+    fit = ConformalVolumeFit(2)
+    for subject in range(9):
+        fit.update(probability, label, SPACING, str(subject))
+    estimate = expected_volume(probability, SPACING, fit.models(), level=0.9)[0]
+    truth = float(label.sum()) * math.prod(SPACING) / 1000
+    assert estimate.low_ml - 1e-9 <= truth <= estimate.high_ml + 1e-9
+    assert estimate.high_ml - estimate.low_ml < 1e-4
+
+
+def test_one_that_is_sure_and_wrong_promises_nothing() -> None:
+    sure = torch.zeros(2, 4, 4, 4)
+    sure[0] = 1
+    fit = ConformalVolumeFit(2)
+    for subject in range(9):
+        fit.update(sure, torch.ones(4, 4, 4), SPACING, str(subject))
+    estimate = expected_volume(sure, SPACING, fit.models(), level=0.9)[0]
+    assert (estimate.low_ml, estimate.high_ml) == (0.0, math.inf)

@@ -1,0 +1,33 @@
+"""The command ``report``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+__all__ = ["add_commands"]
+
+
+def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "report",
+        description="Write one self-contained HTML page that compares evaluated runs.",
+        epilog="example: python -m monai_calib report runs/ce runs/nacl --output report.html",
+    )
+    parser.add_argument(
+        "runs", type=Path, nargs="+", metavar="RUN", help="folder that holds eval/calibration.json, or folders that do"
+    )
+    parser.add_argument(
+        "-o", "--output", type=Path, default=Path("report.html"), help="page to write (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--published", type=Path, metavar="JSON", help="figures of other works to show apart; see docs/report.md"
+    )
+    parser.set_defaults(run=_report)
+
+
+def _report(arguments: argparse.Namespace) -> None:
+    from .html import write_report
+
+    print(f"Wrote {write_report(arguments.runs, arguments.output, arguments.published).absolute()}")
+    print("Next: open it in a browser; docs/report.md explains it.")
