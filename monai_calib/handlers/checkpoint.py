@@ -155,7 +155,7 @@ class TrainingCheckpoint:
 
 
 def training_settings(directory: str | Path) -> dict[str, Any]:
-    """What the run in ``directory`` was started with, by its ``training.json``; empty for a model without one.
+    """Settings that the run in ``directory`` was started with, by its ``training.json``; empty for a model without one.
 
     Example:
         >>> training_settings("a folder with nothing but a model")

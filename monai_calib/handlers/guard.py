@@ -43,7 +43,7 @@ class _Look(NamedTuple):
 
 
 def _figures(loss: Tensor, pred: Any, label: Any) -> Tensor:
-    """What tells the reasons apart, as one small tensor on the device: is the loss finite, the logits, label range."""
+    """Signs that tell reasons apart, one small tensor on the device: is the loss finite, the logits, label range."""
     heads = [head for head in (pred if isinstance(pred, (list, tuple)) else [pred]) if isinstance(head, Tensor)]
     finite = torch.stack([head.detach().isfinite().all() for head in heads]).all() if heads else loss.new_ones(())
     low, high = label.detach().aminmax() if isinstance(label, Tensor) and label.numel() else (0.0, 0.0)
