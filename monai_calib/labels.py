@@ -53,7 +53,9 @@ def as_plain_tensor(value: Any) -> Tensor:
             value = torch.from_numpy(native)
     if not isinstance(value, Tensor):
         raise TypeError(f"expected a torch.Tensor or a numpy.ndarray, got {type(value).__name__}")
-    plain = value.detach().as_subclass(Tensor)
+    plain = value.detach()
+    if type(plain) is not Tensor:  # torch.compile cannot trace the call on a plain tensor
+        plain = plain.as_subclass(Tensor)
     return plain.to(_UNSIGNED[plain.dtype]) if plain.dtype in _UNSIGNED else plain
 
 

@@ -60,8 +60,8 @@ class DSCPlusPlusLoss(StatisticLoss):
     Example:
         >>> import torch
         >>> loss = DSCPlusPlusLoss(gamma=2.0)
-        >>> loss(torch.zeros(1, 1, 4), torch.zeros(1, 1, 4)).item()  # one class, always right
-        0.0
+        >>> loss(torch.zeros(1, 2, 4), torch.zeros(1, 1, 4)).item()  # (1 / (4 + 1) + 1) / 2, e left out
+        0.5999...
     """
 
     def __init__(

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from monai_calib.labels import check_label
+
 __all__ = ["Target", "plain", "prepare"]
 
 
@@ -97,18 +99,29 @@ def prepare(logits: Tensor, label: Tensor, ignore_index: int | None = None, imag
         image: ``(B, C, *spatial)``.
 
     Raises:
-        ValueError: shapes that do not fit, labels that are not class numbers below K, soft labels that do not sum to 1.
-        TypeError: logits that are not floating point.
+        ValueError: shapes that do not fit, labels that are not class numbers below K, soft labels that do not sum to
+            1, logits of one channel.
+        TypeError: logits that are not one floating point tensor, such as the heads of deep supervision.
 
     Example:
         >>> prepare(torch.zeros(1, 3, 4), torch.tensor([[[0, 1, 2, 2]]])).index
         tensor([[0, 1, 2, 2]], dtype=torch.uint8)
     """
+    if not isinstance(logits, Tensor):
+        raise TypeError(
+            f"logits: expected one tensor (B, K, *spatial), got a {type(logits).__name__}. "
+            "For the heads of deep supervision wrap the loss in monai.losses.DeepSupervisionLoss."
+        )
     if not logits.is_floating_point():
         raise TypeError(f"logits must be floating point, got {logits.dtype}.")
     if not 3 <= logits.ndim <= 5:
         raise ValueError(f"logits must be (B, K, *spatial) with one to three axes, got {tuple(logits.shape)}.")
     num_classes, spatial = logits.shape[1], logits.shape[2:]
+    if num_classes == 1:
+        raise ValueError(
+            "logits: expected one channel per class, background included, got 1, whose softmax is always 1. "
+            "Give a binary network two output channels."
+        )
     by_index = label.shape in ((logits.shape[0], *spatial), (logits.shape[0], 1, *spatial))
     if not by_index and label.shape != logits.shape:
         raise ValueError(
@@ -120,37 +133,10 @@ def prepare(logits: Tensor, label: Tensor, ignore_index: int | None = None, imag
     look = logits.device.type == "cpu" and not torch.compiler.is_compiling()
     if not by_index:
         return _from_soft(label, num_classes, ignore_index, image, logits.dtype, look)
-
-    label = label.reshape(logits.shape[0], *spatial)
-    valid = None if ignore_index is None else label != ignore_index
-    if valid is not None:
-        label = torch.where(valid, label, 0)
-    poison = None
-    if look:
-        _check_numbers(label, num_classes, ignore_index)
-    else:
-        wrong = (label < 0) | (label >= num_classes) | (label != label.round() if label.is_floating_point() else False)
-        label = torch.where(wrong, 0, label)
-        poison = torch.where(wrong.any(), torch.nan, 0.0)
-    index = label.to(torch.uint8 if num_classes < 255 else torch.int32)
-    return Target(index, None, valid, image, poison, num_classes)
-
-
-def _check_numbers(label: Tensor, num_classes: int, ignore_index: int | None) -> None:
-    if label.numel() == 0 or label.dtype == torch.bool:
-        return
-    low, high = (float(v) for v in label.aminmax())
-    # also false for NaN
-    if not (low >= 0 and high < num_classes):
-        seen = ", ".join(f"{v:g}" for v in label.unique().tolist()[:12])
-        known = "" if ignore_index is None else f" or ignore_index={ignore_index}"
-        raise ValueError(
-            f"label holds {seen}: expected class numbers 0 to {num_classes - 1} for {num_classes} logit channels"
-            f"{known}. "
-            "Remap the labels, or pass ignore_index for voxels that are not labelled."
-        )
-    if label.is_floating_point() and bool((label != label.round()).any()):
-        raise ValueError("label (B, 1, *spatial) holds fractions: pass soft labels as (B, K, *spatial).")
+    checked = check_label(label.reshape(logits.shape[0], *spatial), num_classes, ignore_index, look=look)
+    valid = checked.valid if ignore_index is not None else None
+    poison = None if checked.wrong is None else torch.where(checked.wrong.any(), torch.nan, 0.0)
+    return Target(checked.index, None, valid, image, poison, num_classes)
 
 
 def _from_soft(

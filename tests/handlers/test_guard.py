@@ -50,7 +50,7 @@ def test_an_error_in_the_step_names_the_batch_and_is_not_swallowed(other: list[A
     bad = _batch("c2", label=torch.full((2, 1, 4, 4), 3.0))
     trainer = _trainer([_batch("c1"), bad], [NonFiniteGuard(), *other])
     trainer.logger.disabled = True
-    with pytest.raises(ValueError, match=r"label holds 3: expected class numbers 0 to 2.*cases c2, c2b"):
+    with pytest.raises(ValueError, match=r"expected whole class numbers from 0 to 2, got 3.*cases c2, c2b"):
         trainer.run()
 
 

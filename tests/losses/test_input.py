@@ -112,10 +112,10 @@ def test_half_precision_is_computed_in_float32(name: str, dtype: torch.dtype) ->
 @pytest.mark.parametrize(
     ("logits", "label", "message"),
     [
-        (torch.zeros(1, 3, 4), torch.full((1, 4), 3), "label holds 3: expected class numbers 0 to 2"),
-        (torch.zeros(1, 3, 4), torch.full((1, 4), -1), "label holds -1"),
-        (torch.zeros(1, 3, 4), torch.full((1, 4), float("nan")), "label holds nan"),
-        (torch.zeros(1, 3, 4), torch.full((1, 4), 0.5), "fractions"),
+        (torch.zeros(1, 3, 4), torch.full((1, 4), 3), "expected whole class numbers from 0 to 2, got 3"),
+        (torch.zeros(1, 3, 4), torch.full((1, 4), -1), "got -1"),
+        (torch.zeros(1, 3, 4), torch.full((1, 4), float("nan")), "got nan"),
+        (torch.zeros(1, 3, 4), torch.full((1, 4), 0.5), "got 0.5"),
         (torch.zeros(1, 3, 4, 4), torch.zeros(1, 1, 4, 5), r"got \(1, 1, 4, 5\)"),
         (torch.zeros(2, 3, 4, 4), torch.zeros(1, 1, 4, 4), "label must be"),
         (torch.zeros(1, 3, 4, 4), torch.zeros(1, 2, 4, 4), "label must be"),
@@ -216,3 +216,32 @@ def value_and_gradient(loss: nn.Module, logits: Tensor, label: Tensor) -> tuple[
     leaf = logits.clone().requires_grad_()
     value = loss(leaf, label)
     return value.detach(), torch.autograd.grad(value, leaf)[0]
+
+
+@pytest.mark.parametrize("kind", [torch.uint16, torch.uint32, torch.uint64, torch.bool])
+def test_unsigned_and_boolean_labels(kind: torch.dtype) -> None:
+    logits, label = torch.randn(2, 3, 4, 4), torch.randint(0, 2, (2, 1, 4, 4))
+    for name in ("dice_ce", "nacl", "svls", "crac"):
+        loss = build_loss(name)
+        torch.testing.assert_close(loss(logits, label.to(kind)), loss(logits, label))
+
+
+def test_what_is_ignored_is_compared_as_a_number() -> None:
+    """156 is -100, and 0 is 256, in the eight bits of a uint8 label."""
+    logits = torch.randn(1, 200, 4)
+    for ignore_index, value in ((-100, 156), (256, 0)):
+        loss = build_loss("ce", ignore_index=ignore_index)
+        label = torch.full((1, 1, 4), value)
+        expected = F.cross_entropy(logits, label[:, 0])
+        torch.testing.assert_close(loss(logits, label.to(torch.uint8)), expected)
+        torch.testing.assert_close(loss(logits, label), expected)
+
+
+def test_one_channel_is_refused() -> None:
+    with pytest.raises(ValueError, match="one channel per class, background included, got 1"):
+        build_loss("dice_ce")(torch.randn(1, 1, 4, 4), torch.zeros(1, 1, 4, 4))
+
+
+def test_a_list_of_heads_is_refused() -> None:
+    with pytest.raises(TypeError, match="DeepSupervisionLoss"):
+        build_loss("dice_ce")([torch.randn(1, 2, 4, 4)], torch.zeros(1, 1, 4, 4))
