@@ -6,11 +6,9 @@
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from data_scripts.core.archives import visible
-from data_scripts.core.command import run
-from data_scripts.core.dataset import Case, Dataset, SourceError
+from monai_calib.datasets.archives import visible
+from monai_calib.datasets.command import run
+from monai_calib.datasets.dataset import Case, Dataset, SourceError
 
 LAST_CT = 500  # greater numbers are MRI, which neither the intensity window nor the contrast of CT fits
 ORGANS = (

@@ -6,11 +6,9 @@
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from data_scripts.core.archives import visible
-from data_scripts.core.command import run
-from data_scripts.core.dataset import Case, Dataset
+from monai_calib.datasets.archives import visible
+from monai_calib.datasets.command import run
+from monai_calib.datasets.dataset import Case, Dataset
 
 CONTRASTS = ("flair", "t1", "t1ce", "t2")
 

@@ -6,13 +6,11 @@
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from data_scripts.core.archives import visible
-from data_scripts.core.checksums import sha256
-from data_scripts.core.command import run
-from data_scripts.core.dataset import Case, Dataset, Volume
-from data_scripts.core.pictures import read_mask, read_picture
+from monai_calib.datasets.archives import visible
+from monai_calib.datasets.checksums import sha256
+from monai_calib.datasets.command import run
+from monai_calib.datasets.dataset import Case, Dataset, Volume
+from monai_calib.datasets.pictures import read_mask, read_picture
 
 
 def find_cases(folder: Path) -> list[Case]:

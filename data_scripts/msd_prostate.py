@@ -6,12 +6,10 @@
 import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
-
-from data_scripts.core.command import run
-from data_scripts.core.dataset import Case, Dataset, SourceError, Volume
-from data_scripts.core.decathlon import decathlon_cases
-from data_scripts.core.volumes import read_volume
+from monai_calib.datasets.command import run
+from monai_calib.datasets.dataset import Case, Dataset, SourceError, Volume
+from monai_calib.datasets.decathlon import decathlon_cases
+from monai_calib.datasets.volumes import read_volume
 
 
 def find_cases(folder: Path) -> list[Case]:

@@ -36,12 +36,22 @@ def jit(function: Callable[..., Any]) -> Any:
     and one warning says so.
     """
     try:
-        return _compile(cache=True)(function)
+        compiled = _compile(cache=True)(function)
     except RuntimeError as error:
         if "cannot cache" not in str(error):
             raise
         _tell_uncached()
         return _compile()(function)
+    save = compiled._cache.save_overload
+
+    def save_if_possible(*arguments: Any) -> None:
+        try:
+            save(*arguments)
+        except OSError:  # a full disk or quota: no reason to end a training
+            _tell_uncached()
+
+    compiled._cache.save_overload = save_if_possible
+    return compiled
 
 
 @functools.cache

@@ -31,7 +31,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def _phantom(arguments: argparse.Namespace) -> None:
-    from monai_calib.phantom import write_phantom
+    from .phantom import write_phantom
 
     datalist = write_phantom(
         arguments.output,

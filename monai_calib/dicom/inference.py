@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -46,7 +47,8 @@ def segment_series(
     Raises:
         FileNotFoundError: the folder is no bundle.
         FolderInUseError: another process writes to the output folder.
-        ValueError: its postprocessing is not that of this project's bundles, or it wrote no prediction.
+        ValueError: its inference.json does not know a setting, or fails; its postprocessing is not that of this
+            project's bundles, or it wrote no prediction.
     """
     root, target = Path(bundle), Path(output_dir)
     config, metadata = root / "configs" / "inference.json", root / "configs" / "metadata.json"
@@ -54,6 +56,7 @@ def segment_series(
         if not needed.is_file():
             raise FileNotFoundError(f"there is no {str(needed)!r}; expected the folder of a bundle")
     structures, algorithm = read_labels(metadata)
+    _check_settings(config, settings or {})
     with FolderLock(target, "dicom segment"), tempfile.TemporaryDirectory(dir=target, prefix=".unfinished-") as name:
         folder = Path(name)
         write_nifti(series, folder / "images" / f"{_NAME}.nii.gz")
@@ -70,9 +73,14 @@ def segment_series(
             workflow_type="inference",
             **{**(settings or {}), **places},
         )
-        workflow.initialize()
-        workflow.run()
-        workflow.finalize()
+        try:
+            workflow.initialize()
+            workflow.run()
+            workflow.finalize()
+        except Exception as error:  # MONAI wraps the cause, often more than once
+            raise ValueError(
+                f"{root.name}: its inference.json failed on series {series.uid}: {_cause(error)}"
+            ) from error
         labels = load_on_grid(_output(folder, "seg"), series)
         probabilities = load_on_grid(_output(folder, "prob"), series)
         confidence = load_on_grid(_output(folder, "confidence"), series)
@@ -85,6 +93,24 @@ def segment_series(
             ),
             write_confidence(series, confidence / 100.0, target / "confidence.dcm", **options),
         ]
+
+
+def _check_settings(config: Path, settings: Mapping[str, Any]) -> None:
+    """MONAI adds a setting that nothing reads, so that a misspelt one would change nothing."""
+    known = sorted(key.lstrip("+") for key in ConfigParser.load_config_file(str(config)))
+    for name in settings:
+        first = name.replace("::", "#").partition("#")[0]
+        if first not in known:
+            near = difflib.get_close_matches(first, known, 1)
+            hint = f" Did you mean {near[0]!r}?" if near else ""
+            raise ValueError(f"--set {name}: {config} has no {first!r}.{hint} There are {', '.join(known)}.")
+
+
+def _cause(error: BaseException) -> str:
+    """The first of the chained errors, in one line."""
+    while (before := error.__cause__ or error.__context__) is not None:
+        error = before
+    return " ".join(f"{type(error).__name__}: {error}".split())
 
 
 def _with_probabilities(config: Path) -> list[dict[str, Any]]:

@@ -219,7 +219,7 @@ class CalibrationHandler(CaseMetric):
         raise error
 
     def _tables(self) -> list[dict[str, Any]]:
-        """What is written so far, for a checkpoint in the middle of an epoch."""
+        """Progress of what is written, for a checkpoint in the middle of an epoch."""
         return [] if self._writer is None else [self._writer.state(i) for i in range(len(self._writer))]
 
     def _write(self, engine: Engine) -> None:

@@ -292,7 +292,7 @@ class TrainingCheckpoint:
 
 
 def training_settings(directory: str | Path) -> dict[str, Any]:
-    """The settings of the run in ``directory``, by its ``training.json``; empty for a model without one.
+    """Settings of the run in ``directory``, by its ``training.json``; empty for a model without one.
 
     Raises: ``FileError`` naming a file that is damaged or no record of a training.
 

@@ -43,7 +43,7 @@ class _Look(NamedTuple):
 
 
 def _figures(output: dict[str, Any]) -> Tensor:
-    """What tells the reasons apart, as one small tensor on the device: finite loss, logits, image; range of labels."""
+    """Signs that tell reasons apart, one small tensor on the device: finite loss, logits, image; range of labels."""
     loss, pred, label = (output.get(key) for key in (CommonKeys.LOSS, CommonKeys.PRED, CommonKeys.LABEL))
     assert isinstance(loss, Tensor)
     image = output.get(CommonKeys.IMAGE)

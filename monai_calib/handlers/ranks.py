@@ -19,7 +19,7 @@ def rank() -> int:
 
 
 def world_size() -> int:
-    """How many processes there are, 1 without a process group."""
+    """Number of processes, 1 without a process group."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
@@ -38,7 +38,7 @@ def gather_lists(items: list[Any]) -> list[Any]:
 
 
 def broadcast(value: Any, owner: int) -> Any:
-    """What the rank ``owner`` holds, on every rank."""
+    """Give every rank what the rank ``owner`` holds."""
     if world_size() == 1:
         return value
     held = [value]

@@ -1,4 +1,4 @@
-"""What lies within some millimetres of each voxel."""
+"""Voxels within some millimetres of each voxel."""
 
 from __future__ import annotations
 

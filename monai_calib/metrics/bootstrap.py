@@ -1,4 +1,4 @@
-"""The one bootstrap: volumes, or subjects who have several, are what was sampled; voxels are not."""
+"""Bootstrap over volumes, or over subjects who have several: they were sampled, voxels were not."""
 
 from __future__ import annotations
 
@@ -37,7 +37,10 @@ class Interval(NamedTuple):
 
 
 class Intervals(NamedTuple):
-    """As :class:`Interval`, an array ``(metrics,)`` each: float64, and int64 for the numbers of cases."""
+    """Intervals of many metrics, an array ``(metrics,)`` for each field of :class:`Interval`.
+
+    They are float64, and int64 for the numbers of cases.
+    """
 
     value: NDArray[np.float64]
     low: NDArray[np.float64]
@@ -229,7 +232,7 @@ def _check(cases: Any, groups: Sequence[Hashable] | None, level: float, samples:
 
 
 def _draws(cases: int, groups: Sequence[Hashable] | None, samples: int, seed: int) -> torch.Tensor:
-    """How often each case was drawn: int64 ``(samples, cases)``."""
+    """Number of times each case was drawn: int64 ``(samples, cases)``."""
     names = list(range(cases)) if groups is None else groups
     number = {name: i for i, name in enumerate(dict.fromkeys(names))}
     of_case = torch.tensor([number[name] for name in names])

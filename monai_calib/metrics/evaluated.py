@@ -74,7 +74,7 @@ class EvaluatedCase(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Evaluated:
-    """What an evaluated folder says; histograms are read from the file when they are asked for.
+    """Content of an evaluated folder; histograms are read from the file when they are asked for.
 
     Attributes:
         folder: where it lies.
@@ -313,7 +313,7 @@ class EvaluatedWriter:
         return len(self._cases)
 
     def state(self, case: int) -> dict[str, Any]:
-        """Everything of the case with this number, read back, in plain values and tensors; before :meth:`close`."""
+        """Read the case with this number back, in plain values and tensors; before :meth:`close`."""
         kept = self._cases[case]
         table = _read_array(self._zip, f"case_{case}", 1 << 31)
         bins = torch.from_numpy(table.astype(np.float64 if table.dtype.kind == "f" else np.int64))

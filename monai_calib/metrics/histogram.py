@@ -56,7 +56,7 @@ class Bins(NamedTuple):
 
 
 class CalibrationHistogram:
-    """Everything calibration metrics need to know of a volume, a data set, or both added.
+    """Counts and sums that every calibration metric of a volume, or of volumes added, is computed from.
 
     For the top label (confidence = largest probability, hit = right class) and for each class (its probability, hit =
     the voxel bears it): voxels, hits and summed probabilities in fine bins; and the sums of the negative

@@ -116,7 +116,7 @@ def measure(metric: Metric, hist: CalibrationHistogram) -> list[float]:
 
 @dataclass(frozen=True)
 class Protocol:
-    """What is measured and how it is named.
+    """Metrics of an evaluation and their names.
 
     Args:
         name: the protocol's name.

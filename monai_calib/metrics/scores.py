@@ -92,7 +92,7 @@ def brier_decomposition(hist: CalibrationHistogram, num_bins: int | None = None)
 
 
 def sharpness(hist: CalibrationHistogram) -> float:
-    """How much a prediction commits itself: variance of its probabilities over the voxels, summed over classes.
+    """Commitment of a prediction: variance of its probabilities over the voxels, summed over classes.
 
     0 for one that says the same everywhere. Says nothing of being right: of two calibrated predictions the sharper is
     the better. Taken over the fine bins, so short of the true value by at most ``K / 4 / 960^2``.

@@ -73,7 +73,7 @@ class Sums:
 
 
 def sum_tolerance(dtype: torch.dtype) -> float:
-    """How far from 1 the probabilities of a voxel may sum: a rounding error of the dtype, with room for resampling."""
+    """Largest error of a voxel's sum of probabilities: a rounding error of the dtype, with room for resampling."""
     return 1e-3 if dtype in (torch.float32, torch.float64) else 1e-2
 
 

@@ -18,7 +18,7 @@ import torch
 from bundle_runs import config_files, dataset_of, load_workflow, small_networks, tiny_patch
 from official_layouts import LAYOUTS, script
 
-from data_scripts.core.conversion import convert
+from monai_calib.datasets.convert import convert
 from monai_calib.handlers.case_metric import CaseMetric
 from monai_calib.handlers.composites import CompositeHandler
 

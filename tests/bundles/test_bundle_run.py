@@ -152,4 +152,4 @@ def test_a_label_out_of_range_is_named(phantom: Path, tmp_path: Path) -> None:
     victim.write_bytes(gzip.compress(nib.Nifti1Image(values, volume.affine).to_bytes()))
     with pytest.raises(RuntimeError) as caught:
         run_bundle(BUNDLE_3D, "train", dataset_dir=str(data), run_dir=str(tmp_path))
-    assert f"label {str(victim)!r} holds [7" in whole_story(caught.value)
+    assert f"label {str(victim)!r}: expected whole class numbers from 0 to 2, got 7" in whole_story(caught.value)

@@ -17,7 +17,7 @@ from monai.data import CacheDataset, PersistentDataset
 from monai.transforms import Compose, RandomizableTrait
 from official_layouts import LAYOUTS, script
 
-from data_scripts.core.conversion import convert
+from monai_calib.datasets.convert import convert
 
 KITS_2D, KITS_3D = (named(f"kits19_segmentation_{dims}d") for dims in (2, 3))
 HIPPOCAMPUS_2D = named("msd_hippocampus_segmentation_2d")

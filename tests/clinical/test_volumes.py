@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from monai_calib.clinical import VolumeFit, VolumeModel, expected_dice, expected_volume, volume_deviation
+from monai_calib.datasets.phantom.labels import POSTERIOR_UNIT, draw_labels
 from monai_calib.phantom import phantom_case
-from monai_calib.phantom.labels import POSTERIOR_UNIT, draw_labels
 
 SPACING = (1.5, 1.5, 1.5)
 

@@ -17,7 +17,7 @@ import numpy as np
 import SimpleITK as sitk  # noqa: N813  # its customary name
 from PIL import Image
 
-from data_scripts.core.dataset import Dataset
+from monai_calib.datasets.dataset import Dataset
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 

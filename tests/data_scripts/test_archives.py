@@ -9,9 +9,9 @@ import zipfile
 import pytest
 from official_layouts import LAYOUTS, script
 
-from data_scripts.core.archives import open_source, unpack
-from data_scripts.core.command import run
-from data_scripts.core.dataset import SourceError
+from monai_calib.datasets.archives import open_source, unpack
+from monai_calib.datasets.command import run
+from monai_calib.datasets.dataset import SourceError
 
 
 def make_tar(path, source, mode="w"):
@@ -145,3 +145,21 @@ def test_a_file_that_is_no_archive_and_a_missing_one_are_named(content, tmp_path
     with pytest.raises(SourceError, match="no such folder or archive"), open_source(tmp_path / "absent", workplace):
         pass
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+@pytest.mark.parametrize("kind", ["zip", "tar.gz"])
+def test_a_bomb_is_refused_before_it_is_unpacked(kind, tmp_path):
+    archive, folder = tmp_path / f"bomb.{kind}", tmp_path / "folder"
+    folder.mkdir()
+    content = bytes(60_000_000)
+    if kind == "zip":
+        with zipfile.ZipFile(archive, "w", zipfile.ZIP_DEFLATED) as packed:
+            packed.writestr("dataset.json", content)
+    else:
+        with tarfile.open(archive, "w:gz") as tar:
+            member = tarfile.TarInfo("dataset.json")
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+    with pytest.raises(SourceError, match="would unpack to 60 MB; nothing was unpacked"):
+        unpack(archive, folder)
+    assert list(folder.iterdir()) == []

@@ -20,13 +20,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from official_layouts import LAYOUTS, script, snapshot
 
-from data_scripts.core import conversion
-from data_scripts.core.command import run
-from data_scripts.core.conversion import convert
-from data_scripts.core.dataset import SourceError, Volume
-from data_scripts.core.download import fetch
-from data_scripts.core.volumes import remap_labels, write_nifti
 from data_scripts.msd_hippocampus import subject
+from monai_calib.datasets import convert as conversion
+from monai_calib.datasets.command import run
+from monai_calib.datasets.convert import convert
+from monai_calib.datasets.dataset import SourceError, Volume
+from monai_calib.datasets.download import fetch
+from monai_calib.datasets.volumes import remap_labels, write_nifti
 
 ROOT = Path(__file__).resolve().parents[2]
 REAL = Path(os.environ.get("MONAI_CALIB_DATA", ROOT.parent / "shared/data")) / "Task04_Hippocampus"

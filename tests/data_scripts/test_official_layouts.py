@@ -11,8 +11,8 @@ import pytest
 import SimpleITK as sitk  # noqa: N813  # its customary name
 from official_layouts import LAYOUTS, script, snapshot, stray
 
-from data_scripts.core.command import run
-from data_scripts.core.dataset import Dataset
+from monai_calib.datasets.command import run
+from monai_calib.datasets.dataset import Dataset
 
 KEYS = sorted(LAYOUTS)
 

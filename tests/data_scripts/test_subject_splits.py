@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from data_scripts.core.dataset import Case
-from data_scripts.core.splitting import SPLITS, split_cases
+from monai_calib.datasets.dataset import Case
+from monai_calib.datasets.split import SPLITS, split_cases
 
 
 def make_cases(sizes: dict[str, list[int]]) -> list[Case]:

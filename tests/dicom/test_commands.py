@@ -125,6 +125,22 @@ def test_a_folder_without_a_bundle_is_told(oblique_folder, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        (["--set", "devise=cpu"], "Did you mean 'device'?"),
+        (["--set", "device=cpu"], "model.pt"),  # there is none in RUN
+    ],
+)
+def test_a_bundle_that_cannot_run_is_told_in_one_line(settings, told, oblique_folder, tmp_path, capsys):
+    run = ["--run_dir", str(tmp_path / "run")]
+    assert main(["dicom", "segment", str(oblique_folder), str(BUNDLE), str(tmp_path / "out"), *run, *settings]) == 1
+    said = [line for line in capsys.readouterr().err.splitlines() if line.startswith("monai_calib:")]
+    assert len(said) == 1
+    assert told in said[0]
+    assert not list((tmp_path / "out").glob("[!.]*"))
+
+
 def test_an_output_folder_in_use_is_refused_with_one_line(oblique_folder, tmp_path, capsys):
     code = (
         "import sys; from monai_calib.lock import FolderLock\n"

@@ -136,6 +136,14 @@ def test_a_file_that_stops_gdcm_is_named(tmp_path):
         read_series(tmp_path)
 
 
+def test_padding_after_the_pixels_is_no_fault(tmp_path):
+    def change(image: Dataset, k: int) -> None:
+        image.PixelData = image.PixelData + bytes(8)
+
+    _write(tmp_path, change)
+    np.testing.assert_array_equal(to_metatensor(read_series(tmp_path))[0].numpy(), STORED)
+
+
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("whole")

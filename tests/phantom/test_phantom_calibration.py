@@ -7,8 +7,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from monai_calib.datasets.phantom.labels import POSTERIOR_UNIT
 from monai_calib.phantom import load_posterior, phantom_case, posterior_distance, true_calibration_error
-from monai_calib.phantom.labels import POSTERIOR_UNIT
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from monai_calib.__main__ import main
+from monai_calib.datasets.phantom.anatomy import draw_anatomy
 from monai_calib.phantom import load_posterior, phantom_case, write_phantom
-from monai_calib.phantom.anatomy import draw_anatomy
 
 SMALL = {"shape": (12, 17, 12), "spacing": (3.0, 3.0, 3.0)}
 KINDS = ("image", "label", "posterior")

@@ -5,9 +5,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from monai_calib.phantom.anatomy import draw_anatomy
-from monai_calib.phantom.fields import gaussian_field
-from monai_calib.phantom.labels import POSTERIOR_UNIT, draw_labels, quantise_posterior
+from monai_calib.datasets.phantom.anatomy import draw_anatomy
+from monai_calib.datasets.phantom.fields import gaussian_field
+from monai_calib.datasets.phantom.labels import POSTERIOR_UNIT, draw_labels, quantise_posterior
 
 SHAPE, SPACING = (10, 14, 9), (1.5, 1.5, 3.0)
 

@@ -10,7 +10,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from .splitting import SPLITS
+from .split import SPLITS
 
 __all__ = ["write_contact_sheet"]
 

@@ -37,7 +37,7 @@ def take_image(
         int16 image ``(X, Y, Z)``.
 
     Example:
-        >>> from monai_calib.phantom.anatomy import draw_anatomy
+        >>> from monai_calib.datasets.phantom.anatomy import draw_anatomy
         >>> anatomy = draw_anatomy(np.random.default_rng(0), (18, 25, 18), (2.0, 2.0, 2.0))
         >>> take_image(np.random.default_rng(1), anatomy, (2.0, 2.0, 2.0)).dtype
         dtype('int16')

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -12,11 +11,15 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
+from ..files import atomic_path, read_json, write_json, write_text
+from ..lock import FolderLock
 from .archives import find_root, open_source
+from .case import SAID_MOVED
 from .checksums import sha256
 from .contact_sheet import write_contact_sheet
+from .datalist import write_datalist
 from .dataset import Case, Dataset, SourceError, Volume, name_problems
-from .splitting import split_cases
+from .split import split_cases
 from .summary import summarise, write_table
 from .volumes import check_same_grid, count_values, read_channels, read_volume, remap_labels, spacing, write_nifti
 
@@ -32,9 +35,8 @@ def _reoriented(volume: Volume) -> Volume:
 
 def _copy(source: Path, target: Path) -> None:
     """Copy a file that needs no change. A link would do, until someone edits the copy and with it the download."""
-    partial = target.with_name(f".{target.name}.partial")
-    shutil.copyfile(source, partial)
-    os.replace(partial, target)
+    with atomic_path(target) as partial:
+        shutil.copyfile(source, partial)
 
 
 def _check_channels(dataset: Dataset, image: Volume, path: Path) -> None:
@@ -49,13 +51,14 @@ def _convert_case(dataset: Dataset, case: Case, output: Path) -> dict[str, Any]:
     image = dataset.read_image(case) if dataset.read_image else read_channels(case.images)
     _check_channels(dataset, image, case.images[0])
     label = dataset.read_label(case) if dataset.read_label else read_volume(case.label[0])
-    check_same_grid(image, label, case.images[0], case.label[0])
+    moved = check_same_grid(image, label, case.images[0], case.label[0])
     label_map = dataset.label_map or {value: value for value in range(len(dataset.labels))}
     if label.array.ndim > 3 and label.array.shape[3:] != (1,):
         raise SourceError(f"{case.label[0]}: expected a label of 3 axes, got shape {label.array.shape}.")
     values = remap_labels(label.array.reshape(label.array.shape[:3]), label_map, case.label[0])
     whole = (
         label.as_stored
+        and moved <= SAID_MOVED
         and label.array.dtype.kind in "iu"
         and label.array.ndim == 3
         and all(k == v for k, v in label_map.items())
@@ -96,7 +99,7 @@ def _convert_or_resume(dataset: Dataset, case: Case, output: Path) -> dict[str, 
     source = sha256(*files, *(path for path in voxels_beside if path.is_file()))
     record_path = output / "records" / f"{case.name}.json"
     if record_path.is_file():
-        record: dict[str, Any] = json.loads(record_path.read_text(encoding="utf-8"))
+        record: dict[str, Any] = read_json(record_path)
         sums = record["entry"]["sha256"]
         written = {kind: output / record["entry"][kind] for kind in sums}
         if record["source"] == source and all(
@@ -104,14 +107,8 @@ def _convert_or_resume(dataset: Dataset, case: Case, output: Path) -> dict[str, 
         ):
             return record
     record = {"source": source, **_convert_case(dataset, case, output)}
-    _write_json(record, record_path)
+    write_json(record_path, record)
     return record
-
-
-def _write_json(content: dict[str, Any], path: Path) -> None:
-    partial = path.with_name(f".{path.name}.partial")
-    partial.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-    os.replace(partial, path)
 
 
 def _find_cases(dataset: Dataset, folder: Path, exclude: Sequence[str]) -> list[Case]:
@@ -160,10 +157,10 @@ def _write_all(
         "excluded": sorted(exclude),
         **{split: [records[case.name]["entry"] for case in chosen] for split, chosen in splits.items()},
     }
-    _write_json(datalist, output / "datalist.json")
+    write_datalist(output / "datalist.json", datalist)
     write_table(datalist, records, output / "cases.csv")
     text = summarise(datalist, records, dataset.cases)
-    (output / "summary.txt").write_text(text, encoding="utf-8")
+    write_text(output / "summary.txt", text)
     write_contact_sheet(output, datalist, output / "contact_sheet.png")
     wanted = {
         Path(entry[kind]).name for record in records.values() for entry in [record["entry"]] for kind in entry["sha256"]
@@ -216,12 +213,15 @@ def convert(
         )
     output.parent.mkdir(parents=True, exist_ok=True)
     partial = output.parent / f".{output.name}.partial"
-    try:
-        with open_source(source, output.parent / f".{output.name}.unpacked") as folder:
-            cases = _find_cases(dataset, folder, exclude)
-            text = _write_all(dataset, cases, partial, seed, fractions or dataset.fractions, exclude, progress)
-        os.replace(partial, output)
-    except Exception:
-        shutil.rmtree(partial, ignore_errors=True)
-        raise
+    with FolderLock(partial, "a conversion") as lock:
+        try:
+            with open_source(source, output.parent / f".{output.name}.unpacked") as folder:
+                cases = _find_cases(dataset, folder, exclude)
+                text = _write_all(dataset, cases, partial, seed, fractions or dataset.fractions, exclude, progress)
+            for path in partial.glob(f"{lock.path.name}*"):
+                path.unlink()
+            os.replace(partial, output)
+        except Exception:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
     return text

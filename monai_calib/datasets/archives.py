@@ -5,7 +5,7 @@ from __future__ import annotations
 import shutil
 import tarfile
 import zipfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO
@@ -13,6 +13,11 @@ from typing import IO
 from .dataset import SourceError
 
 __all__ = ["find_root", "is_stray", "open_source", "unpack", "visible"]
+
+MOST_EXPANDED = 100
+"""Times its packed size that an archive may unpack to; label maps of mostly background come to some thirty."""
+SMALL = 50_000_000
+"""Bytes that any archive may unpack to."""
 
 
 def is_stray(path: Path | PurePosixPath) -> bool:
@@ -45,6 +50,22 @@ def _write(source: IO[bytes] | None, target: Path, archive: Path) -> None:
         shutil.copyfileobj(source, output, 1 << 20)
 
 
+def _check_size(sizes: Iterable[int], archive: Path, folder: Path) -> None:
+    """Refuse what would fill the disk, before anything is written."""
+    unpacked, packed = sum(sizes), archive.stat().st_size
+    free = shutil.disk_usage(folder).free
+    if unpacked > MOST_EXPANDED * packed + SMALL:
+        raise SourceError(
+            f"{archive}: {packed / 1e6:.1f} MB would unpack to {unpacked / 1e6:.0f} MB; nothing was unpacked. This is "
+            "no official archive: download it again from its official place."
+        )
+    if unpacked > free:
+        raise SourceError(
+            f"{archive}: needs {unpacked / 1e9:.1f} GB unpacked, and {free / 1e9:.1f} GB are free beside {folder}; "
+            "nothing was unpacked. Make room, or unpack it elsewhere and give the folder."
+        )
+
+
 def _unpack_tar(archive: Path, folder: Path) -> None:
     with tarfile.open(archive) as tar:
         members = [(member, _safe_name(member.name, archive)) for member in tar.getmembers()]
@@ -54,6 +75,7 @@ def _unpack_tar(archive: Path, folder: Path) -> None:
                     f"{archive}: the archive's member {member.name!r} is a link or a device, where only files and "
                     "folders are expected; nothing was unpacked. Download it again from its official place."
                 )
+        _check_size((member.size for member, _ in members), archive, folder)
         for member, path in members:
             if member.isfile() and not is_stray(path):
                 _write(tar.extractfile(member), folder / path, archive)
@@ -69,6 +91,7 @@ def _unpack_zip(archive: Path, folder: Path) -> None:
                     f"{archive}: the archive's member {member.filename!r} is a link or a device, where only files and "
                     "folders are expected; nothing was unpacked. Download it again from its official place."
                 )
+        _check_size((member.file_size for member, _ in members), archive, folder)
         for member, path in members:
             if not member.is_dir() and not is_stray(path):
                 _write(packed.open(member), folder / path, archive)

@@ -1,4 +1,4 @@
-"""Reads pictures (PNG) as volumes of one slice."""
+"""Read pictures (PNG) as volumes of one slice."""
 
 from __future__ import annotations
 
@@ -17,14 +17,16 @@ __all__ = ["read_mask", "read_picture"]
 _AFFINE = np.diag([1.0, -1.0, 1.0, 1.0])
 
 
-def _grey(path: Path) -> NDArray[Any]:
-    """Columns by rows; of a coloured picture the mean of red, green and blue."""
+def _grey(path: Path, is_mask: bool = False) -> NDArray[Any]:
+    """Columns by rows; of a coloured picture the mean of red, green and blue; a mask of colours is refused."""
     import SimpleITK as sitk  # noqa: N813  # its customary name
 
     try:
         pixels = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
     except RuntimeError as error:
         raise SourceError(f"{path}: cannot be read as a picture. Download or unpack it again.") from error
+    if is_mask and pixels.ndim == 3 and (pixels[..., :3] != pixels[..., :1]).any():
+        raise SourceError(f"{path}: a mask in colours, whose classes are not known. Save it with one number a pixel.")
     return (pixels if pixels.ndim == 2 else np.rint(pixels[..., :3].mean(-1)).astype(pixels.dtype)).T
 
 
@@ -38,7 +40,7 @@ def read_mask(paths: Sequence[Path]) -> Volume:
 
     Raises: :class:`SourceError` on masks of different sizes, or with grey pixels.
     """
-    masks = [_grey(path) for path in paths]
+    masks = [_grey(path, is_mask=True) for path in paths]
     for mask, path in zip(masks, paths, strict=True):
         if mask.shape != masks[0].shape:
             raise SourceError(f"{path}: mask of {mask.shape} pixels beside one of {masks[0].shape} ({paths[0]}).")

@@ -10,11 +10,17 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Case", "Dataset", "SourceError", "Volume", "name_problems"]
+from .case import Place
+
+__all__ = ["Case", "Dataset", "SourceError", "UnreadableError", "Volume", "name_problems"]
 
 
-class SourceError(Exception):
-    """The download is not what it should be; the message names the file or case, and what to do."""
+class SourceError(ValueError):
+    """The source is not what it should be; the message names the file or case, and what to do."""
+
+
+class UnreadableError(SourceError, RuntimeError):
+    """A file that cannot be read: missing, truncated, damaged, of another format."""
 
 
 def name_problems(problems: Sequence[str], what: str, shown: int = 20) -> SourceError:
@@ -29,12 +35,23 @@ def name_problems(problems: Sequence[str], what: str, shown: int = 20) -> Source
 class Volume:
     """``array`` ``(X, Y, Z)`` or ``(X, Y, Z, channels)``; ``affine``, voxel to mm to the right, anterior, superior.
 
-    ``as_stored`` is False where the file would be read differently by others, and so must be written anew.
+    Attributes:
+        as_stored: False where the file would be read differently by others, and so must be written anew.
+        sform, qform: the two forms of a NIfTI header, where it has them.
+        header: of a NIfTI file.
     """
 
     array: NDArray[Any]
     affine: NDArray[np.float64]
     as_stored: bool = True
+    sform: NDArray[np.float64] | None = None
+    qform: NDArray[np.float64] | None = None
+    header: Any = None
+
+    @property
+    def place(self) -> Place:
+        """Where the volume lies, to be compared with another's."""
+        return Place(self.affine, self.sform, self.qform)
 
 
 @dataclass(frozen=True)
@@ -58,7 +75,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Dataset:
-    """What is particular to a data set; :func:`data_scripts.core.command.run` does the rest.
+    """What is particular to a data set; :func:`monai_calib.datasets.command.run` does the rest.
 
     Attributes:
         key: name of the script.
@@ -69,7 +86,7 @@ class Dataset:
         modality: name of each image channel.
         labels: name of each label value written, from 0.
         find_cases: the cases in the download's folder; raises :class:`SourceError` on what is missing.
-        cases: number of labelled cases of the official download, told if fewer are found.
+        cases: number of labelled cases of the official download, told if fewer are found; None for data of one's own.
         root: names that find the data set's folder inside the one given, see ``archives.find_root``.
         label_map: value in the download -> value written; by default they are the same.
         read_image, read_label: how to read a case, where a file a channel and one label file do not do.
@@ -87,7 +104,7 @@ class Dataset:
     labels: tuple[str, ...]
     find_cases: Callable[[Path], list[Case]]
     root: tuple[str, ...]
-    cases: int
+    cases: int | None = None
     label_map: Mapping[int, int] | None = None
     read_image: Callable[[Case], Volume] | None = None
     read_label: Callable[[Case], Volume] | None = None

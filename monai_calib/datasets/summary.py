@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .splitting import SPLITS
+from .split import SPLITS
 
 __all__ = ["summarise", "write_table"]
 
@@ -25,18 +25,32 @@ def write_table(datalist: Mapping[str, Any], records: Mapping[str, Mapping[str, 
             for entry in datalist[split]:
                 record = records[entry["case"]]
                 shape, size = _times(record["shape"]), _times(record["spacing"])
-                about = [entry["case"], split, entry["subject"], entry.get("group", ""), shape, size]
+                about = [
+                    _text(entry["case"]),
+                    split,
+                    _text(entry["subject"]),
+                    _text(entry.get("group", "")),
+                    shape,
+                    size,
+                ]
                 table.writerow([*about, *record["voxels"]])
 
 
-def summarise(datalist: Mapping[str, Any], records: Mapping[str, Mapping[str, Any]], official: int) -> str:
-    """Text on cases and subjects per split, shapes, spacings, voxels per class; ``official`` cases were expected."""
+def _text(name: str) -> str:
+    """The name as a cell that no spreadsheet takes for a formula."""
+    plain = "".join(character if character.isprintable() else " " for character in name)
+    return f"'{plain}" if plain.lstrip()[:1] in tuple("=+-@") else plain
+
+
+def summarise(datalist: Mapping[str, Any], records: Mapping[str, Mapping[str, Any]], official: int | None) -> str:
+    """Text on cases and subjects per split, shapes, spacings, voxels per class; of an official download with how
+    many cases it has (``official``)."""
     entries = {split: datalist[split] for split in SPLITS}
     subjects = {split: {entry["subject"] for entry in chosen} for split, chosen in entries.items()}
     cases, people = sum(map(len, entries.values())), len(set().union(*subjects.values()))
+    of_all = "" if official is None else f"of the official {official} "
     lines = [
-        f"{datalist['name']}: {cases} of the official {official} labelled cases, {people} subjects, "
-        f"split with seed {datalist['seed']}",
+        f"{datalist['name']}: {cases} {of_all}labelled cases, {people} subjects, split with seed {datalist['seed']}",
         "",
         f"{'split':<12}{'cases':>8}{'subjects':>10}",
         *(f"{split:<12}{len(entries[split]):>8}{len(subjects[split]):>10}" for split in SPLITS),

@@ -58,7 +58,7 @@ def phantom_case(
     nothing in the image, its noise included, tells more about the drawn label than ``q`` does. ``q`` is what the
     best conceivable predictor, one that recovers the state, would answer; a predictor that sees only the image can
     at best answer ``E[q | image]``. Both are perfectly calibrated. See
-    :func:`monai_calib.phantom.true_calibration_error`.
+    :func:`monai_calib.datasets.phantom.true_calibration_error`.
 
     A case depends on ``seed``, ``index`` and the arguments only, not on how many cases are drawn.
 
@@ -67,8 +67,8 @@ def phantom_case(
         seed: which population.
         shape: voxels along the three axes, at least 8 each.
         spacing: voxel size in mm; the field of view scales the anatomy.
-        noise: see :func:`monai_calib.phantom.imaging.take_image`.
-        ambiguity: see :func:`monai_calib.phantom.anatomy.draw_anatomy`.
+        noise: see :func:`monai_calib.datasets.phantom.imaging.take_image`.
+        ambiguity: see :func:`monai_calib.datasets.phantom.anatomy.draw_anatomy`.
 
     Raises: ``ValueError`` on sizes that make no volume.
 

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from .checksums import check_conversion
-from .conversion import convert
+from .convert import convert
 from .dataset import Case, Dataset, SourceError
 from .download import download_decathlon
 

@@ -7,7 +7,7 @@ import json
 from pathlib import Path
 
 from .dataset import SourceError
-from .splitting import SPLITS
+from .split import SPLITS
 
 __all__ = ["check_conversion", "sha256"]
 

@@ -1,1 +1,0 @@
-"""What the converters share: unpacking, reading and checking volumes, splitting, writing, and the command line."""
