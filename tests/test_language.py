@@ -15,7 +15,6 @@ LEFT = {
     "losses": 6,
     "posthoc": 7,
     "report": 13,
-    "transforms": 1,
 }
 # names that call a metric or a text a figure, still
 NO_PLOTS = {

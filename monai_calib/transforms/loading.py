@@ -142,7 +142,7 @@ class LoadCased(MapTransform):
 
 
 class _Item(NamedTuple):
-    """What was read: channel-first tensor, values as stored, the file's name and place (None for a picture)."""
+    """Content of a file: channel-first tensor, values as stored, the file's name and place (None for a picture)."""
 
     tensor: MetaTensor
     stored: Any
