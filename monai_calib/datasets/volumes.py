@@ -97,7 +97,7 @@ def open_nifti(path: Path) -> Volume:
     )
     # Some headers hold two grids: an sform with voxels of 1 mm, and a qform that agrees with the voxel size (ACDC).
     scanner = np.asarray(image.header.get_qform(), dtype=np.float64)
-    known = qform is not None or np.linalg.matrix_rank(affine[:3, :3]) == 3
+    known = qform is not None or abs(np.linalg.det(affine[:3, :3])) > 1e-9
     if known and not _of_sizes(affine, sizes) and _of_sizes(scanner, sizes):
         return Volume(array, scanner, as_stored=False, qform=scanner, header=image.header)
     return Volume(array, affine, sform=sform, qform=qform, header=image.header)
