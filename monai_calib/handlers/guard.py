@@ -12,7 +12,7 @@ from monai.engines.utils import IterationEvents
 from monai.utils.enums import CommonKeys
 from torch import Tensor
 
-from .cases import case_of_file
+from monai_calib.datasets.case import case_name, case_of_file
 
 __all__ = ["NonFiniteGuard", "case_names"]
 
@@ -27,11 +27,11 @@ def case_names(batch: Any) -> list[str]:
     if not isinstance(batch, dict):
         return []
     names = batch.get("case")
-    if names is None:
-        meta = getattr(batch.get(CommonKeys.IMAGE), "meta", None) or {}
-        names = meta.get("filename_or_obj", [])
-    listed = [names] if isinstance(names, str) else list(names)
-    return [case_of_file(name) for name in listed]
+    if names is not None:
+        return [case_name(name) for name in ([names] if isinstance(names, str) else names)]
+    meta = getattr(batch.get(CommonKeys.IMAGE), "meta", None) or {}
+    files = meta.get("filename_or_obj", [])
+    return [case_of_file(file) for file in ([files] if isinstance(files, str) else files)]
 
 
 class _Look(NamedTuple):

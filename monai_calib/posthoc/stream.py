@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 from monai.data import MetaTensor
-from monai.data.utils import affine_to_spacing
 from torch import Tensor, nn
 
+from monai_calib.datasets.case import case_name, spacing_of
 from monai_calib.metrics.regions import Region, region_mask
 
 __all__ = ["LogitCase", "LogitStream"]
@@ -172,7 +171,7 @@ class LogitStream:
             for i in range(len(logits)):
                 number += 1
                 yield LogitCase(
-                    name=_file_name(image, i) or f"case_{number:04d}",
+                    name=_name(batch, image, i) or f"case_{number:04d}",
                     logits=logits[i],
                     label=labels[i],
                     image=image[i].as_subclass(Tensor).to(logits.device),
@@ -194,16 +193,15 @@ class LogitStream:
         return output.as_subclass(Tensor).float()
 
 
-def _file_name(image: Any, index: int) -> str:
-    if not isinstance(image, MetaTensor):
-        return ""
-    path = image.meta.get("filename_or_obj", "")
+def _name(batch: Mapping[str, Any], image: Any, index: int) -> str:
+    path = image.meta.get("filename_or_obj", "") if isinstance(image, MetaTensor) else ""
     path = path[index] if isinstance(path, (list, tuple)) else path
-    return Path(str(path)).name.removesuffix(".gz").removesuffix(".nii") if path else ""
+    given = batch.get("case")
+    return case_name(given[index] if isinstance(given, (list, tuple)) and index < len(given) else given, path)
 
 
 def _spacing(label: Any, index: int, ndim: int) -> tuple[float, ...] | None:
     if not isinstance(label, MetaTensor):
         return None
     affine = label.affine if label.affine.ndim == 2 else label.affine[index]
-    return tuple(float(step) for step in affine_to_spacing(affine, r=ndim))
+    return spacing_of(affine, ndim)
