@@ -143,6 +143,8 @@ class TrainingCheckpoint:
             return
         advice = "Start anew without --resume, in another run_dir."
         state = read_checkpoint(path, advice=advice)
+        if not isinstance(state, dict):
+            raise FileError(f"{path}: expected a checkpoint by names, got {type(state).__name__}. {advice}")
         record = self.directory / "training.json"
         if "settings" not in state and record.is_file():  # a checkpoint of 0.1.0
             state |= {name: item for name, item in read_json(record).items() if name in ("settings", "metric")}

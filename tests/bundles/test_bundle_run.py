@@ -13,7 +13,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from bundle_runs import load_workflow, named, run_bundle
+from bundle_runs import load_workflow, named, run_bundle, whole_story
 from ignite.engine import Events
 
 HIPPOCAMPUS = [named(f"msd_hippocampus_segmentation_{dims}d") for dims in (2, 3)]
@@ -113,11 +113,6 @@ def test_own_folder_elsewhere_and_a_path_with_spaces(phantom: Path, tmp_path: Pa
     inference = ["--config_file", str(bundle / "configs" / "inference.json"), "--bundle_root", str(bundle)]
     run(tmp_path, *inference, "--dataset_dir", str(data / "imagesTr"))
     assert len(list((bundle / "predictions").glob("*_seg.nii.gz"))) == 6
-
-
-def whole_story(error: BaseException | None) -> str:
-    """What a user reads in the traceback: the messages of the error and of all its causes."""
-    return "" if error is None else f"{error}\n{whole_story(error.__cause__ or error.__context__)}"
 
 
 def test_a_missing_data_folder_is_named_with_what_to_do(bundle: Path, tmp_path: Path) -> None:
