@@ -38,7 +38,7 @@ def test_nan_stops_the_run_names_the_batch_and_keeps_the_weights(tmp_path: Path)
     saver = CheckpointSaver(str(tmp_path), {"model": network}, save_final=True, final_filename="final.pt")
     trainer = _trainer([_batch("c1"), bad, _batch("c3")], [NonFiniteGuard(), saver], network=network)
     trainer.logger.disabled = True
-    with pytest.raises(FloatingPointError, match=r"epoch 1, iteration 2, cases c2, c2b: the network's output"):
+    with pytest.raises(FloatingPointError, match=r"epoch 1, iteration 2, cases c2, c2b: an image holds voxels"):
         trainer.run()
     saved = torch.load(tmp_path / "final.pt", weights_only=True)
     assert all(value.isfinite().all() for value in saved.values())
