@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ from monai_calib.files import FileError
 __all__ = ["CheckpointLoader", "load_weights", "read_checkpoint"]
 
 
-def read_checkpoint(path: str | Path, map_location: Any = "cpu", advice: str = "") -> Any:
+def read_checkpoint(path: str | os.PathLike[str], map_location: Any = "cpu", advice: str = "") -> Any:
     """Read what ``torch.save`` wrote: tensors and plain values alone, so that no code of the file is run.
 
     Args:
@@ -42,7 +43,7 @@ def read_checkpoint(path: str | Path, map_location: Any = "cpu", advice: str = "
         ) from error
 
 
-def load_weights(network: torch.nn.Module, weights: Any, path: str | Path) -> None:
+def load_weights(network: torch.nn.Module, weights: Any, path: str | os.PathLike[str]) -> None:
     """Give a network the weights that were read from ``path``: a state dict, or one under ``"model"``.
 
     Raises: ``FileError`` naming the file: other names or shapes than the network's, or no weights at all.

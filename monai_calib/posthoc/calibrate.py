@@ -14,6 +14,7 @@ import torch
 from monai.inferers import SliceInferer
 from torch import Tensor, nn
 
+from monai_calib.handlers.weights import load_weights, read_checkpoint
 from monai_calib.metrics.protocols import Protocol, resolve_protocols
 from monai_calib.posthoc.base import Calibrator, fit
 from monai_calib.posthoc.evaluation import Comparison, compare
@@ -92,7 +93,9 @@ def calibrate(
         calibrator.slice_axis = inferer.spatial_dim if isinstance(inferer, SliceInferer) else None
     resolved = resolve_protocols(protocols)
     if checkpoint is not None:
-        network.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True))
+        load_weights(
+            network, read_checkpoint(checkpoint, advice="Train first, or name a model with --model_path."), checkpoint
+        )
     stream = LogitStream(network, loader, inferer, device, amp, ignore_index=ignore_index, spacing=spacing)
     network.to(stream.device)
     example = _FirstWindow(network)

@@ -213,15 +213,25 @@ def test_a_damaged_checkpoint_is_named(damage: Any, told: str, two_epochs: Path,
     assert "cases" not in str(caught.value.__cause__), "no case is to blame"
 
 
+@pytest.mark.parametrize("workflow", ["evaluate", "calibrate"])
 @pytest.mark.parametrize("name", ["model.pt", "training.json"])
-def test_a_damaged_model_or_record_is_named_by_the_evaluation(
-    name: str, two_epochs: Path, phantom: Path, tmp_path: Path
+def test_a_damaged_model_or_record_is_named(
+    workflow: str, name: str, two_epochs: Path, phantom: Path, tmp_path: Path
 ) -> None:
     run = shutil.copytree(two_epochs, tmp_path / "run")
     (run / "models" / name).write_bytes(b"{}")
     with pytest.raises(RuntimeError) as caught:
-        run_bundle(BUNDLES[3], "evaluate", **small_networks(BUNDLES[3]), dataset_dir=str(phantom), run_dir=str(run))
-    assert str(run / "models" / name) in whole_story(caught.value)
+        run_bundle(BUNDLES[3], workflow, **small_networks(BUNDLES[3]), dataset_dir=str(phantom), run_dir=str(run))
+    assert f"{run / 'models' / name}: " in whole_story(caught.value)
+
+
+@pytest.mark.parametrize("workflow", ["evaluate", "calibrate"])
+def test_weights_of_another_network_are_named(workflow: str, two_epochs: Path, phantom: Path) -> None:
+    given = {**small_networks(BUNDLES[3]), "dataset_dir": str(phantom), "run_dir": str(two_epochs)}
+    with pytest.raises(RuntimeError) as caught:
+        run_bundle(BUNDLES[3], workflow, **given, network_name="segresnet", output_dir=str(two_epochs / "other"))
+    model = two_epochs / "models" / "model.pt"
+    assert f"{model}: holds the weights of another network than SegResNet" in whole_story(caught.value)
 
 
 def test_a_checkpoint_of_the_former_name_is_resumed(two_epochs: Path, phantom: Path, tmp_path: Path) -> None:
