@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from monai_calib.files import FileError, read_json
 from monai_calib.metrics import CalibrationHistogram
+from monai_calib.metrics.evaluated import Evaluated, read_evaluated
 
 from .case_tables import RunError, case_figures, mean_of_defined, number, raw_table
-from .files import read_format
 from .protocols import Protocol, read_protocol
 from .volumes import volume_errors
 
@@ -65,7 +66,11 @@ class Run:
     @property
     def histograms(self) -> dict[str, list[Mapping[str, Any]]]:
         """The cases' histograms by region, read anew: those of a hundred runs are too many to keep in memory."""
-        return _histograms(_read_json(self.evaluation / "calibration.json")["cases"])
+        content = read_json(self.evaluation / "calibration.json", error=RunError)
+        if content.get("format") == FORMAT:
+            return _histograms(content["cases"])
+        evaluated = read_evaluated(self.evaluation)
+        return {region: [hist.to_json() for hist in evaluated.histograms(region)] for region in evaluated.regions}
 
     def missed_classes(self) -> tuple[str, ...]:
         """Foreground classes whose mean DSC is next to 0: the run did not converge. Empty without DSC."""
@@ -102,7 +107,13 @@ def find_evaluations(folder: Path) -> list[Path]:
 
     Raises: :class:`RunError` if there is none.
     """
-    found = sorted(folder.rglob("eval*/calibration.json"))
+    found = sorted(
+        path
+        for path in folder.rglob("eval*/calibration.json")
+        # what is hidden or partial is being written, or was when its process was killed
+        if not any(part.startswith(".") or part.endswith(".partial") for part in path.relative_to(folder).parts)
+        and not (path.parent.name.endswith(".partial"))
+    )
     if not found:
         raise _missing(folder / "eval" / "calibration.json")
     return found
@@ -135,18 +146,18 @@ def read_run(folder: Path) -> Run:
     folder = Path(folder)
     evaluation = folder if (folder / "calibration.json").is_file() else folder / "eval"
     path = evaluation / "calibration.json"
-    content = _read_json(path)
+    if not path.is_file():
+        raise _missing(path)
+    content = read_json(path, advice="Evaluate the run again.", error=RunError)
     try:
-        return _parse(evaluation, content)
+        if isinstance(content, dict) and content.get("format") == FORMAT:
+            return _parse(evaluation, content)
+        return _of_evaluated(read_evaluated(evaluation))
+    except FileError as error:
+        raise RunError(str(error)) from error
     except (KeyError, TypeError, AttributeError, IndexError) as error:
         what = f"key {error} is missing" if isinstance(error, KeyError) else str(error)
         raise RunError(f"{path} is not a complete {FORMAT} file: {what}. Evaluate the run again.") from error
-
-
-def _read_json(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise _missing(path)
-    return read_format(path, FORMAT, "Evaluate the run again.")
 
 
 def _parse(evaluation: Path, content: dict[str, Any]) -> Run:
@@ -175,6 +186,46 @@ def _parse(evaluation: Path, content: dict[str, Any]) -> Run:
         summary={str(key): number(value) for key, value in content["summary"].items()},
         cases=cases,
         subjects=tuple(str(case.get("subject") or case["case"]) for case in content["cases"]),
+        values=values,
+        class_values=class_values,
+        bins=bins,
+    )
+
+
+def _of_evaluated(evaluated: Evaluated) -> Run:
+    """A run by its evaluated folder, which holds the metrics of every case."""
+    classes = evaluated.classes
+    values: dict[str, NDArray[np.float64]] = {}
+    class_values: dict[str, NDArray[np.float64]] = {}
+    for name, metric in evaluated.metrics.items():
+        key = {"mean_dice": "dsc"}.get(name, name)
+        table = evaluated.class_values(name)
+        if metric.per != "class":
+            values[key] = table[:, 0]
+            continue
+        if metric.classes and set(metric.classes) <= set(classes):
+            class_values[key] = np.full((len(table), len(classes)), np.nan)
+            class_values[key][:, [classes.index(label) for label in metric.classes]] = table
+        values[key] = mean_of_defined(table)
+    protocols = tuple(read_protocol(name, protocol.to_json()) for name, protocol in evaluated.protocols.items())
+    wanted: dict[int, list[str]] = {}
+    for protocol in protocols:
+        for region in protocol.regions:
+            if region in evaluated.regions and region not in wanted.setdefault(protocol.diagram_bins, []):
+                wanted[protocol.diagram_bins].append(region)
+    bins = {
+        (region, size): table
+        for size, regions in wanted.items()
+        for region, table in evaluated.all_bins(size, regions).items()
+    }
+    return Run(
+        evaluation=evaluated.folder,
+        settings=_settings(evaluated.folder, evaluated.run),
+        class_names=tuple(classes),
+        protocols=protocols,
+        summary=dict(evaluated.summary),
+        cases=tuple(case.case for case in evaluated.cases),
+        subjects=tuple(case.subject or case.case for case in evaluated.cases),
         values=values,
         class_values=class_values,
         bins=bins,
