@@ -316,3 +316,12 @@ def test_a_federation_hears_of_classes_at_its_end_only(
     record = json.loads((root / "models" / "training.json").read_text())
     assert (record["epoch"], record["settings"]["epochs"]) == (2, 2)
     algo.finalize()
+
+
+@pytest.mark.parametrize("calibrated", ["true", "false", True, False])
+def test_inference_understands_booleans_in_small_letters(calibrated: Any, trained: Path) -> None:
+    parser = monai.bundle.ConfigParser()
+    parser.read_config(config_files(BUNDLE, "inference"))
+    parser.update({"calibrated": calibrated, "run_dir": str(trained)})
+    expected = "model_calibrated.pt" if calibrated in ("true", True) else "model.pt"
+    assert parser.get_parsed_content("model_path") == str(trained / "models" / expected)
