@@ -1,4 +1,4 @@
-"""What the configurations of a bundle need besides losses, metrics and handlers."""
+"""Check the options of a bundle and keep what its configurations need besides losses, metrics and handlers."""
 
 from monai_calib.bundling.options import OptionError, check_options
 
