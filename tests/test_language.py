@@ -21,7 +21,6 @@ NO_PLOTS = {
     "handlers/surface.py surface_figures",
     "metrics/protocols.py Figure",
     "metrics/protocols.py figures",
-    "handlers/guard.py figures",
 }
 Described = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 

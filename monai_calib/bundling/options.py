@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import inspect
 import logging
+import os
 import re
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -109,12 +110,12 @@ def _check_values(config: dict[str, Any], classes: int | None) -> None:
 
 
 def _check_path(name: str, value: Any) -> None:
-    if not isinstance(value, str):
+    if not isinstance(value, (str, os.PathLike)):
         raise OptionError(f"{name}: expected a path, got the {type(value).__name__} {value!r}. Write ./{value}.")
-    if "::" in value:
+    if "::" in str(value):
         raise OptionError(
-            f"{name}: expected a path without # or ::, got {value!r}: MONAI reads # as a separator of its own. Rename "
-            "the folder, or make a link to it."
+            f"{name}: expected a path without # or ::, got {str(value)!r}: MONAI reads # as a separator of its own. "
+            "Rename the folder, or make a link to it."
         )
 
 

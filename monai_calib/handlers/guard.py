@@ -35,14 +35,14 @@ def case_names(batch: Any) -> list[str]:
 
 
 class _Look(NamedTuple):
-    figures: Tensor
+    signs: Tensor
     arrived: torch.cuda.Event | None
     iteration: int
     epoch: int
     cases: list[str]
 
 
-def _figures(output: dict[str, Any]) -> Tensor:
+def _signs(output: dict[str, Any]) -> Tensor:
     """Signs that tell reasons apart, one small tensor on the device: finite loss, logits, image; range of labels."""
     loss, pred, label = (output.get(key) for key in (CommonKeys.LOSS, CommonKeys.PRED, CommonKeys.LABEL))
     assert isinstance(loss, Tensor)
@@ -61,7 +61,7 @@ class NonFiniteGuard:
     """Stops training when the loss is NaN or infinite, naming the cases of the batch and the reason.
 
     On the CPU the loss is looked at before the backward pass, so the weights stay clean. On a GPU a look would make
-    the host wait for the device in every step; there a few figures are copied without waiting and read when they have
+    the host wait for the device in every step; there a few signs are copied without waiting and read when they have
     arrived, normally one step later and at the latest at the end of the epoch, before a checkpoint is saved.
     An error raised inside a step (a label out of range, on the CPU) gets the names of the batch's cases too; one that
     comes from loading, validation or a checkpoint does not. List the guard before other handlers, since MONAI's stop at
@@ -115,11 +115,11 @@ class NonFiniteGuard:
         state = engine.state
         if loss.device.type == "cpu":
             if not bool(loss.isfinite()):
-                self._stop(_Look(_figures(output), None, state.iteration, state.epoch, cases))
+                self._stop(_Look(_signs(output), None, state.iteration, state.epoch, cases))
             return
-        figures = _figures(output)
-        host = torch.empty(figures.shape, dtype=figures.dtype, pin_memory=True)
-        host.copy_(figures, non_blocking=True)
+        signs = _signs(output)
+        host = torch.empty(signs.shape, dtype=signs.dtype, pin_memory=True)
+        host.copy_(signs, non_blocking=True)
         arrived = torch.cuda.Event()
         arrived.record()
         self._pending.append(_Look(host, arrived, state.iteration, state.epoch, cases))
@@ -147,11 +147,11 @@ class NonFiniteGuard:
                 elif not look.arrived.query():
                     return
             self._pending.popleft()
-            if not look.figures[0]:
+            if not look.signs[0]:
                 self._stop(look)
 
     def _stop(self, look: _Look) -> None:
-        _, finite, low, high, read, classes = look.figures.tolist()
+        _, finite, low, high, read, classes = look.signs.tolist()
         if not read:
             reason = "an image holds voxels that are not finite; repair it, or take the case out of the list"
         elif not finite:
