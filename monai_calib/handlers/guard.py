@@ -169,7 +169,7 @@ class NonFiniteGuard:
         raise FloatingPointError(message)
 
     def _name_batch(self, engine: Engine, error: Exception) -> None:
-        cases = case_names(engine.state.batch) if self._in_step else []
+        cases = case_names(engine.state.batch) if self._in_step and getattr(error, "blames_case", True) else []
         told = str(error)
         if cases and isinstance(error, (ValueError, RuntimeError)) and not any(case in told for case in cases):
             error.args = (f"{told} [epoch {engine.state.epoch}, cases {', '.join(cases)}]",)

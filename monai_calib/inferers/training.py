@@ -16,7 +16,13 @@ from monai.losses import DeepSupervisionLoss
 from monai.utils.enums import CommonKeys
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["ImageForLoss", "LossOfHeads", "TrainingInferer", "bfloat16_autocast"]
+__all__ = ["ImageForLoss", "LossOfHeads", "PatchSizeError", "TrainingInferer", "bfloat16_autocast"]
+
+
+class PatchSizeError(ValueError):
+    """A patch that the network cannot take, whatever case it is cut from."""
+
+    blames_case = False
 
 
 class TrainingInferer(Inferer):
@@ -39,7 +45,7 @@ class TrainingInferer(Inferer):
 
     Raises:
         TypeError: the network returns neither a tensor nor a sequence of tensors.
-        ValueError: the network fails on patches of this size, and not on somewhat larger ones.
+        PatchSizeError: the network fails on patches of this size, and not on somewhat larger ones.
         RuntimeError: with bfloat16, this CPU's library gets gradients wrong.
 
     Example:
@@ -65,7 +71,7 @@ class TrainingInferer(Inferer):
                 works = None if isinstance(error, torch.OutOfMemoryError) else _size_that_works(network, inputs)
                 if works is None:
                     raise
-                raise ValueError(
+                raise PatchSizeError(
                     f"patch_size: expected a size that {type(network).__name__} can halve as often as it does, got "
                     f"{list(inputs.shape[2:])} ({error}). Take {works}, or another multiple."
                 ) from error

@@ -123,6 +123,7 @@ def test_a_patch_that_the_network_cannot_take_is_refused_with_one_that_works(
     told = refused("train", HIPPOCAMPUS[dims], **settings, patch_size=[16, 16, 16][:dims], network_name="unet")
     assert f"patch_size: expected a size that BasicUNet can halve as often as it does, got {[16] * dims}" in told
     assert f"Take {[32] * dims}, or another multiple." in told
+    assert "cases" not in told, "no case is to blame"
 
 
 def test_a_class_that_validation_never_bears_is_not_called_unlearned(
