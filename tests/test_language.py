@@ -19,8 +19,6 @@ LEFT = {
 # names that call a metric or a text a figure, still
 NO_PLOTS = {
     "handlers/surface.py surface_figures",
-    "metrics/protocols.py Figure",
-    "metrics/protocols.py figures",
 }
 Described = ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef
 

@@ -60,12 +60,6 @@ class Run:
         """Seconds of training, NaN if the run does not know them."""
         return number(self.settings.get("train_seconds"))
 
-    @property
-    def histograms(self) -> dict[str, list[Mapping[str, Any]]]:
-        """The cases' histograms by region, read anew: those of a hundred runs are too many to keep in memory."""
-        evaluated = read_evaluated(self.evaluation)
-        return {region: [hist.to_json() for hist in evaluated.histograms(region)] for region in evaluated.regions}
-
     def missed_classes(self) -> tuple[str, ...]:
         """Foreground classes whose mean DSC is next to 0: the run did not converge. Empty without DSC."""
         dsc = self.class_values.get("dsc")

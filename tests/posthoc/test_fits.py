@@ -192,7 +192,7 @@ def test_broken_input_is_named() -> None:
     good = torch.zeros(2, 4, 4)
     with pytest.raises(ValueError, match="case b: the logits hold NaN"):
         LogitCase("b", good / 0, torch.zeros(4, 4))
-    with pytest.raises(ValueError, match="case b: label: expected whole .* from 0 to 1, got 2, 3, 4, 5, 6, 7"):
+    with pytest.raises(ValueError, match=r"case b: label: expected whole .* from 0 to 1, got 2, 3, 4, 5, 6, 7"):
         LogitCase("b", good, torch.arange(16).reshape(4, 4).clamp_max(7))
     with pytest.raises(ValueError, match="case b: expected a label with the grid"):
         LogitCase("b", good, torch.zeros(3, 4))
