@@ -13,7 +13,7 @@ EPOCHS ?= $(if $(DATA),6,16)
 RUNS := runs/demo_$(if $(DATA),hippocampus,phantom)
 BUNDLE := bundles/msd_hippocampus_segmentation_3d
 
-.PHONY: demo demo-runs test lint bench clean
+.PHONY: demo demo-runs test test-faults lint bench clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/report.installed $(RUNS)/data/datalist.json
@@ -44,6 +44,10 @@ $(RUNS)/%/eval/calibration.json: $(RUNS)/data/datalist.json
 
 test: $(VENV)/dev.installed
 	OMP_NUM_THREADS=1 "$(PY)" -m pytest --numprocesses 2 --dist loadfile
+
+# Commands killed at random moments, a new seed each time; added to runs/faults.json.
+test-faults: $(VENV)/dev.installed
+	OMP_NUM_THREADS=1 "$(PY)" tests/faults/run.py
 
 lint: $(VENV)/dev.installed
 	"$(PY)" -m ruff check .

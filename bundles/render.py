@@ -119,7 +119,16 @@ def bundle_values(key: str, entry: Mapping[str, Any], dims: int) -> dict[str, An
     }
     values |= dynunet_plan(values["patch_size"], values["spacing"][:dims], values["channels"], dims)
     values |= _read_json("parts.json") | _read_json(f"{dims}d.json") | _choices(values)
+    values["option_names"] = option_names(values)
     return values
+
+
+def option_names(values: Mapping[str, Any]) -> list[str]:
+    """Names at the top of the configurations that are laid over each other, whose options a command line may name."""
+    configs = [name for name in CONFIGS if name.endswith(".json") and name not in ("inference.json", "metadata.json")]
+    names = {name.removeprefix("+") for config in configs for name in _read_json(config)}
+    words = fill({name: None for name in names if _NAME.fullmatch(name)}, values)
+    return sorted(name for name in names | words.keys() if name.isidentifier())
 
 
 def _choices(values: Mapping[str, Any]) -> dict[str, Any]:

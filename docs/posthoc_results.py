@@ -25,7 +25,8 @@ from run_logits import RunLogits, load_logits, name_of, update_page
 
 from monai_calib.handlers.checkpoint import training_settings
 from monai_calib.metrics import CalibrationHistogram, Region
-from monai_calib.metrics.protocols import Figure
+from monai_calib.metrics.protocols import Protocol
+from monai_calib.metrics.protocols import measure as measured_by
 from monai_calib.posthoc import Calibrator, LogitCase, build_calibrator, fit
 from monai_calib.report.statistics import bootstrap_mean
 
@@ -52,9 +53,9 @@ VARIANTS = {
 """Row of the tables: method, and the region whose voxels count in the fit. The slowest comes last."""
 REGIONS = ("foreground", "predicted", "union", "boundary:2mm", "all")
 MEASURED = [
-    *(Figure("ece", Region.parse(region), 15) for region in REGIONS),
+    *((Region.parse(region), "ece") for region in REGIONS),
     *(
-        Figure(metric, Region.parse(region), 15)
+        (Region.parse(region), metric)
         for metric, region in (
             ("adaptive_ece", "foreground"),
             ("classwise_ece_paper", "foreground"),
@@ -132,8 +133,8 @@ def measured(calibrator: Calibrator | None, test: RunLogits) -> dict[str, Any]:
         if calibrator is not None:
             logits = calibrator.apply(logits[None], None if case.image is None else case.image[None])[0]
         changed += int((logits.argmax(0) != case.logits.argmax(0)).sum())
-        histograms = {figure.region: histogram_of(case, logits, figure.region) for figure in MEASURED}
-        row = {figure.name: mean(figure.values(histograms[figure.region])) for figure in MEASURED}
+        histograms = {region: histogram_of(case, logits, region) for region, _ in MEASURED}
+        row = values_of(histograms)
         row["dsc"] = dice(logits.argmax(0), case.label, len(logits))
         row["gap_boundary2mm"] = float(histograms[Region.parse("boundary:2mm")].bins().share_of_gap().sum())
         rows.append(row)
@@ -148,8 +149,17 @@ def measured(calibrator: Calibrator | None, test: RunLogits) -> dict[str, Any]:
         "cases": [case.name for case in test.cases],
         "subjects": test.subjects,
         "figures": {name: [row[name] for row in rows] for name in rows[0]},
-        "pooled": {figure.name: mean(figure.values(pooled[figure.region])) for figure in MEASURED},
+        "pooled": values_of(pooled),
     }
+
+
+def values_of(histograms: Mapping[Region, CalibrationHistogram]) -> dict[str, float]:
+    """Every metric of :data:`MEASURED` under its name."""
+    values = {}
+    for region, kind in MEASURED:
+        [metric] = Protocol("measured", [str(region)], [kind]).case_metrics(["classes"])
+        values[metric.name] = mean(measured_by(metric, histograms[region]))
+    return values
 
 
 def histogram_of(case: LogitCase, logits: torch.Tensor, region: Region) -> CalibrationHistogram:

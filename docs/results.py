@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 from pages import cell, fill, table, write_json
 
 from monai_calib.metrics import CalibrationHistogram, ace, mce
+from monai_calib.metrics.evaluated import read_evaluated
 from monai_calib.report.comparison import Comparison, Method, compare
 from monai_calib.report.published import read_published
 from monai_calib.report.runs import Run, read_runs
@@ -71,9 +72,8 @@ AGAINST = ("dice_ce", "ce")
 
 def case_values(run: Run) -> dict[str, NDArray[np.float64]]:
     """What a run's table does not hold, read from its histograms: a value a case."""
-    histograms = run.histograms
-    whole = [CalibrationHistogram.from_json(dict(each)) for each in histograms["all"]]
-    band = [CalibrationHistogram.from_json(dict(each)) for each in histograms["boundary2mm"]]
+    evaluated = read_evaluated(run.evaluation)
+    whole, band = list(evaluated.histograms("all")), list(evaluated.histograms("boundary2mm"))
     foreground = range(1, len(run.class_names))
     return {
         # Mean confidence minus accuracy: above 0 over-confident, below 0 under-confident.

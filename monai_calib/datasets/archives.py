@@ -1,4 +1,4 @@
-"""Opens a download, be it a folder or an archive, without trusting what the archive holds."""
+"""Open a download, be it a folder or an archive, without trusting what the archive holds."""
 
 from __future__ import annotations
 

@@ -43,12 +43,16 @@ class PreparedDataset(PersistentDataset):
                 with suppress(OSError):
                     kept.unlink()
         prepared = self._pre_transform(deepcopy(item_transformed))
-        with atomic_path(kept) as partial:
-            torch.save(
-                convert_to_tensor(prepared, convert_numeric=False, track_meta=self.track_meta),
-                partial,
-                pickle_protocol=self.pickle_protocol,
-            )
+        try:
+            with atomic_path(kept) as partial:
+                torch.save(
+                    convert_to_tensor(prepared, convert_numeric=False, track_meta=self.track_meta),
+                    partial,
+                    pickle_protocol=self.pickle_protocol,
+                )
+        except PermissionError as error:  # a folder that others keep: read from it all the same
+            warnings.warn(f"{kept}: cannot be written ({error}); the case is prepared each time.", stacklevel=2)
+            return prepared
         for former in self.cache_dir.glob(f"{case}-*{self.transform_hash}.pt"):
             if former != kept:
                 former.unlink(missing_ok=True)

@@ -131,7 +131,7 @@ def _affine_of(volume: Any) -> NDArray[np.float64] | None:
 
 
 class Place(NamedTuple):
-    """Where a volume lies: ``affine``, and where its header says so, the NIfTI forms ``sform`` and ``qform``."""
+    """Place of a volume: ``affine``, and where its header has them, the NIfTI forms ``sform`` and ``qform``."""
 
     affine: ArrayLike
     sform: ArrayLike | None = None
@@ -162,7 +162,7 @@ def check_affine(affine: ArrayLike, of: Any) -> NDArray[np.float64]:
 
 
 def moved_voxels(image: ArrayLike, label: ArrayLike, shape: Sequence[int]) -> float:
-    """How far, in voxels of the image along one of its axes, a label's corner lies from the image's.
+    """Greatest distance of a label's corner from the image's, in voxels of the image along one of its axes.
 
     Args:
         image: affine of the image, voxel to mm.

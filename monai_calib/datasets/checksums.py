@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from pathlib import Path
 
+from .datalist import SPLITS, read_datalist
 from .dataset import SourceError
-from .split import SPLITS
 
 __all__ = ["check_conversion", "sha256"]
 
@@ -36,7 +35,7 @@ def check_conversion(folder: Path, title: str) -> tuple[int, list[str]]:
     """
     path = folder / "datalist.json"
     try:
-        datalist = json.loads(path.read_text(encoding="utf-8"))
+        datalist = read_datalist(path)
         lists = {split: datalist[split] for split in SPLITS}
         files = [(entry["case"], folder / entry[kind], sum_) for cases in lists.values() for entry in cases
                  for kind, sum_ in entry["sha256"].items()]  # fmt: skip

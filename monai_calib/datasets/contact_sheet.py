@@ -10,7 +10,8 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
-from .split import SPLITS
+from ..files import atomic_path
+from .datalist import SPLITS
 
 __all__ = ["write_contact_sheet"]
 
@@ -29,10 +30,23 @@ def _slice(folder: Path, entry: Mapping[str, Any]) -> tuple[np.ndarray, np.ndarr
 
 
 def write_contact_sheet(folder: Path, datalist: Mapping[str, Any], path: Path) -> bool:
-    """Draw up to 24 cases, spread evenly over the data set; prints a line and returns False without matplotlib."""
+    """Draw up to 24 cases, spread evenly over the data set.
+
+    The picture is optional: what hinders it, such as matplotlib missing or without a folder for its cache, is told in
+    a line, and False returned.
+    """
     if importlib.util.find_spec("matplotlib") is None:
         print('No contact sheet: matplotlib is not installed (pip install "monai_calib[report]").')
         return False
+    try:
+        _draw(folder, datalist, path)
+    except Exception as error:  # matplotlib raises many kinds; a finished conversion does not end by one
+        print(f"No contact sheet: {type(error).__name__}: {error}")
+        return False
+    return True
+
+
+def _draw(folder: Path, datalist: Mapping[str, Any], path: Path) -> None:
     from matplotlib import colormaps
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
@@ -59,7 +73,5 @@ def write_contact_sheet(folder: Path, datalist: Mapping[str, Any], path: Path) -
             if (values == value).any():
                 axes.contour(values == value, levels=[0.5], colors=[colour(value - 1)], linewidths=0.8)
         axes.set_title(entry["case"], fontsize=7)
-    partial = path.with_name(f".{path.name}")
-    figure.savefig(partial, format="png", dpi=100)
-    partial.replace(path)
-    return True
+    with atomic_path(path) as partial:
+        figure.savefig(partial, format="png", dpi=100)

@@ -1,4 +1,4 @@
-"""Turns a download into a folder of NIfTI files with a datalist.json: all of it, or nothing."""
+"""Turn a download into a folder of NIfTI files with a datalist.json: all of it, or nothing."""
 
 from __future__ import annotations
 

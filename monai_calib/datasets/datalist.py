@@ -196,7 +196,7 @@ def _names(content: Mapping[str, Any], listing: Path) -> dict[tuple[str, int], s
 
 
 def _kind(value: Any) -> str:
-    """What a JSON value is, in few words."""
+    """Describe a JSON value in few words."""
     if value is None:
         return "nothing"
     if isinstance(value, (list, tuple)):

@@ -1,4 +1,4 @@
-"""What a script says about its data set, and the error for what is wrong with a download."""
+"""Declaration of a data set by its script, and the errors for what is wrong with a download."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Volume:
 
     @property
     def place(self) -> Place:
-        """Where the volume lies, to be compared with another's."""
+        """Place of the volume, to be compared with another's."""
         return Place(self.affine, self.sform, self.qform)
 
 
@@ -75,7 +75,7 @@ class Case:
 
 @dataclass(frozen=True)
 class Dataset:
-    """What is particular to a data set; :func:`monai_calib.datasets.command.run` does the rest.
+    """Particulars of a data set; :func:`monai_calib.datasets.command.run` does the rest.
 
     Attributes:
         key: name of the script.

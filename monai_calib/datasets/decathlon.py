@@ -1,11 +1,11 @@
-"""Finds the cases of a Medical Segmentation Decathlon task: ``imagesTr``, ``labelsTr`` and ``dataset.json``."""
+"""Find the cases of a Medical Segmentation Decathlon task: ``imagesTr``, ``labelsTr`` and ``dataset.json``."""
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from pathlib import Path
 
+from ..files import read_json
 from .archives import visible
 from .dataset import Case, SourceError, name_problems
 
@@ -23,7 +23,7 @@ def decathlon_cases(folder: Path, subject: Callable[[str], str]) -> list[Case]:
     """
     path = folder / "dataset.json"
     try:
-        listed = {Path(pair["image"]).name for pair in json.loads(path.read_text(encoding="utf-8"))["training"]}
+        listed = {Path(pair["image"]).name for pair in read_json(path)["training"]}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SourceError(f"{path}: not a Decathlon dataset.json ({type(error).__name__}: {error}).") from error
     files = {kind: {file.name for file in visible(folder / kind, "*.nii.gz")} for kind in ("imagesTr", "labelsTr")}

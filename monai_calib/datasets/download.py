@@ -1,11 +1,10 @@
-"""Fetches the Medical Segmentation Decathlon's own archive, when asked to, and verifies it."""
+"""Fetch the Medical Segmentation Decathlon's own archive, when asked to, and verify it."""
 
 from __future__ import annotations
 
-import os
-import tempfile
 from pathlib import Path
 
+from ..files import atomic_path
 from .dataset import SourceError
 
 __all__ = ["download_decathlon"]
@@ -32,13 +31,10 @@ def fetch(address: str, target: Path, md5: str) -> None:
     """Download ``address`` to ``target`` if its MD5 sum is ``md5``; otherwise leave nothing and raise."""
     from monai.apps.utils import download_url
 
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".download.", dir=target.parent) as folder:
-        partial = Path(folder) / target.name
+    with atomic_path(target) as partial:
         try:
             download_url(address, partial, hash_val=md5, hash_type="md5")
         except Exception as error:  # MONAI and urllib raise several kinds
             raise SourceError(
                 f"{address}: could not be downloaded, or is not the expected archive ({error})."
             ) from error
-        os.replace(partial, target)

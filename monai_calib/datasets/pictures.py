@@ -1,4 +1,4 @@
-"""Read pictures (PNG) as volumes of one slice."""
+"""Read pictures (PNG and the like) as volumes of one slice."""
 
 from __future__ import annotations
 
@@ -9,38 +9,60 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from .dataset import SourceError, Volume
+from .dataset import SourceError, UnreadableError, Volume
 
-__all__ = ["read_mask", "read_picture"]
+__all__ = ["mask_values", "read_mask", "read_picture"]
 
 # Rows run from the skin down, taken as towards the back; columns are taken as running to the patient's right.
 _AFFINE = np.diag([1.0, -1.0, 1.0, 1.0])
 
 
-def _grey(path: Path, is_mask: bool = False) -> NDArray[Any]:
-    """Columns by rows; of a coloured picture the mean of red, green and blue; a mask of colours is refused."""
-    import SimpleITK as sitk  # noqa: N813  # its customary name
+def _pixels(path: Path, expand: bool) -> NDArray[Any]:
+    """Rows by columns, with colours on a last axis; of a palette the colours (``expand``) or the indices."""
+    from PIL import Image
 
     try:
-        pixels = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
-    except RuntimeError as error:
-        raise SourceError(f"{path}: cannot be read as a picture. Download or unpack it again.") from error
-    if is_mask and pixels.ndim == 3 and (pixels[..., :3] != pixels[..., :1]).any():
-        raise SourceError(f"{path}: a mask in colours, whose classes are not known. Save it with one number a pixel.")
-    return (pixels if pixels.ndim == 2 else np.rint(pixels[..., :3].mean(-1)).astype(pixels.dtype)).T
+        with Image.open(path) as picture:
+            picture.load()
+            return np.asarray(picture.convert("RGB") if expand and picture.mode in ("P", "PA") else picture)
+    except Exception as error:  # Pillow raises many kinds
+        raise UnreadableError(f"{path}: cannot be read as a picture. Download or unpack it again.") from error
 
 
 def read_picture(path: Path) -> Volume:
-    """A grey picture as a volume ``(columns, rows, 1)`` with pixels of 1 mm."""
-    return Volume(_grey(path)[..., None], _AFFINE)
+    """A picture as a volume ``(columns, rows, 1)`` with pixels of 1 mm; of colours the mean of red, green and blue."""
+    pixels = _pixels(path, expand=True)
+    if pixels.dtype == bool:
+        pixels = pixels.astype(np.uint8) * np.uint8(255)
+    if pixels.ndim == 3:
+        colours = pixels[..., :3] if pixels.shape[-1] >= 3 else pixels[..., :1]
+        pixels = np.rint(colours.mean(-1)).astype(pixels.dtype)
+    return Volume(pixels.T[..., None], _AFFINE)
+
+
+def mask_values(path: Path) -> NDArray[Any]:
+    """The values of a mask, ``(columns, rows)``: of a palette the indices, never the colours; nothing is averaged.
+
+    Raises: :class:`SourceError` on a mask in colours, unless all of them are grey.
+    """
+    pixels = _pixels(path, expand=False)
+    if pixels.ndim == 3:
+        grey = pixels[..., :1]
+        if pixels.shape[-1] >= 3 and (pixels[..., :3] != grey).any():
+            raise SourceError(
+                f"{path}: expected a mask of class numbers, got colours, whose classes are not known. Save it with one "
+                "number a pixel (grey, or a palette, whose indices count)."
+            )
+        pixels = grey[..., 0]
+    return (pixels.astype(np.uint8) if pixels.dtype == bool else pixels).T
 
 
 def read_mask(paths: Sequence[Path]) -> Volume:
     """The union of black-and-white masks, as 0 and 1.
 
-    Raises: :class:`SourceError` on masks of different sizes, or with grey pixels.
+    Raises: :class:`SourceError` on masks of different sizes, in colours, or with grey pixels.
     """
-    masks = [_grey(path, is_mask=True) for path in paths]
+    masks = [mask_values(path) for path in paths]
     for mask, path in zip(masks, paths, strict=True):
         if mask.shape != masks[0].shape:
             raise SourceError(f"{path}: mask of {mask.shape} pixels beside one of {masks[0].shape} ({paths[0]}).")

@@ -1,4 +1,4 @@
-"""Splits cases into training, validation and test, by subject and with a share of every group in each."""
+"""Split cases into training, validation and test, by subject and with a share of every group in each."""
 
 from __future__ import annotations
 
@@ -6,11 +6,10 @@ import hashlib
 from collections import defaultdict
 from collections.abc import Sequence
 
+from .datalist import SPLITS
 from .dataset import Case
 
 __all__ = ["SPLITS", "split_cases"]
-
-SPLITS = ("training", "validation", "test")
 
 
 def split_cases(cases: Sequence[Case], fractions: Sequence[float], seed: int = 0) -> dict[str, list[Case]]:
@@ -59,7 +58,7 @@ def split_cases(cases: Sequence[Case], fractions: Sequence[float], seed: int = 0
 
 
 def _middles(subjects: Sequence[list[Case]]) -> list[tuple[float, list[Case]]]:
-    """Where each subject's middle lies when all are laid end to end on [0, 1], as long as they have cases."""
+    """Middle of each subject when all are laid end to end on [0, 1], as long as they have cases."""
     total, before, placed = sum(map(len, subjects)), 0, []
     for members in subjects:
         placed.append(((before + len(members) / 2) / total, members))

@@ -1,4 +1,4 @@
-"""What a conversion found: a table of the cases for programs, and a short text for people."""
+"""Findings of a conversion: a table of the cases for programs, and a short text for people."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from .split import SPLITS
+from .datalist import SPLITS
 
 __all__ = ["summarise", "write_table"]
 
@@ -43,8 +43,13 @@ def _text(name: str) -> str:
 
 
 def summarise(datalist: Mapping[str, Any], records: Mapping[str, Mapping[str, Any]], official: int | None) -> str:
-    """Text on cases and subjects per split, shapes, spacings, voxels per class; of an official download with how
-    many cases it has (``official``)."""
+    """Text on cases and subjects per split, shapes, spacings, voxels per class.
+
+    Args:
+        datalist: the lists of cases.
+        records: shape, spacing and voxels of each case.
+        official: number of cases of the official download; None for data of one's own.
+    """
     entries = {split: datalist[split] for split in SPLITS}
     subjects = {split: {entry["subject"] for entry in chosen} for split, chosen in entries.items()}
     cases, people = sum(map(len, entries.values())), len(set().union(*subjects.values()))

@@ -78,6 +78,7 @@ def open_nifti(path: Path) -> Volume:
             )
         array = np.asanyarray(image.dataobj)
         claimed, beyond = array.size * image.header.get_data_dtype().itemsize, 0
+        stream.seek(image.dataobj.offset + claimed)  # where it is already, unless the file was mapped
         while part := stream.read(1 << 20):
             beyond += len(part)
     if 4 * beyond >= claimed > 0 or beyond > 4096:
@@ -95,8 +96,9 @@ def open_nifti(path: Path) -> Volume:
         form if code else None for form, code in (image.header.get_sform(True), image.header.get_qform(True))
     )
     # Some headers hold two grids: an sform with voxels of 1 mm, and a qform that agrees with the voxel size (ACDC).
-    scanner, axes = np.asarray(image.header.get_qform(), dtype=np.float64), len(sizes)
-    if not np.allclose(_sizes(affine, axes), sizes, rtol=0.01) and np.allclose(_sizes(scanner, axes), sizes, rtol=0.01):
+    scanner = np.asarray(image.header.get_qform(), dtype=np.float64)
+    known = qform is not None or abs(np.linalg.det(affine[:3, :3])) > 1e-9
+    if known and not _of_sizes(affine, sizes) and _of_sizes(scanner, sizes):
         return Volume(array, scanner, as_stored=False, qform=scanner, header=image.header)
     return Volume(array, affine, sform=sform, qform=qform, header=image.header)
 
@@ -107,8 +109,9 @@ def _kind_of_nifti(stream: Any) -> Any:
     return nib.Nifti2Image if 540 in (int.from_bytes(size, "little"), int.from_bytes(size, "big")) else nib.Nifti1Image
 
 
-def _sizes(affine: NDArray[np.float64], axes: int) -> NDArray[np.float64]:
-    return np.sqrt((affine[:3, :axes] ** 2).sum(0))
+def _of_sizes(affine: NDArray[np.float64], sizes: NDArray[np.float64]) -> bool:
+    """Whether the affine's voxels are of these sizes; a picture of two axes has two."""
+    return bool(np.allclose(np.sqrt((affine[:3, : len(sizes)] ** 2).sum(0)), sizes, rtol=0.01))
 
 
 def _read_with_simpleitk(path: Path) -> Volume:

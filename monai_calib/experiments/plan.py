@@ -161,6 +161,8 @@ def _recorded(config: Mapping[str, Any], given: Mapping[str, Any]) -> dict[str, 
     for name, value in config.get("settings", {}).items():
         if isinstance(value, str) and value.startswith("@"):
             value = given.get(value[1:], config.get(value[1:]))
+        if isinstance(value, str) and value.startswith("$"):  # epochs: the larger of the option and the trainer's own
+            value = given.get(name, config.get(name, value))
         if not (isinstance(value, str) and value[:1] in ("@", "$", "%")):
             recorded[name] = value
     return recorded

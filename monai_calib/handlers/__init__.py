@@ -12,15 +12,19 @@ from .preview import SlicePreviewHandler
 from .progress import EpochProgress
 from .reliability import ReliabilityDiagramHandler
 from .schedule import AlphaSchedule
+from .seeds import EpochSeeds
 from .surface import SurfaceHandler
+from .weights import CheckpointLoader
 
 __all__ = [
     "BRATS_COMPOSITES",
     "AlphaSchedule",
     "BoundaryConsistency",
     "CalibrationHandler",
+    "CheckpointLoader",
     "CompositeHandler",
     "EpochProgress",
+    "EpochSeeds",
     "EvaluatedFolder",
     "MultiplierHandler",
     "NonFiniteGuard",

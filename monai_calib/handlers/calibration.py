@@ -18,7 +18,8 @@ from monai.handlers import from_engine
 from monai_calib.handlers.case_metric import CaseMetric, mean_without_nan
 from monai_calib.handlers.cases import Case
 from monai_calib.handlers.ranks import broadcast, gather_lists, rank, world_size
-from monai_calib.metrics.evaluated import CaseTable, EvaluatedWriter
+from monai_calib.metrics.case_table import CaseTable
+from monai_calib.metrics.evaluated_writer import EvaluatedWriter
 from monai_calib.metrics.evaluation import VOLUME_METRICS, CaseEvaluation
 from monai_calib.metrics.histogram import CalibrationHistogram
 from monai_calib.metrics.inputs import Activation

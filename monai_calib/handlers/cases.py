@@ -9,9 +9,9 @@ from typing import Any, NamedTuple
 
 import torch
 from monai.data import MetaTensor
-from monai.data.utils import affine_to_spacing
 from monai.utils import ImageMetaKey
 
+from monai_calib.datasets.case import case_name, case_of_file, check_geometry, spacing_of
 from monai_calib.handlers.ranks import rank, world_size
 from monai_calib.labels import as_plain_tensor
 from monai_calib.metrics.evaluation import top_class
@@ -39,9 +39,9 @@ def cases_of_iteration(
 ) -> list[Case]:
     """Pair predictions, labels and the loader's data, decollated or not.
 
-    A case is named by its image file without folder and extension, so that no path or patient folder gets into a
-    report; without a file, by its number. Its voxel size comes from the label's or the prediction's header, else from
-    ``spacing``, else it is 1 mm, with a warning.
+    A case is named by ``case`` of the loader's data, else by its image file without folder and extension, so that no
+    path or patient folder gets into a report; without either, by its number. Its voxel size comes from the label's or
+    the prediction's header, else from ``spacing``, else it is 1 mm, with a warning.
 
     Args:
         batch: ``engine.state.batch``: a list of dictionaries, a dictionary of batches, or anything else (ignored).
@@ -64,7 +64,7 @@ def cases_of_iteration(
     cases = []
     for i, (prediction, label) in enumerate(zip(predictions, labels, strict=True)):
         data = _data_of_case(batch, i, len(predictions))
-        name = _file_name(data.get("image"), prediction, label, i) or _number(first + i)
+        name = case_name(data.get("case"), _file(data.get("image"), prediction, label, i)) or _number(first + i)
         ndim = prediction.ndim - 1
         if label.ndim == ndim:
             label = label[None]
@@ -86,17 +86,6 @@ def as_tensor(values: Any) -> torch.Tensor:
     return as_plain_tensor(values)
 
 
-def case_of_file(path: str | Path) -> str:
-    """A case's name: its image file without folder and extension.
-
-    Example:
-        >>> case_of_file("patient folder/hippocampus_001.nii.gz")
-        'hippocampus_001'
-    """
-    file = Path(str(path)).name.removesuffix(".gz")
-    return file.rsplit(".", 1)[0] if "." in file[1:] else file
-
-
 def index_map(label: torch.Tensor) -> torch.Tensor:
     """Class indices ``(*spatial)`` of an index label ``(1, *spatial)`` or of one-hot channels ``(K, *spatial)``."""
     return label[0] if label.shape[0] == 1 else top_class(label)
@@ -110,14 +99,14 @@ def _data_of_case(batch: Any, index: int, num_cases: int) -> Mapping[str, Any]:
     return {}
 
 
-def _file_name(image: Any, prediction: Any, label: Any, index: int) -> str:
+def _file(image: Any, prediction: Any, label: Any, index: int) -> str:
     for source in (image, prediction, label):
         if isinstance(source, MetaTensor):
             path = source.meta.get(ImageMetaKey.FILENAME_OR_OBJ, "")
             # One row of a collated batch may still carry the list of all the batch's files.
             path = path[index] if isinstance(path, (list, tuple)) and index < len(path) else path
             if isinstance(path, (str, Path)) and str(path):
-                return case_of_file(path)
+                return str(path)
     return ""
 
 
@@ -128,18 +117,10 @@ def _check_place(name: str, image: Any, label: Any) -> None:
     files = [_path(part) for part in (image, label)]
     if not all(files) or image.shape[1:] != label.shape[1:] or image.affine.shape != (4, 4):
         return
-    first, second = (part.affine.double().cpu() for part in (image, label))
-    ends = [(0.0, n - 1.0) for n in image.shape[1:]] + [(0.0, 0.0)] * (4 - image.ndim)
-    corners = torch.cartesian_prod(*(torch.tensor(pair, dtype=torch.float64) for pair in ends))
-    if first.shape != second.shape or not bool(first[:3, :3].det() != 0):
-        return
-    corners = torch.cat([corners, torch.ones(len(corners), 1, dtype=torch.float64)], 1)
-    moved = (corners @ (torch.linalg.inv(first) @ second).T - corners)[:, : image.ndim - 1].abs().max().item()
-    if not moved <= 0.5:
-        raise ValueError(
-            f"case {name}: expected image and label in one place, got corners up to {moved:.2f} voxels apart "
-            f"({files[0]}, {files[1]}). Correct the header that is wrong"
-        )
+    try:
+        check_geometry(image.affine.cpu(), label.affine.cpu(), image.shape[1:], files[0], files[1])
+    except ValueError as error:
+        raise ValueError(f"case {name}: {error} Correct the header that is wrong.") from error
 
 
 def _path(image: MetaTensor) -> str:
@@ -157,7 +138,7 @@ def _spacing(batch: Any, index: int, ndim: int) -> tuple[float, ...] | None:
     if not isinstance(item, MetaTensor):
         return None
     affine = item.affine if item.affine.ndim == 2 else item.affine[index]
-    return tuple(float(s) for s in affine_to_spacing(affine, r=ndim))
+    return spacing_of(affine, ndim)
 
 
 def _default_spacing(spacing: Sequence[float] | None, ndim: int, name: str) -> tuple[float, ...]:

@@ -5,15 +5,18 @@ from monai_calib.inferers.dropout import MCDropoutInferer
 from monai_calib.inferers.ensemble import EnsembleInferer, find_checkpoints
 from monai_calib.inferers.flips import FlipInferer
 from monai_calib.inferers.sliding_window import ProbabilitySlidingWindowInferer
-from monai_calib.inferers.training import TrainingInferer
+from monai_calib.inferers.training import ImageForLoss, LossOfHeads, TrainingInferer, bfloat16_autocast
 
 __all__ = [
     "AveragingInferer",
     "EnsembleInferer",
     "FlipInferer",
+    "ImageForLoss",
+    "LossOfHeads",
     "MCDropoutInferer",
     "ProbabilitySlidingWindowInferer",
     "TrainingInferer",
+    "bfloat16_autocast",
     "find_checkpoints",
     "log_mean_probability",
 ]

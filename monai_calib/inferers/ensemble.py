@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from monai_calib.handlers.weights import read_checkpoint
 from monai_calib.inferers.averaging import AveragingInferer
 
 __all__ = ["EnsembleInferer", "find_checkpoints"]
@@ -88,5 +89,5 @@ def find_checkpoints(runs: str | Sequence[str], name: str = "model.pt") -> list[
 
 
 def _state(path: str) -> dict[str, Any]:
-    content = torch.load(path, map_location="cpu", weights_only=True)
+    content = read_checkpoint(path)
     return dict(content.get("model", content))

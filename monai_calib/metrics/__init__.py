@@ -20,7 +20,8 @@ from monai_calib.metrics.errors import (
     rmsce,
     under_confidence,
 )
-from monai_calib.metrics.evaluated import Evaluated, EvaluatedCase, EvaluatedWriter, read_evaluated
+from monai_calib.metrics.evaluated import Evaluated, EvaluatedCase, read_evaluated
+from monai_calib.metrics.evaluated_writer import EvaluatedWriter
 from monai_calib.metrics.evaluation import CaseEvaluation
 from monai_calib.metrics.histogram import Bins, CalibrationHistogram
 from monai_calib.metrics.metric import Metric

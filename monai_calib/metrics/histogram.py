@@ -15,8 +15,6 @@ from monai_calib.labels import check_label
 from monai_calib.metrics.bins import coarse_edges, fine_edges, first_of_coarse
 from monai_calib.metrics.inputs import Activation, Flat, flatten_inputs
 from monai_calib.metrics.onepass import add_flat_compiled
-from monai_calib.metrics.packing import sums_from_json, sums_to_json
-from monai_calib.metrics.serial import array_from_json
 from monai_calib.metrics.sums import FIXED_POINT, PROBLEMS, Sums, add_flat
 from monai_calib.metrics.suspicion import looks_mistaken
 
@@ -24,8 +22,6 @@ __all__ = ["Bins", "CalibrationHistogram"]
 
 _SETTINGS = ("num_classes", "num_bins", "activation", "ignore_index")
 _NPZ_FORMAT = "monai_calib/histogram/3"
-_FORMAT = "monai_calib/histogram/2"
-_FORMER_FORMAT = "monai_calib/histogram/1"  # every tensor an array of its own
 _CAUSES = {
     "non-finite": "voxels whose prediction holds NaN or infinity: the network diverged, or half precision overflowed",
     "no probability": "voxels whose values lie outside [0, 1] or do not sum to 1 over the classes: "
@@ -294,35 +290,6 @@ class CalibrationHistogram:
         except Exception as error:
             raise FileError(f"{path}: expected a histogram of CalibrationHistogram.to_npz, got: {error}") from error
         hist.sums, hist.updates = Sums(**arrays), updates
-        return hist
-
-    def to_json(self) -> dict[str, Any]:
-        """A plain mapping for ``json.dump``, without loss; see :func:`monai_calib.metrics.packing.sums_to_json`.
-
-        Example:
-            >>> hist = CalibrationHistogram(2)
-            >>> CalibrationHistogram.from_json(hist.to_json()).num_classes
-            2
-        """
-        return {
-            "format": _FORMAT,
-            **self.settings(),
-            "updates": self.updates,
-            **sums_to_json(self.sums, self.num_bins),
-        }
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> CalibrationHistogram:
-        """The histogram that :meth:`to_json` wrote, now or in its former format. Raises ``ValueError`` for another."""
-        if data.get("format") not in (_FORMAT, _FORMER_FORMAT):
-            raise ValueError(f"format: expected {_FORMAT!r} or {_FORMER_FORMAT!r}, got {data.get('format')!r}")
-        hist = cls(**{name: data[name] for name in _SETTINGS})
-        hist.updates = int(data["updates"])
-        if data["format"] == _FORMAT:
-            hist.sums = sums_from_json(data, hist._rows, hist.num_bins)
-        else:
-            for name in set(hist.sums.tensors()) - {"soft_hits"}:
-                setattr(hist.sums, name, torch.from_numpy(array_from_json(data[name])))
         return hist
 
     def _bins(self, num_bins: int | None, rows: int | slice) -> Bins:

@@ -31,7 +31,7 @@ from monai_calib.metrics.metric import Metric
 from monai_calib.metrics.regions import Region
 from monai_calib.metrics.scores import brier, nll, sharpness
 
-__all__ = ["METRICS", "PROTOCOLS", "REDUCTIONS", "Figure", "MetricRow", "Protocol", "measure", "resolve_protocols"]
+__all__ = ["METRICS", "PROTOCOLS", "REDUCTIONS", "MetricRow", "Protocol", "measure", "resolve_protocols"]
 
 REDUCTIONS = ("macro", "micro")
 FINE_BINS = 960
@@ -89,24 +89,6 @@ METRICS: dict[str, MetricRow] = {
 """What a protocol can ask for: the functions of :mod:`monai_calib.metrics` by name, and three forms of the class-wise
 error. ``classwise_ece`` leaves out classes that no label of the region bears; ``classwise_ece_paper`` takes classes
 0 ... highest label present, as the papers do; ``classwise_ece_above1e-3`` looks at probabilities above 1e-3 only."""
-
-
-class Figure(NamedTuple):
-    """One metric in one region with one binning."""
-
-    metric: str
-    region: Region
-    num_bins: int
-
-    @property
-    def name(self) -> str:
-        """The name of its value for one case: ``ece_foreground_15bins``."""
-        bins = f"_{self.num_bins}bins" if METRICS[self.metric].binned else ""
-        return f"{self.metric}_{self.region.name}{bins}"
-
-    def values(self, hist: CalibrationHistogram) -> list[float]:
-        """Its row for one histogram: one value, or one a class; NaN where there is nothing to measure."""
-        return METRICS[self.metric].values(hist, self.num_bins)
 
 
 def measure(metric: Metric, hist: CalibrationHistogram) -> list[float]:
@@ -219,17 +201,6 @@ class Protocol:
             "reductions": list(self.reductions),
             "description": self.description,
         }
-
-    @property
-    def figures(self) -> list[Figure]:
-        """Its metrics in its regions."""
-        return [
-            Figure(metric, Region.parse(region), self.num_bins) for region in self.regions for metric in self.metrics
-        ]
-
-    def reported_names(self) -> list[str]:
-        """The names its figures are reported under, one a reduction."""
-        return [f"{figure.name}_{reduction}" for figure in self.figures for reduction in self.reductions]
 
     def to_json(self) -> dict[str, Any]:
         """A plain mapping for reports, with ``region`` and ``reduction`` beside the lists where there is just one."""

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
-import tempfile
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +12,9 @@ import torch
 from monai.inferers import SliceInferer
 from torch import Tensor, nn
 
+from monai_calib.datasets.checksums import sha256
+from monai_calib.files import atomic_path, write_json, write_text
+from monai_calib.handlers.weights import load_weights, read_checkpoint
 from monai_calib.metrics.protocols import Protocol, resolve_protocols
 from monai_calib.posthoc.base import Calibrator, fit
 from monai_calib.posthoc.evaluation import Comparison, compare
@@ -92,7 +93,9 @@ def calibrate(
         calibrator.slice_axis = inferer.spatial_dim if isinstance(inferer, SliceInferer) else None
     resolved = resolve_protocols(protocols)
     if checkpoint is not None:
-        network.load_state_dict(torch.load(checkpoint, map_location="cpu", weights_only=True))
+        load_weights(
+            network, read_checkpoint(checkpoint, advice="Train first, or name a model with --model_path."), checkpoint
+        )
     stream = LogitStream(network, loader, inferer, device, amp, ignore_index=ignore_index, spacing=spacing)
     network.to(stream.device)
     example = _FirstWindow(network)
@@ -106,9 +109,8 @@ def calibrate(
         seen = LogitStream(network, comparison_loader, inferer, device, amp, ignore_index=ignore_index, spacing=spacing)
     comparison = compare(methods, seen, resolved)
     chosen = methods[method]
-    model_path = _write_model(network, chosen, example.image, Path(models_dir))
-    about = {"run": dict(run or {}), "method": method, "model": model_path.name}
-    _write_text(Path(models_dir) / PARAMETERS, json.dumps({**about, **chosen.to_json()}, indent=1))
+    about = {"run": dict(run or {}), "method": method, "model": FOLDED if chosen.foldable else WITH_HEAD}
+    model_path = _write_model(network, chosen, example.image, Path(models_dir), about)
     content = {
         "format": "monai_calib/before_after/1",
         **about,
@@ -117,8 +119,8 @@ def calibrate(
         "fits": {name: calibrator.to_json() for name, calibrator in methods.items()},
         **comparison.to_json(),
     }
-    _write_text(Path(output_dir) / "before_after.json", json.dumps(content, allow_nan=False))
-    _write_text(Path(output_dir) / "before_after.md", _page(content, comparison))
+    write_json(Path(output_dir) / "before_after.json", content, indent=None)
+    write_text(Path(output_dir) / "before_after.md", _page(content, comparison))
     return Calibrated(chosen, comparison, model_path)
 
 
@@ -142,28 +144,24 @@ class _FirstWindow:
         self._hook.remove()
 
 
-def _write_model(network: nn.Module, calibrator: Calibrator, image: Tensor, folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    # A model of an earlier method must not lie beside the new one.
-    for name in (FOLDED, WITH_HEAD):
-        (folder / name).unlink(missing_ok=True)
-    if not calibrator.foldable:
-        return export_torchscript(CalibratedNetwork(network, calibrator), image, folder / WITH_HEAD)
-    path = folder / FOLDED
-    state = fold(network, calibrator, image).state_dict()
-    with tempfile.NamedTemporaryFile("wb", dir=folder, suffix=".tmp", delete=False) as file:
-        torch.save({name: value.cpu() for name, value in state.items()}, file)
-    os.chmod(file.name, 0o644)  # a temporary file is private, a model is not
-    os.replace(file.name, path)
+def _write_model(
+    network: nn.Module, calibrator: Calibrator, image: Tensor, folder: Path, about: Mapping[str, Any]
+) -> Path:
+    """Write the model, then its record, which names it by its checksum, then remove a former model of the other kind.
+
+    Killed between two of these steps, the folder holds a pair that fits, or one whose record says that it does not.
+    """
+    path = folder / about["model"]
+    if calibrator.foldable:
+        state = fold(network, calibrator, image).state_dict()
+        with atomic_path(path) as partial:
+            torch.save({name: value.cpu() for name, value in state.items()}, partial)
+    else:
+        export_torchscript(CalibratedNetwork(network, calibrator), image, path)
+    write_json(folder / PARAMETERS, {**about, "model_sha256": sha256(path), **calibrator.to_json()})
+    for other in {FOLDED, WITH_HEAD} - {path.name}:
+        (folder / other).unlink(missing_ok=True)
     return path
-
-
-def _write_text(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False, encoding="utf-8") as file:
-        file.write(text)
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, path)
 
 
 def _page(content: Mapping[str, Any], comparison: Comparison) -> str:

@@ -9,8 +9,11 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
+from monai_calib.metrics.bootstrap import bootstrap_difference
 from monai_calib.metrics.histogram import CalibrationHistogram
-from monai_calib.metrics.protocols import Protocol, resolve_protocols
+from monai_calib.metrics.metric import Metric
+from monai_calib.metrics.protocols import Protocol, measure, resolve_protocols
+from monai_calib.metrics.regions import Region
 from monai_calib.metrics.serial import array_to_json
 from monai_calib.posthoc.base import Calibrator
 from monai_calib.posthoc.stream import LogitCase
@@ -25,7 +28,8 @@ class Comparison(NamedTuple):
 
     ``summary[method][name]`` holds reported figures, as ``ece_union_15bins_macro``; ``cases[case][method][name]``
     those of one case, as ``ece_union_15bins``; ``change[method][name]`` the mean over cases of after minus before with
-    its 95 % bootstrap interval; ``labels_changed[method]`` counts voxels whose label is another than before.
+    its 95 % bootstrap interval, resampling subjects; ``labels_changed[method]`` counts voxels whose label is another
+    than before.
     ``bins[method][region]``, ``(cases, 3, num_bins)``, has voxels, hits and summed confidence of the top label in each
     bin of the reliability diagram. NaN where a region is empty.
     """
@@ -88,41 +92,44 @@ def compare(
         [0.453, 0.179]
     """
     resolved = resolve_protocols(protocols)
-    figures = list({figure.name: figure for protocol in resolved for figure in protocol.figures}.values())
-    regions = {figure.region.name: figure.region for figure in figures}
+    metrics = _metrics(resolved)
+    regions = {region.name: region for protocol in resolved for region in map(Region.parse, protocol.regions)}
     names = [BEFORE, *calibrators]
     pooled: dict[str, dict[str, CalibrationHistogram]] = {method: {} for method in names}
     by_case: dict[str, dict[str, dict[str, float]]] = {}
     # Where protocols bin a region differently, the last one has its diagram.
-    num_bins = {figure.region.name: figure.num_bins for figure in figures}
+    num_bins = {Region.parse(region).name: protocol.num_bins for protocol in resolved for region in protocol.regions}
     bins: dict[str, dict[str, list[Tensor]]] = {method: {name: [] for name in regions} for method in names}
     labels_changed, voxels = dict.fromkeys(calibrators, 0), 0
+    subjects: list[str] = []
     for case in cases:
         image = None if case.image is None else case.image[None]
         rows = by_case[_unused(case.name, by_case)] = {}
-        before = case.logits.argmax(0)
-        voxels += before.numel()
+        labels = case.logits.argmax(0)
+        voxels += labels.numel()
+        subjects.append(case.subject)
         for method in names:
             logits = case.logits[None] if method == BEFORE else calibrators[method].apply(case.logits[None], image)
             if method != BEFORE:
-                labels_changed[method] += int((logits[0].argmax(0) != before).sum())
+                labels_changed[method] += int((logits[0].argmax(0) != labels).sum())
             histograms = {}
             for name, region in regions.items():
-                histogram = histograms[name] = CalibrationHistogram(len(case.logits), strict=False)
+                histogram = histograms[name] = CalibrationHistogram(len(case.logits))
                 # The same voxels before and after: regions are drawn from the labels before.
-                histogram.update(logits, case.label[None], mask=case.mask(region)[None])
+                histogram.update(logits, case.label[None], mask=case.mask(region)[None], strict=False)
                 pooled[method].setdefault(name, histogram.empty_like()).merge(histogram)
                 row = histogram.bins(num_bins[name])
                 bins[method][name].append(torch.stack([row.count.double(), row.hits.double(), row.confidence]))
-            rows[method] = {figure.name: _mean(figure.values(histograms[figure.region.name])) for figure in figures}
+            rows[method] = {name: _value(metric, histograms) for name, metric in metrics.items()}
     if not by_case:
         raise ValueError("no case to compare on: the loader is empty")
     summary = {method: _summary(method, resolved, by_case, pooled[method]) for method in names}
     change: dict[str, dict[str, tuple[float, float, float]]] = {method: {} for method in calibrators}
     for method, changes in change.items():
-        for figure in figures:
-            differences = [row[method][figure.name] - row[BEFORE][figure.name] for row in by_case.values()]
-            changes[figure.name] = _change(differences)
+        before, after = ([list(row[which].values()) for row in by_case.values()] for which in (BEFORE, method))
+        found = bootstrap_difference(before, after, groups=subjects)
+        bounds = zip(found.value.tolist(), found.low.tolist(), found.high.tolist(), strict=True)
+        changes |= dict(zip(metrics, bounds, strict=True))
     stacked = {method: {name: torch.stack(rows) for name, rows in tables.items()} for method, tables in bins.items()}
     return Comparison(summary, by_case, change, labels_changed, voxels, stacked)
 
@@ -135,13 +142,13 @@ def _summary(
 ) -> dict[str, float]:
     summary = {}
     for protocol in protocols:
-        for figure in protocol.figures:
+        for name, metric in _metrics([protocol]).items():
             for reduction in protocol.reductions:
                 if reduction == "macro":
-                    value = _mean([rows[method][figure.name] for rows in by_case.values()])
+                    value = _mean([rows[method][name] for rows in by_case.values()])
                 else:
-                    value = _mean(figure.values(pooled[figure.region.name]))
-                summary[f"{figure.name}_{reduction}"] = value
+                    value = _value(metric, pooled)
+                summary[metric.reduced(reduction).name] = value
     return summary
 
 
@@ -150,14 +157,14 @@ def _mean(values: Sequence[float]) -> float:
     return math.fsum(kept) / len(kept) if kept else math.nan
 
 
-def _change(differences: Sequence[float], samples: int = 1000) -> tuple[float, float, float]:
-    """Mean of paired differences and its percentile bootstrap interval over cases."""
-    kept = torch.tensor([d for d in differences if not math.isnan(d)], dtype=torch.float64)
-    if not len(kept):
-        return math.nan, math.nan, math.nan
-    draws = torch.randint(len(kept), (samples, len(kept)), generator=torch.Generator().manual_seed(0))
-    low, high = kept[draws].mean(1).quantile(torch.tensor([0.025, 0.975], dtype=torch.float64)).tolist()
-    return float(kept.mean()), low, high
+def _metrics(protocols: Sequence[Protocol]) -> dict[str, Metric]:
+    # The names of classes do not matter: a metric per class counts with its mean.
+    return {metric.name: metric for protocol in protocols for metric in protocol.case_metrics(["classes"])}
+
+
+def _value(metric: Metric, histograms: Mapping[str, CalibrationHistogram]) -> float:
+    assert metric.region is not None
+    return _mean(measure(metric, histograms[metric.region]))
 
 
 def _unused(name: str, taken: Mapping[str, Any]) -> str:

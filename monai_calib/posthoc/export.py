@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import tempfile
 import warnings
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from monai_calib.files import atomic_path
 from monai_calib.posthoc.base import Calibrator
 
 __all__ = ["CalibratedNetwork", "export_onnx", "export_torchscript"]
@@ -63,21 +63,16 @@ def export_torchscript(network: nn.Module, image: Tensor, path: str | os.PathLik
     """
     network = network.eval()
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
             exported = torch.jit.script(network)
         except Exception:  # whatever TorchScript cannot compile can still be traced
             exported = torch.jit.trace(network, image, check_trace=False)
-        temporary = _temporary(path)
-        try:
-            torch.jit.save(exported, temporary)
-            found = torch.jit.load(temporary, map_location=image.device)(image)
+        with atomic_path(path) as partial:
+            torch.jit.save(exported, partial)
+            found = torch.jit.load(partial, map_location=image.device)(image)
             _check_same(found, network(image), path)
-            os.replace(temporary, path)
-        finally:
-            Path(temporary).unlink(missing_ok=True)
     return path
 
 
@@ -91,26 +86,13 @@ def export_onnx(network: nn.Module, image: Tensor, path: str | os.PathLike[str],
         options: passed to ``torch.onnx.export``, such as ``dynamic_shapes``.
     """
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = _temporary(path)
-    try:
-        with torch.no_grad(), warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            settings: dict[str, Any] = {"dynamo": True, "external_data": False, "verbose": False, **options}
-            torch.onnx.export(
-                network.eval(), (image,), temporary, input_names=["image"], output_names=["logits"], **settings
-            )
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
+    settings: dict[str, Any] = {"dynamo": True, "external_data": False, "verbose": False, **options}
+    with atomic_path(path) as partial, torch.no_grad(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        torch.onnx.export(
+            network.eval(), (image,), str(partial), input_names=["image"], output_names=["logits"], **settings
+        )
     return path
-
-
-def _temporary(path: Path) -> str:
-    handle, name = tempfile.mkstemp(dir=path.parent, suffix=f".tmp{path.suffix}")
-    os.close(handle)
-    os.chmod(name, 0o644)  # a temporary file is private, a model is not
-    return name
 
 
 def _check_same(found: Tensor, expected: Tensor, path: Path) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import os
 from pathlib import Path
 from typing import Any
+
+from monai_calib.datasets.checksums import sha256
+from monai_calib.files import FileError, read_json
 
 __all__ = ["FOLDED", "PARAMETERS", "WITH_HEAD", "calibrated_model", "posthoc_settings"]
 
@@ -18,30 +20,39 @@ PARAMETERS = "calibration_parameters.json"
 
 
 def calibrated_model(directory: str | os.PathLike[str]) -> str:
-    """Path of the calibrated model in a models folder, folded or with its head.
+    """Path of the calibrated model in a models folder, folded or with its head, as its record names it.
 
-    Raises: ``FileNotFoundError`` if the run was not calibrated.
+    Raises: ``FileNotFoundError`` if the run was not calibrated; :class:`~monai_calib.files.FileError` if model and
+        record do not belong together, as after a calibration that was killed.
     """
-    for name in (WITH_HEAD, FOLDED):
-        path = os.path.join(directory, name)
-        if os.path.isfile(path):
-            return path
-    raise FileNotFoundError(
-        f"there is neither {FOLDED} nor {WITH_HEAD} in {os.fspath(directory)!r}: calibrate the run first, with "
-        "configs/calibrate.json laid over configs/train.json"
-    )
+    record = Path(directory, PARAMETERS)
+    if not record.is_file():
+        raise FileNotFoundError(
+            f"there is no {PARAMETERS} in {os.fspath(directory)!r}: calibrate the run first, with "
+            "configs/calibrate.json laid over configs/train.json"
+        )
+    return os.fspath(_read(directory)[1])
 
 
 def posthoc_settings(directory: str | os.PathLike[str]) -> dict[str, Any]:
     """The method and region of the calibrated model in a models folder, as an evaluation records them.
 
-    Example:
-        >>> import tempfile
-        >>> from monai_calib.posthoc import TemperatureScaling
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     _ = Path(folder, PARAMETERS).write_text(json.dumps(TemperatureScaling(3).to_json()))
-        ...     posthoc_settings(folder)
-        {'posthoc': 'temperature', 'posthoc_region': 'dilated:2mm'}
+    Raises: as :func:`calibrated_model`.
     """
-    fitted = json.loads(Path(directory, PARAMETERS).read_text(encoding="utf-8"))
+    fitted, _ = _read(directory)
     return {"posthoc": fitted["method"], "posthoc_region": fitted["fit"]["region"]}
+
+
+def _read(directory: str | os.PathLike[str]) -> tuple[dict[str, Any], Path]:
+    """The record and its model, which must be the one that the record was written for."""
+    path = Path(directory, PARAMETERS)
+    advice = "Calibrate the run again, with configs/calibrate.json laid over configs/train.json."
+    record = read_json(path, "monai_calib/calibrator/1", advice)
+    try:
+        model, expected = path.with_name(record["model"]), record["model_sha256"]
+        found = sha256(model) if model.is_file() else "no such file"
+    except (KeyError, TypeError) as error:
+        raise FileError(f"{path}: expected the model and its checksum, got neither. {advice}") from error
+    if found != expected:
+        raise FileError(f"{path}: expected {model.name} with SHA-256 {expected}, got {found}. {advice}")
+    return record, model

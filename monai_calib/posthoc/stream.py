@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import torch
 from monai.data import MetaTensor
-from monai.data.utils import affine_to_spacing
 from torch import Tensor, nn
 
+from monai_calib.datasets.case import case_name, spacing_of
+from monai_calib.labels import as_plain_tensor, check_label
 from monai_calib.metrics.regions import Region, region_mask
 
 __all__ = ["LogitCase", "LogitStream"]
@@ -26,11 +26,13 @@ class LogitCase:
     Args:
         name: how errors call it.
         logits: ``(K, *spatial)``.
-        label: true class numbers ``(*spatial)`` or ``(1, *spatial)``, any dtype.
+        label: true class numbers ``(*spatial)`` or ``(1, *spatial)``, any dtype; see
+            :func:`monai_calib.labels.check_label`.
         image: ``(C, *spatial)``; only the local temperature reads it.
         spacing: voxel size in mm; only regions and methods with a size in mm read it.
         ignore_index: label of voxels that count nowhere.
         data: masks of the user's own for regions ``mask:<key>``.
+        subject: whom the case was taken from; the case itself if not given.
 
     Raises: ``ValueError`` naming the case for logits that are NaN or infinite, labels that are no class numbers, and
         grids that differ.
@@ -48,31 +50,28 @@ class LogitCase:
     spacing: Sequence[float] | None = None
     ignore_index: int | None = None
     data: Mapping[str, Tensor] = field(default_factory=dict)
+    subject: str = ""
 
     def __post_init__(self) -> None:
         self.logits = self.logits.as_subclass(Tensor)
-        label = self.label.as_subclass(Tensor).to(self.logits.device)
+        label = as_plain_tensor(self.label)
         spatial = self.logits.shape[1:]
         if label.shape not in (spatial, (1, *spatial)):
             raise ValueError(
                 f"case {self.name}: expected a label with the grid {tuple(spatial)} of the logits, "
                 f"got {tuple(label.shape)}"
             )
-        label = label.reshape(spatial)
-        self._ignored = None if self.ignore_index is None else label == self.ignore_index
-        if self._ignored is not None:
-            label = label.masked_fill(self._ignored, 0)
         if not bool(self.logits.isfinite().all()):
             raise ValueError(
                 f"case {self.name}: the logits hold NaN or infinity: the network diverged, half precision overflowed, "
                 "or the image is broken. Evaluate the network before calibrating it"
             )
-        if label.numel() and not (float(label.min()) >= 0 and float(label.max()) < len(self.logits)):
-            raise ValueError(
-                f"case {self.name}: expected labels 0 ... {len(self.logits) - 1}, got {float(label.min()):g} ... "
-                f"{float(label.max()):g}; remap them, or name the value to leave out with ignore_index"
-            )
-        self.label = label.long()
+        what = f"case {self.name}: label"
+        known = check_label(label.reshape(spatial), len(self.logits), self.ignore_index, what, look=True)
+        device = self.logits.device
+        self.label = known.index.long().to(device)
+        self._ignored = None if known.valid is None else ~known.valid.to(device)
+        self.subject = self.subject or self.name
         self._masks: dict[str, Tensor] = {}
 
     def mask(self, region: str | Region) -> Tensor:
@@ -80,13 +79,11 @@ class LogitCase:
         region = Region.parse(region)
         if region.name not in self._masks:
             predicted = self.logits.argmax(0)
-            if self._ignored is not None:
-                predicted = predicted.masked_fill(self._ignored, 0)
             try:
-                mask = region_mask(region, self.label, predicted, self.spacing, self.data)
+                mask = region_mask(region, self.label, predicted, self.spacing, self.data, self._ignored)
             except ValueError as error:
                 raise ValueError(f"case {self.name}: {error}") from error
-            self._masks[region.name] = mask if self._ignored is None else mask & ~self._ignored
+            self._masks[region.name] = mask
         return self._masks[region.name]
 
     def slices(self, axis: int, region: str | Region) -> Iterator[LogitCase]:
@@ -172,13 +169,14 @@ class LogitStream:
             for i in range(len(logits)):
                 number += 1
                 yield LogitCase(
-                    name=_file_name(image, i) or f"case_{number:04d}",
+                    name=_name(batch, image, i) or f"case_{number:04d}",
                     logits=logits[i],
                     label=labels[i],
                     image=image[i].as_subclass(Tensor).to(logits.device),
                     spacing=_spacing(labels, i, logits.ndim - 2) or self.spacing,
                     ignore_index=self.ignore_index,
                     data={k: v[i] for k, v in batch.items() if isinstance(v, Tensor) and len(v) == len(logits)},
+                    subject=_subject(batch, i),
                 )
 
     @torch.no_grad()
@@ -194,16 +192,21 @@ class LogitStream:
         return output.as_subclass(Tensor).float()
 
 
-def _file_name(image: Any, index: int) -> str:
-    if not isinstance(image, MetaTensor):
-        return ""
-    path = image.meta.get("filename_or_obj", "")
+def _name(batch: Mapping[str, Any], image: Any, index: int) -> str:
+    path = image.meta.get("filename_or_obj", "") if isinstance(image, MetaTensor) else ""
     path = path[index] if isinstance(path, (list, tuple)) else path
-    return Path(str(path)).name.removesuffix(".gz").removesuffix(".nii") if path else ""
+    given = batch.get("case")
+    return case_name(given[index] if isinstance(given, (list, tuple)) and index < len(given) else given, path)
 
 
 def _spacing(label: Any, index: int, ndim: int) -> tuple[float, ...] | None:
     if not isinstance(label, MetaTensor):
         return None
     affine = label.affine if label.affine.ndim == 2 else label.affine[index]
-    return tuple(float(step) for step in affine_to_spacing(affine, r=ndim))
+    return spacing_of(affine, ndim)
+
+
+def _subject(batch: Mapping[str, Any], index: int) -> str:
+    given = batch.get("subject")
+    given = given[index] if isinstance(given, (list, tuple)) and index < len(given) else given
+    return given if isinstance(given, str) else ""

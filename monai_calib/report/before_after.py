@@ -14,10 +14,10 @@ from numpy.typing import NDArray
 
 from monai_calib.metrics.serial import array_from_json
 
+from ..files import read_json
 from .case_tables import RunError, number
 from .changes import case_changes
 from .figures import Figure
-from .files import read_format
 from .measures import Measure
 from .page import render_page, require_extra, write_page
 from .protocols import Protocol, read_protocol, region_in_words
@@ -76,7 +76,7 @@ def calibration_page(output_dir: Path | str) -> Path | None:
     except ModuleNotFoundError as error:
         _log.warning("No before/after page: %s. The figures are in %s and beside it.", error, path)
         return None
-    content = read_format(path, FORMAT, "Calibrate the run again.")
+    content = read_json(path, FORMAT, "Calibrate the run again.", RunError)
     try:
         page = _render(content)
     except (KeyError, TypeError, AttributeError, IndexError, ValueError) as error:

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ..files import read_json
 from .case_tables import RunError
-from .files import read_format
 
 __all__ = ["PublishedTable", "read_published"]
 
@@ -33,7 +33,7 @@ def read_published(path: Path) -> tuple[PublishedTable, ...]:
 
     Raises: :class:`~.case_tables.RunError` if the file cannot be read, or a row has another length than ``columns``.
     """
-    content = read_format(path, FORMAT, "See docs/report.md.")
+    content = read_json(path, FORMAT, "See docs/report.md.", RunError)
     try:
         return tuple(_table(fields) for fields in content["tables"])
     except (KeyError, TypeError, ValueError) as error:

@@ -11,16 +11,14 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from monai_calib.metrics import CalibrationHistogram
+from monai_calib.files import FileError
+from monai_calib.metrics.evaluated import Evaluated, read_evaluated
 
-from .case_tables import RunError, case_figures, mean_of_defined, number, raw_table
-from .files import read_format
+from .case_tables import RunError, mean_of_defined, number
 from .protocols import Protocol, read_protocol
-from .volumes import volume_errors
 
 __all__ = ["Run", "RunError", "find_evaluations", "read_run", "read_runs"]
 
-FORMAT = "monai_calib/calibration/1"
 # A foreground class the network never finds, on average over all cases, did not get off the ground.
 LEAST_DSC = 0.05
 
@@ -62,11 +60,6 @@ class Run:
         """Seconds of training, NaN if the run does not know them."""
         return number(self.settings.get("train_seconds"))
 
-    @property
-    def histograms(self) -> dict[str, list[Mapping[str, Any]]]:
-        """The cases' histograms by region, read anew: those of a hundred runs are too many to keep in memory."""
-        return _histograms(_read_json(self.evaluation / "calibration.json")["cases"])
-
     def missed_classes(self) -> tuple[str, ...]:
         """Foreground classes whose mean DSC is next to 0: the run did not converge. Empty without DSC."""
         dsc = self.class_values.get("dsc")
@@ -102,7 +95,13 @@ def find_evaluations(folder: Path) -> list[Path]:
 
     Raises: :class:`RunError` if there is none.
     """
-    found = sorted(folder.rglob("eval*/calibration.json"))
+    found = sorted(
+        path
+        for path in folder.rglob("eval*/calibration.json")
+        # what is hidden or partial is being written, or was when its process was killed
+        if not any(part.startswith(".") or part.endswith(".partial") for part in path.relative_to(folder).parts)
+        and not (path.parent.name.endswith(".partial"))
+    )
     if not found:
         raise _missing(folder / "eval" / "calibration.json")
     return found
@@ -135,46 +134,48 @@ def read_run(folder: Path) -> Run:
     folder = Path(folder)
     evaluation = folder if (folder / "calibration.json").is_file() else folder / "eval"
     path = evaluation / "calibration.json"
-    content = _read_json(path)
-    try:
-        return _parse(evaluation, content)
-    except (KeyError, TypeError, AttributeError, IndexError) as error:
-        what = f"key {error} is missing" if isinstance(error, KeyError) else str(error)
-        raise RunError(f"{path} is not a complete {FORMAT} file: {what}. Evaluate the run again.") from error
-
-
-def _read_json(path: Path) -> dict[str, Any]:
     if not path.is_file():
         raise _missing(path)
-    return read_format(path, FORMAT, "Evaluate the run again.")
+    try:
+        return _of_evaluated(read_evaluated(evaluation))
+    except FileError as error:
+        raise RunError(str(error)) from error
 
 
-def _parse(evaluation: Path, content: dict[str, Any]) -> Run:
-    num_classes = int(content["num_classes"])
-    names = [str(name) for name in content.get("class_names") or ()]
-    if len(names) != num_classes:
-        names = ["background", *(f"class {index}" for index in range(1, num_classes))]
-    cases = tuple(str(case["case"]) for case in content["cases"])
-    if not cases or len(set(cases)) != len(cases):
-        path = evaluation / "calibration.json"
-        raise RunError(f"{path}: expected at least one case and each once, got {len(cases)} ({len(set(cases))} names).")
-    values, class_values = case_figures([case["metrics"] for case in content["cases"]], num_classes)
-    for key, pattern in {"dsc": "*dice_raw.csv", "hd95_mm": "*hd95_mm_raw.csv"}.items():
-        table = raw_table(evaluation, pattern, cases, num_classes)
-        if table is not None:
-            class_values[key] = table
-            values[key] = mean_of_defined(table)
-    protocols = tuple(read_protocol(name, fields) for name, fields in content["protocols"].items())
-    bins = _bins(evaluation, cases, _histograms(content["cases"]), protocols)
-    values |= volume_errors(bins, num_classes)
+def _of_evaluated(evaluated: Evaluated) -> Run:
+    """A run by its evaluated folder, which holds the metrics of every case."""
+    classes = evaluated.classes
+    values: dict[str, NDArray[np.float64]] = {}
+    class_values: dict[str, NDArray[np.float64]] = {}
+    for name, metric in evaluated.metrics.items():
+        key = {"mean_dice": "dsc"}.get(name, name)
+        table = evaluated.class_values(name)
+        if metric.per != "class":
+            values[key] = table[:, 0]
+            continue
+        if metric.classes and set(metric.classes) <= set(classes):
+            class_values[key] = np.full((len(table), len(classes)), np.nan)
+            class_values[key][:, [classes.index(label) for label in metric.classes]] = table
+        values[key] = mean_of_defined(table)
+    protocols = tuple(read_protocol(name, protocol.to_json()) for name, protocol in evaluated.protocols.items())
+    wanted: dict[int, list[str]] = {}
+    for protocol in protocols:
+        for region in protocol.regions:
+            if region in evaluated.regions and region not in wanted.setdefault(protocol.diagram_bins, []):
+                wanted[protocol.diagram_bins].append(region)
+    bins = {
+        (region, size): table
+        for size, regions in wanted.items()
+        for region, table in evaluated.all_bins(size, regions).items()
+    }
     return Run(
-        evaluation=evaluation,
-        settings=_settings(evaluation, content.get("run") or {}),
-        class_names=tuple(names),
+        evaluation=evaluated.folder,
+        settings=_settings(evaluated.folder, evaluated.run),
+        class_names=tuple(classes),
         protocols=protocols,
-        summary={str(key): number(value) for key, value in content["summary"].items()},
-        cases=cases,
-        subjects=tuple(str(case.get("subject") or case["case"]) for case in content["cases"]),
+        summary=dict(evaluated.summary),
+        cases=tuple(case.case for case in evaluated.cases),
+        subjects=tuple(case.subject or case.case for case in evaluated.cases),
         values=values,
         class_values=class_values,
         bins=bins,
@@ -197,35 +198,3 @@ def _settings(evaluation: Path, said: Mapping[str, Any]) -> dict[str, Any]:
     seconds = said.get("train_seconds", trained.get("seconds"))
     settings = {**trained.get("settings", {}), **said, "posthoc": posthoc, "train_seconds": seconds}
     return {key: value for key, value in settings.items() if value is not None}
-
-
-def _histograms(cases: list[dict[str, Any]]) -> dict[str, list[Mapping[str, Any]]]:
-    """By region, for the regions that every case has."""
-    regions = {region for case in cases for region in case.get("histograms", {})}
-    return {
-        region: [case["histograms"][region] for case in cases]
-        for region in sorted(regions)
-        if all(region in case["histograms"] for case in cases)
-    }
-
-
-def _bins(
-    evaluation: Path,
-    cases: tuple[str, ...],
-    histograms: Mapping[str, list[Mapping[str, Any]]],
-    protocols: tuple[Protocol, ...],
-) -> dict[tuple[str, int], NDArray[np.float64]]:
-    sizes = dict.fromkeys((region, protocol.diagram_bins) for protocol in protocols for region in protocol.regions)
-    tables: dict[tuple[str, int], list[list[NDArray[np.float64]]]] = {}
-    for region, num_bins in sizes:
-        for case, saved in zip(cases, histograms.get(region, ()), strict=region in histograms):
-            try:
-                hist = CalibrationHistogram.from_json(dict(saved))
-                rows = [*range(hist.num_classes), *([] if hist.activation == "sigmoid" else [None])]
-                parts = [hist.bins(num_bins, row) for row in rows]
-            except (KeyError, TypeError, ValueError) as error:
-                path = evaluation / "calibration.json"
-                raise RunError(f"{path}: histogram of case {case}, region {region}, cannot be read: {error}") from error
-            columns = [np.stack([part.count.numpy(), part.hits.numpy(), part.confidence.numpy()]) for part in parts]
-            tables.setdefault((region, num_bins), []).append(columns)
-    return {key: np.array(table, dtype=np.float64) for key, table in tables.items()}

@@ -88,7 +88,8 @@ class LoadCased(MapTransform):
         if len(channels) == 1:
             return first
         values = torch.cat([channel.tensor.as_tensor() for channel in channels])
-        return first._replace(tensor=MetaTensor(values, meta=first.tensor.meta))
+        place = first.tensor.affine, first.tensor.meta.get("original_affine", first.tensor.affine)
+        return first._replace(tensor=_placed(first.tensor, values, *place))
 
     def _read_file(self, key: Hashable, file: str) -> _Item:
         try:
@@ -176,7 +177,7 @@ def _unreadable(key: Hashable, file: str, error: Exception) -> RuntimeError:
 
 
 def _axes(item: _Item) -> tuple[int, ...]:
-    """Sizes along the axes; a slice has a third of one voxel."""
+    """Sizes along the axes, the third of a picture being one voxel."""
     shape = tuple(item.tensor.shape[1:])
     return (*shape, 1) if len(shape) == 2 else shape
 
@@ -204,17 +205,20 @@ def _refuse_sizes(image: _Item, label: _Item) -> None:
 
 def _as_slice(item: _Item) -> _Item:
     """The picture as a volume of one slice."""
-    meta = dict(item.tensor.meta)
     affine = torch.as_tensor(to_affine_nd(3, np.asarray(item.tensor.affine)))
-    meta["spatial_shape"] = np.asarray(_axes(item))
-    meta["original_affine"] = affine
-    return item._replace(tensor=MetaTensor(item.tensor.as_tensor()[..., None], affine=affine, meta=meta))
+    return item._replace(tensor=_placed(item.tensor, item.tensor.as_tensor()[..., None], affine, affine))
 
 
 def _moved(label: _Item, image: _Item) -> _Item:
     """The label where the image is."""
     if label.tensor.ndim < image.tensor.ndim:
         label = _as_slice(label)
-    tensor = MetaTensor(label.tensor.as_tensor(), affine=image.tensor.affine.clone(), meta=label.tensor.meta)
-    tensor.meta["original_affine"] = image.tensor.meta["original_affine"]
-    return label._replace(tensor=tensor)
+    place = image.tensor.affine, image.tensor.meta.get("original_affine", image.tensor.affine)
+    return label._replace(tensor=_placed(label.tensor, label.tensor.as_tensor(), *place))
+
+
+def _placed(tensor: MetaTensor, values: torch.Tensor, affine: torch.Tensor, original: Any) -> MetaTensor:
+    """The values with the tensor's header, but for its place."""
+    meta = {key: value for key, value in tensor.meta.items() if key != "affine"}
+    meta |= {"original_affine": original, "spatial_shape": np.asarray(values.shape[1:])}
+    return MetaTensor(values, affine=affine.clone(), meta=meta)

@@ -7,7 +7,6 @@ from typing import Any
 
 from monai.config import KeysCollection
 from monai.data import MetaTensor
-from monai.data.utils import affine_to_spacing
 from monai.transforms import MapTransform
 
 from monai_calib.clinical.volumes import (
@@ -18,6 +17,7 @@ from monai_calib.clinical.volumes import (
     volume_deviation,
     volume_error,
 )
+from monai_calib.datasets.case import spacing_of
 
 __all__ = [
     "ExpectedVolumed",
@@ -76,8 +76,9 @@ class ExpectedVolumed(MapTransform):
 
 
 def _spacing_of(probability: Any, default: Sequence[float] | None) -> tuple[float, ...]:
-    if isinstance(probability, MetaTensor):
-        return tuple(float(step) for step in affine_to_spacing(probability.affine, r=probability.ndim - 1))
+    found = spacing_of(probability, probability.ndim - 1) if isinstance(probability, MetaTensor) else None
+    if found is not None:
+        return found
     if default is None:
         raise ValueError("volumes in ml need the voxel size: load a header (MetaTensor), or pass spacing in mm")
     return tuple(float(step) for step in default)

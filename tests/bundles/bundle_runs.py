@@ -70,3 +70,8 @@ def load_workflow(bundle: Path, workflow: str, **settings: Any) -> monai.bundle.
     )
     loaded.initialize()
     return loaded
+
+
+def whole_story(error: BaseException | None) -> str:
+    """What a user reads in the traceback: the messages of the error and of all its causes."""
+    return "" if error is None else f"{error}\n{whole_story(error.__cause__ or error.__context__)}"

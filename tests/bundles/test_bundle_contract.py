@@ -19,11 +19,12 @@ def test_version_is_in_the_changelog(bundle: Path) -> None:
     assert metadata["version"] in metadata["changelog"]
 
 
-def test_patch_of_the_metadata_is_that_of_training_and_inference(bundle: Path) -> None:
+def test_patch_of_the_metadata_is_that_of_training_and_inference(bundle: Path, tmp_path: Path) -> None:
     metadata, train, inference = (
         json.loads((bundle / "configs" / f"{name}.json").read_text()) for name in ("metadata", "train", "inference")
     )
     formats = metadata["network_data_format"]
-    shapes = [formats[side][name]["spatial_shape"] for side, name in (("inputs", "image"), ("outputs", "pred"))]
-    assert shapes == [train["patch_size"], inference["patch_size"]]
+    parser = monai.bundle.ConfigParser({**inference, "bundle_root": str(tmp_path)})  # without a training's record
+    shapes = [formats["inputs"]["image"]["spatial_shape"], formats["outputs"]["pred"]["spatial_shape"]]
+    assert shapes == [train["patch_size"], parser.get_parsed_content("patch_size")]
     assert train["networks"] == inference["networks"]

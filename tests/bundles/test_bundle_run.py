@@ -13,7 +13,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from bundle_runs import load_workflow, named, run_bundle
+from bundle_runs import load_workflow, named, run_bundle, whole_story
 from ignite.engine import Events
 
 HIPPOCAMPUS = [named(f"msd_hippocampus_segmentation_{dims}d") for dims in (2, 3)]
@@ -38,7 +38,7 @@ def test_calibration_folds_into_a_model_that_evaluates(
     bundle: Path, phantom: Path, trained: Path, tmp_path: Path
 ) -> None:
     run = shutil.copytree(trained, tmp_path / "run")
-    run_bundle(bundle, "calibrate", dataset_dir=str(phantom), run_dir=str(run))
+    run_bundle(bundle, "calibrate", dataset_dir=str(phantom), run_dir=str(run), method="temperature")
     names = ("model", "model_calibrated")
     plain, folded = (torch.load(run / "models" / f"{name}.pt", weights_only=True) for name in names)
     changed = [name for name in plain if not torch.equal(plain[name], folded[name])]
@@ -56,7 +56,7 @@ def test_same_seed_same_weights_and_another_seed_others(phantom: Path, tmp_path:
     for run, seed in (("a", 0), ("b", 0), ("c", 1)):
         settings = {"dataset_dir": str(phantom), "run_dir": str(tmp_path / run), "seed": seed, "epochs": 1}
         run_bundle(BUNDLE_3D, "train", **settings, loss_name="ce")
-        weights.append(torch.load(tmp_path / run / "models" / "last.pt", weights_only=True)["model"])
+        weights.append(torch.load(tmp_path / run / "models" / "checkpoint.ckpt", weights_only=True)["model"])
     assert all(torch.equal(weights[0][name], weights[1][name]) for name in weights[0])
     assert not all(torch.equal(weights[0][name], weights[2][name]) for name in weights[0])
 
@@ -66,17 +66,17 @@ def test_an_interrupted_run_goes_on_where_it_stopped(phantom: Path, tmp_path: Pa
     interrupted = load_workflow(BUNDLE_3D, "train", **settings)
     interrupted.trainer.add_event_handler(Events.EPOCH_COMPLETED(once=1), lambda engine: engine.terminate())
     interrupted.run()
-    first = torch.load(tmp_path / "models" / "last.pt", weights_only=True)
+    first = torch.load(tmp_path / "models" / "checkpoint.ckpt", weights_only=True)
     assert first["epoch"] == 1
     # A best value that cannot be reached again shows that it is kept.
     first["best_value"] = 2.0
     # and a steepness that three validations do not bring, that the loss's multipliers are
     first["loss"]["penalty.rho"] += 3.0
-    torch.save(first, tmp_path / "models" / "last.pt")
+    torch.save(first, tmp_path / "models" / "checkpoint.ckpt")
     best_model = (tmp_path / "models" / "model.pt").read_bytes()
 
     run_bundle(BUNDLE_3D, "train", **settings, resume=True)
-    last = torch.load(tmp_path / "models" / "last.pt", weights_only=True)
+    last = torch.load(tmp_path / "models" / "checkpoint.ckpt", weights_only=True)
     assert (last["epoch"], last["iteration"]) == (3, 3 * first["iteration"])
     assert last["lr_scheduler"]["last_epoch"] == 3
     assert {int(state["step"]) for state in last["optimizer"]["state"].values()} == {last["iteration"]}
@@ -113,11 +113,6 @@ def test_own_folder_elsewhere_and_a_path_with_spaces(phantom: Path, tmp_path: Pa
     inference = ["--config_file", str(bundle / "configs" / "inference.json"), "--bundle_root", str(bundle)]
     run(tmp_path, *inference, "--dataset_dir", str(data / "imagesTr"))
     assert len(list((bundle / "predictions").glob("*_seg.nii.gz"))) == 6
-
-
-def whole_story(error: BaseException | None) -> str:
-    """What a user reads in the traceback: the messages of the error and of all its causes."""
-    return "" if error is None else f"{error}\n{whole_story(error.__cause__ or error.__context__)}"
 
 
 def test_a_missing_data_folder_is_named_with_what_to_do(bundle: Path, tmp_path: Path) -> None:

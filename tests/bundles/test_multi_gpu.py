@@ -78,7 +78,7 @@ def train_on_two_ranks(**settings: Any) -> subprocess.Popen[str]:
 
 
 def last_state(run: Path) -> dict[str, Any]:
-    return torch.load(run / "models" / "last.pt", weights_only=True)
+    return torch.load(run / "models" / "checkpoint.ckpt", weights_only=True)
 
 
 def record(run: Path) -> dict[str, Any]:
@@ -106,7 +106,8 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.slow
 def test_training_writes_what_one_process_does(trained: Path) -> None:
-    assert {path.name for path in (trained / "models").iterdir()} == {"model.pt", "last.pt", "training.json"}
+    written = {path.name for path in (trained / "models").glob("[!.]*")}
+    assert written == {"model.pt", "checkpoint.ckpt", "training.json"}
     assert record(trained)["epoch"] == 3
     # Three cases on two ranks: two each, one of them seen twice, and two a batch.
     assert last_state(trained)["iteration"] == 3

@@ -49,7 +49,7 @@ def test_training_evaluation_inference_and_export(
     parser.update({**small, "network_name": network_name})
     network = parser.get_parsed_content("network_def").eval()
     network.load_state_dict(torch.load(checkpoint, weights_only=True))
-    image = torch.randn(2, 1, *parser["patch_size"], generator=torch.Generator().manual_seed(0))
+    image = torch.randn(2, 1, *parser.get_parsed_content("patch_size"), generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         found, expected = torch.jit.load(exported).eval()(image), network(image)
     if network_name == "unetplusplus":

@@ -57,7 +57,7 @@ def test_inference_names_classes_of_monai_only(bundle: Path) -> None:
     text = (bundle / "configs" / "inference.json").read_text()
     config = json.loads(text)
     assert "monai_calib" not in text
-    assert set(config["imports"]) <= {"$import glob", "$import os", "$import torch"}
+    assert set(config["imports"]) <= {f"$import {name}" for name in ("glob", "json", "monai", "os", "torch")}
     for target in components(config):
         assert "." not in target or target.split(".")[0] in ("monai", "torch", "ignite"), target
 

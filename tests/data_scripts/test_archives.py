@@ -2,6 +2,7 @@
 
 import io
 import resource
+import shutil
 import stat
 import tarfile
 import zipfile
@@ -163,3 +164,30 @@ def test_a_bomb_is_refused_before_it_is_unpacked(kind, tmp_path):
     with pytest.raises(SourceError, match="would unpack to 60 MB; nothing was unpacked"):
         unpack(archive, folder)
     assert list(folder.iterdir()) == []
+
+
+def test_a_sparse_member_counts_with_its_full_size(tmp_path):
+    """A header of 512 bytes that stands for 10 GB of zeros."""
+    (tmp_path / "folder").mkdir()
+    header = tarfile.TarInfo("zeros.nii")
+    header.type = tarfile.GNUTYPE_SPARSE
+    block = bytearray(header.tobuf(tarfile.GNU_FORMAT))
+    block[482] = 0
+    block[483:495] = b"%011o\0" % 10_000_000_000
+    block[148:156] = b"        "
+    block[148:156] = b"%06o\0 " % sum(block)
+    (tmp_path / "sparse.tar").write_bytes(bytes(block) + bytes(1024))
+    with pytest.raises(SourceError, match=r"sparse\.tar: .* would unpack to 10000 MB; nothing was unpacked"):
+        unpack(tmp_path / "sparse.tar", tmp_path / "folder")
+    assert list((tmp_path / "folder").iterdir()) == []
+
+
+def test_what_does_not_fit_on_the_disk_is_told_before(tmp_path, monkeypatch):
+    official = LAYOUTS["msd_hippocampus"](tmp_path)
+    archive = make_tar(tmp_path / "whole.tar", official.source)
+    (tmp_path / "folder").mkdir()
+    usage = shutil.disk_usage(tmp_path)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=1000))
+    with pytest.raises(SourceError, match=r"whole\.tar: needs .* GB unpacked, and 0\.0 GB are free"):
+        unpack(archive, tmp_path / "folder")
+    assert list((tmp_path / "folder").iterdir()) == []

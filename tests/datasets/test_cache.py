@@ -44,3 +44,13 @@ def test_a_damaged_file_is_named_and_made_again(tmp_path: Path, item: dict[str, 
     with pytest.warns(UserWarning, match=rf"{kept.name}: cannot be read .*prepared again"):
         assert prepared(tmp_path, item)["value"] == 1
     assert torch.load(kept, weights_only=True)["value"] == 1
+
+
+def test_what_a_killed_run_left_is_not_taken_for_a_case(tmp_path: Path, item: dict[str, Any]) -> None:
+    prepared(tmp_path, item)
+    [kept] = (tmp_path / "cache").iterdir()
+    whole = kept.read_bytes()
+    kept.unlink()
+    kept.with_name(f".elsewhere-1.partial.{kept.name}").write_bytes(whole[:100])
+    assert prepared(tmp_path, item)["value"] == 1
+    assert kept.read_bytes() == whole

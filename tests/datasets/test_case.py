@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -11,6 +12,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from monai_calib.datasets.case import Place, case_name, check_geometry, spacing_of, unique_names
 from monai_calib.transforms import LoadCased
@@ -171,3 +173,67 @@ def test_the_voxel_size_is_read_in_one_way() -> None:
     turned = np.array([[0, -2.0, 0, 5], [0.5, 0, 0, 1], [0, 0, 3, 2], [0, 0, 0, 1]])
     assert spacing_of(turned) == (0.5, 2.0, 3.0)
     assert spacing_of(torch.zeros(3, 4, 5)) is None
+
+
+def test_pictures_have_no_place_and_palettes_are_indices(tmp_path: Path) -> None:
+    values = np.array([[0, 1, 2], [2, 1, 0]], np.uint8)
+    mask = Image.fromarray(values, "P")
+    mask.putpalette([0, 0, 0, 128, 0, 0, 0, 128, 0])
+    mask.save(tmp_path / "mask.png")
+    Image.fromarray(values * 50).save(tmp_path / "scan.png")
+    case = load({"image": str(tmp_path / "scan.png"), "label": str(tmp_path / "mask.png")})
+    assert case["image"].shape == case["label"].shape == (1, 3, 2)
+    assert np.array_equal(case["label"][0].numpy(), values.T)
+    mask.convert("RGB").save(tmp_path / "colours.png")
+    with pytest.raises(ValueError, match=r"colours\.png.*got 3 channels"):
+        load({"image": str(tmp_path / "scan.png"), "label": str(tmp_path / "colours.png")})
+
+
+def test_a_picture_beside_a_volume_of_one_slice_is_one_too(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((10, 12), np.uint8)).save(tmp_path / "scan.png")
+    label = save(tmp_path / "label.nii.gz", np.ones((12, 10, 1), np.uint8))
+    case = load({"image": str(tmp_path / "scan.png"), "label": label})
+    assert case["image"].shape == case["label"].shape == (1, 12, 10, 1)
+    assert torch.equal(case["image"].affine, case["label"].affine)
+
+
+def test_several_files_are_channels_of_one_place(tmp_path: Path, pair: dict[str, str]) -> None:
+    second = save(tmp_path / "t2.nii.gz", np.ones(SHAPE, np.float32))
+    case = load({**pair, "image": [pair["image"], second]})
+    assert case["image"].shape == (2, *SHAPE)
+    assert torch.equal(case["image"][:1].as_tensor(), load(pair)["image"].as_tensor())
+    assert bool((case["image"][1] == 1).all())
+    save(Path(second), np.ones(SHAPE, np.float32), moved([0, 0, 3]))
+    with pytest.raises(ValueError, match=r"t2\.nii\.gz: .*scan\.nii\.gz"):
+        load({**pair, "image": [pair["image"], second]})
+
+
+def test_a_header_without_a_usable_place_is_named(pair: dict[str, str]) -> None:
+    image = nib.Nifti1Image(np.zeros(SHAPE, np.float32), OWN)
+    nib.save(image, pair["image"])
+    content = bytearray(gzip.decompress(Path(pair["image"]).read_bytes()))
+    content[312:328] = bytes(16)  # the sform's third row
+    Path(pair["image"]).write_bytes(gzip.compress(content))
+    with pytest.raises(ValueError, match=r"scan\.nii\.gz: the header's voxel size or orientation is not usable"):
+        load(pair)
+
+
+REAL = Path(os.environ.get("MONAI_CALIB_DATA", Path(__file__).resolve().parents[2].parent / "shared/data"))
+LABELS = {"Task04_Hippocampus": "labelsTr/hippocampus_*.nii.gz", "ACDC": "training/*/*_gt.nii.gz"}
+
+
+@pytest.mark.real_data
+@pytest.mark.parametrize(("name", "count", "classes"), [("Task04_Hippocampus", 197, 3), ("ACDC", 160, 4)])
+def test_every_real_pair_is_one(name: str, count: int, classes: int) -> None:
+    labels = sorted((REAL / name).glob(LABELS[name]))
+    if not labels:
+        pytest.skip("no real volumes")
+    assert len(labels) == count
+    read = LoadCased(keys=("image", "label"), num_classes=classes)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", UserWarning)
+        for label in labels:
+            image = Path(str(label).replace("labelsTr", "imagesTr").replace("_gt", ""))
+            assert image != label
+            case = read({"image": str(image), "label": str(label)})
+            assert case["image"].shape == case["label"].shape

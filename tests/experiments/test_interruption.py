@@ -104,7 +104,7 @@ def test_finished_runs_are_adopted_without_a_manifest(interrupted: Interrupted, 
     assert manifest(tmp_path)[key]["attempts"] == 0
     (made_by_hand / "eval" / "calibration.json").unlink()
     assert missing_steps(plan.runs[0]) == ["evaluate"]
-    (made_by_hand / "models" / "last.pt").unlink()
+    (made_by_hand / "models" / "checkpoint.ckpt").unlink()
     (made_by_hand / "models" / "training.json").unlink()
     assert missing_steps(plan.runs[0]) == ["train", "evaluate"]
 

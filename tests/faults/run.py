@@ -1,4 +1,4 @@
-"""Kill, mutate, tally: ``python tests/faults/run.py --minutes 25 --kills 6`` (``make test-faults``)."""
+"""Kill commands at random moments and tally what happened: ``python tests/faults/run.py --minutes 25 --kills 6``."""
 
 from __future__ import annotations
 

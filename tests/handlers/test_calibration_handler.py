@@ -401,7 +401,7 @@ def test_a_label_in_another_place_is_refused_with_both_files(tmp_path, affine, a
     nib.save(nib.Nifti1Image(label, affine), items[0]["label"])
     for handler in (CalibrationHandler(3), SurfaceHandler(3)):
         if apart:
-            with pytest.raises(ValueError, match=r"case scan_0: .*voxels apart \(.*scan_0.nii.gz, .*label_0.nii.gz\)"):
+            with pytest.raises(ValueError, match=r"case scan_0: .*label_0.nii.gz: .*\(.*scan_0.nii.gz\).* voxels: "):
                 evaluator(items, [handler]).run()
         else:
             evaluator(items, [handler]).run()

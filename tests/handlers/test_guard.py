@@ -38,7 +38,7 @@ def test_nan_stops_the_run_names_the_batch_and_keeps_the_weights(tmp_path: Path)
     saver = CheckpointSaver(str(tmp_path), {"model": network}, save_final=True, final_filename="final.pt")
     trainer = _trainer([_batch("c1"), bad, _batch("c3")], [NonFiniteGuard(), saver], network=network)
     trainer.logger.disabled = True
-    with pytest.raises(FloatingPointError, match=r"epoch 1, iteration 2, cases c2, c2b: the network's output"):
+    with pytest.raises(FloatingPointError, match=r"epoch 1, iteration 2, cases c2, c2b: an image holds voxels"):
         trainer.run()
     saved = torch.load(tmp_path / "final.pt", weights_only=True)
     assert all(value.isfinite().all() for value in saved.values())
@@ -82,3 +82,65 @@ def test_alpha_follows_the_epoch() -> None:
     for wrong in ({"mode": "sine"}, {"every": 0}, {"amount": -1.0}):
         with pytest.raises(ValueError, match="must be"):
             AlphaSchedule(loss, **wrong)
+
+
+@pytest.mark.parametrize(
+    ("spoil", "said"),
+    [
+        (lambda trainer: trainer.network.weight.grad.fill_(float("nan")), "the gradient of weight is not finite"),
+        (
+            lambda trainer: trainer.optimizer.state[trainer.network.bias]["exp_avg_sq"].fill_(float("inf")),
+            "memory of bias",
+        ),
+    ],
+    ids=["gradient", "memory of the optimizer"],
+)
+def test_a_gradient_that_is_not_finite_ends_the_epoch_and_blames_no_case(spoil: Any, said: str) -> None:
+    network = torch.nn.Conv2d(1, 3, 1)
+    trainer = _trainer([_batch("c1")], [NonFiniteGuard()], network=network, max_epochs=3)
+    trainer.optimizer = torch.optim.Adam(network.parameters())
+    saved = []
+    trainer.add_event_handler(Events.ITERATION_COMPLETED(once=2), lambda: spoil(trainer))
+    trainer.add_event_handler(Events.EPOCH_COMPLETED, lambda: saved.append(trainer.state.epoch))
+    trainer.logger.disabled = True
+    with pytest.raises(
+        FloatingPointError, match=f"Epoch 2: .*{said}.* although every loss was. It is not the data"
+    ) as no:
+        trainer.run()
+    assert "c1" not in str(no.value)
+    assert saved == [1], "no checkpoint is written after it"
+
+
+def test_a_network_that_overflows_on_finite_images_is_not_blamed_on_them() -> None:
+    network = torch.nn.Conv2d(1, 3, 1)
+    torch.nn.init.constant_(network.weight, 3e38)
+    trainer = _trainer([_batch("c1", image=torch.full((2, 1, 4, 4), 1e9))], [NonFiniteGuard()], network=network)
+    trainer.logger.disabled = True
+    with pytest.raises(
+        FloatingPointError, match="output is not finite, although the images are; lower the learning rate"
+    ):
+        trainer.run()
+
+
+@pytest.mark.parametrize("event", [Events.EPOCH_COMPLETED, Events.STARTED])
+def test_an_error_outside_the_step_blames_no_case(event: Events) -> None:
+    def fail() -> None:
+        raise RuntimeError("basic_ios::clear: iostream error")
+
+    trainer = _trainer([_batch("c1"), _batch("c2")], [NonFiniteGuard()])
+    trainer.add_event_handler(event, fail)
+    trainer.logger.disabled = True
+    with pytest.raises(RuntimeError, match=r"^basic_ios::clear: iostream error$"):
+        trainer.run()
+
+
+def test_an_error_of_loading_does_not_blame_the_batch_before() -> None:
+    class Batches(list[Any]):
+        def __iter__(self) -> Any:
+            yield self[0]
+            raise RuntimeError("cannot read 'c2.nii.gz'")
+
+    trainer = _trainer(Batches([_batch("c1"), _batch("c2")]), [NonFiniteGuard()])
+    trainer.logger.disabled = True
+    with pytest.raises(RuntimeError, match=r"^cannot read 'c2.nii.gz'$"):
+        trainer.run()

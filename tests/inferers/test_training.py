@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 import torch
 from monai.inferers import SimpleInferer
-from monai.networks.nets import BasicUNet, BasicUNetPlusPlus, DynUNet
+from monai.losses import DeepSupervisionLoss
+from monai.networks.nets import AttentionUnet, BasicUNet, BasicUNetPlusPlus, DynUNet, SegResNet
 from torch import nn
 
-from monai_calib.inferers import TrainingInferer
+from monai_calib.inferers import LossOfHeads, TrainingInferer, bfloat16_autocast, training
+from monai_calib.losses import build_loss
 
 
 def image(*shape: int) -> torch.Tensor:
@@ -69,3 +71,97 @@ def test_a_list_of_one_is_a_tensor_and_of_four_stays_a_list() -> None:
 def test_what_is_no_tensor_is_refused() -> None:
     with pytest.raises(TypeError, match="got dict"):
         TrainingInferer()(image(1, 1, 4, 4), lambda inputs: {"logits": inputs})
+
+
+@pytest.mark.parametrize(("depth", "kernel", "exact"), [(1, 3, False), (2, 3, True), (3, 3, False), (4, 5, True)])
+def test_shallow_convolutions_run_in_float32_on_a_cpu(depth: int, kernel: int, exact: bool) -> None:
+    """Where oneDNN's AVX-512 path gets the weights' gradient wrong: an axis longer than 1, shorter than the kernel."""
+    convolution = nn.Conv3d(16, 16, kernel, padding=kernel // 2)
+    inputs = image(2, 16, depth, 4, 5)
+    convolution(inputs).square().sum().backward()
+    expected = convolution.weight.grad.clone()
+    convolution.zero_grad()
+    with bfloat16_autocast("cpu"):
+        output = convolution(inputs)
+    assert output.dtype == (torch.float32 if exact else torch.bfloat16)
+    output.float().square().sum().backward()
+    assert (convolution.weight.grad - expected).norm() < 0.02 * expected.norm()
+
+
+def test_gradients_of_a_network_with_a_shallow_bottleneck_are_those_of_float32() -> None:
+    torch.manual_seed(0)
+    network = BasicUNet(spatial_dims=3, in_channels=1, out_channels=3, features=(16, 16, 16, 16, 32, 16))
+    inputs = image(2, 1, 32, 32, 32)
+    gradients = []
+    for bfloat16 in (False, True):
+        network.zero_grad()
+        logits = TrainingInferer(bfloat16)(inputs, network)
+        logits.square().mean().backward()
+        gradients.append({name: p.grad.clone() for name, p in network.named_parameters() if p.grad is not None})
+    for name, exact in gradients[0].items():
+        if name.endswith("conv.weight"):  # rounding moves them by up to 30 %, the library's fault by 60 to 100 %
+            assert (gradients[1][name] - exact).norm() < 0.5 * exact.norm(), name
+
+
+def test_a_processor_with_wrong_gradients_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    right = nn.functional.conv2d
+    monkeypatch.setattr(
+        nn.functional,
+        "conv2d",
+        lambda x, w, **rest: right(x, w * (2 if torch.is_autocast_enabled("cpu") else 1), **rest),
+    )
+    training._check_gradients.cache_clear()
+    with pytest.raises(RuntimeError, match=r"gradient of a 2D convolution wrong\. Train without --bfloat16"):
+        TrainingInferer(bfloat16=True)(image(1, 1, 4, 4), nn.Conv2d(1, 2, 1))
+    training._check_gradients.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("network", "size", "works"),
+    [
+        (BasicUNet(2, 1, 3, features=(4, 4, 4, 4, 4, 4)), (16, 16), [32, 32]),
+        (AttentionUnet(2, 1, 3, channels=(4, 4, 4), strides=(2, 2)), (18, 16), [20, 16]),
+        (SegResNet(2, init_filters=8, in_channels=1, out_channels=3), (12, 16), [16, 16]),
+    ],
+)
+def test_a_patch_that_the_network_cannot_take_names_one_it_can(
+    network: nn.Module, size: tuple[int, ...], works: list[int]
+) -> None:
+    inferer = TrainingInferer()
+    with pytest.raises(ValueError, match=r"patch_size: expected a size .*Take ") as caught:
+        inferer(image(1, 1, *size), network.train())
+    assert f"got {list(size)}" in str(caught.value)
+    assert f"Take {works}, or" in str(caught.value)
+    inferer(image(2, 1, *works), network)
+
+
+def test_an_error_of_the_network_that_no_size_helps_stays_as_it_is() -> None:
+    with pytest.raises(RuntimeError, match="to have 2 channels"):
+        TrainingInferer()(image(1, 1, 8, 8), nn.Conv2d(2, 3, 1))
+
+
+def test_a_loss_that_reads_the_image_gets_it_at_the_size_of_each_head() -> None:
+    seen = []
+
+    class Reads(nn.Module):
+        needs_image = True
+
+        def forward(self, logits: torch.Tensor, label: torch.Tensor, image: torch.Tensor) -> torch.Tensor:
+            seen.append((logits.shape[2:], label.shape[2:], image.mean().item()))
+            return logits.sum() * 0
+
+    loss = LossOfHeads(Reads())
+    heads, label, picture = [image(1, 2, 8, 8), image(1, 2, 4, 4)], torch.zeros(1, 1, 8, 8), image(1, 1, 8, 8)
+    with pytest.raises(ValueError, match="list ImageForLoss among the trainer's handlers"):
+        loss(heads, label)
+    loss.image = picture
+    loss(heads, label)
+    loss(heads[0], label)
+    assert [sizes[:2] for sizes in seen] == [((8, 8),) * 2, ((4, 4),) * 2, ((8, 8),) * 2]
+    assert [sizes[2] for sizes in seen] == pytest.approx([picture.mean().item()] * 3)
+
+
+def test_a_loss_without_need_of_the_image_is_monais_deep_supervision() -> None:
+    loss = build_loss("dice_ce")
+    heads, label = [image(2, 3, 8, 8), image(2, 3, 4, 4)], torch.randint(0, 3, (2, 1, 8, 8)).float()
+    assert torch.equal(LossOfHeads(loss)(heads, label), DeepSupervisionLoss(loss)(heads, label))

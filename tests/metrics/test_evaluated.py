@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 
 from monai_calib.files import FileError
 from monai_calib.metrics import CalibrationHistogram, EvaluatedWriter, Metric, Protocol, read_evaluated
-from monai_calib.metrics.evaluated import CaseTable
+from monai_calib.metrics.case_table import CaseTable
 
 PROTOCOL = Protocol("mine", ["all", "boundary:2mm"], ["ece", "classwise_ece"], reductions=["macro", "micro"])
 CLASSES = ["background", "a", "b"]

@@ -11,8 +11,9 @@ import pytest
 import torch
 
 from monai_calib.metrics import CalibrationHistogram, classwise_ece
-from monai_calib.metrics.protocols import METRICS, PROTOCOLS, Figure, Protocol, resolve_protocols
-from monai_calib.metrics.regions import Region
+from monai_calib.metrics.protocols import METRICS, PROTOCOLS, Protocol, resolve_protocols
+
+CLASSES = ["background", "lesion"]
 
 
 def histogram(num_classes: int = 4, absent: int = 2) -> CalibrationHistogram:
@@ -24,30 +25,35 @@ def histogram(num_classes: int = 4, absent: int = 2) -> CalibrationHistogram:
     return hist
 
 
+def reported_names(protocol):
+    return [metric.name for metric in protocol.summary_metrics(CLASSES)]
+
+
 @pytest.mark.parametrize("name", PROTOCOLS)
 def test_names_carry_region_bins_and_reduction_and_are_safe(name):
     protocol = PROTOCOLS[name]
-    names = protocol.reported_names()
-    assert len(set(names)) == len(names) == len(protocol.figures) * len(protocol.reductions)
+    names = reported_names(protocol)
+    metrics = protocol.case_metrics(CLASSES)
+    assert len(set(names)) == len(names) == len(metrics) * len(protocol.reductions)
     for reported in names:
         assert re.fullmatch(r"[a-zA-Z0-9_.-]+", reported)
         assert reported.rsplit("_", 1)[1] in protocol.reductions
-    for figure in protocol.figures:
-        assert f"_{figure.region.name}" in figure.name
-        assert (f"_{protocol.num_bins}bins" in figure.name) == METRICS[figure.metric].binned
+    for metric in metrics:
+        assert f"_{metric.region}" in metric.name
+        assert (f"_{protocol.num_bins}bins" in metric.name) == METRICS[metric.kind].binned
     assert json.loads(json.dumps(protocol.to_json()))["metrics"] == list(protocol.metrics)
 
 
-def test_two_figures_never_share_a_name():
-    regions = [Region.parse(text) for text in ("all", "bbox", "bbox:2mm", "boundary:2mm", "dilated:2mm", "mask:lung")]
-    figures = [Figure(metric, region, bins) for metric in METRICS for region in regions for bins in (10, 15)]
+def test_two_metrics_never_share_a_name():
+    regions = ["all", "bbox", "bbox:2mm", "boundary:2mm", "boundary:2vx", "dilated:2mm", "mask:lung"]
+    metrics = [m for bins in (10, 15) for m in Protocol("x", regions, list(METRICS), bins).case_metrics(CLASSES)]
     unbinned = sum(not metric.binned for metric in METRICS.values()) * len(regions)
-    assert len({figure.name for figure in figures}) == len(figures) - unbinned  # bins mean nothing to these
+    assert len({metric.name for metric in metrics}) == len(metrics) - unbinned  # bins mean nothing to these
 
 
 def test_contract_names():
-    assert "ece_foreground_15bins_macro" in PROTOCOLS["paper"].reported_names()
-    recommended = PROTOCOLS["recommended"].reported_names()
+    assert "ece_foreground_15bins_macro" in reported_names(PROTOCOLS["paper"])
+    recommended = reported_names(PROTOCOLS["recommended"])
     assert {"ece_boundary2mm_15bins_micro", "nll_union_macro"} <= set(recommended)
 
 
@@ -92,7 +98,7 @@ def test_from_config():
     own = {"name": "mine", "regions": ["union", "mask:lung"], "metrics": ["ece", "nll"], "num_bins": 20}
     paper, mine = resolve_protocols(["paper", own])
     assert paper is PROTOCOLS["paper"]
-    assert mine.reported_names() == [
+    assert reported_names(mine) == [
         "ece_union_20bins_macro",
         "nll_union_macro",
         "ece_lung_20bins_macro",

@@ -14,6 +14,7 @@ from monai.inferers import SlidingWindowInferer
 from monai.networks.nets import UNet
 from torch import nn
 
+from monai_calib.files import FileError
 from monai_calib.metrics.serial import array_from_json
 from monai_calib.posthoc import (
     METHODS,
@@ -22,11 +23,13 @@ from monai_calib.posthoc import (
     LogitStream,
     build_calibrator,
     calibrate,
+    calibrated_model,
     compare,
     export_onnx,
     export_torchscript,
     fit,
     fold,
+    posthoc_settings,
 )
 
 FOLDABLE = {"temperature", "classwise_temperature", "vector", "matrix"}
@@ -185,3 +188,36 @@ def test_an_unknown_method_and_an_empty_loader_are_refused(tmp_path: Path) -> No
     with pytest.raises(ValueError, match="the loader gave no case"):
         calibrate(network(), [], num_classes=3, models_dir=tmp_path, output_dir=tmp_path)
     assert not list(tmp_path.iterdir())
+
+
+def test_a_model_beside_another_ones_record_is_refused(tmp_path: Path) -> None:
+    run(tmp_path)
+    models = tmp_path / "models"
+    assert posthoc_settings(models) == {"posthoc": "temperature", "posthoc_region": "all"}
+    assert calibrated_model(models) == str(models / "model_calibrated.pt")
+    torch.save(network().state_dict(), models / "model_calibrated.pt")
+    for read in (posthoc_settings, calibrated_model):
+        with pytest.raises(FileError, match=r"parameters\.json: expected model_calibrated\.pt with SHA-256"):
+            read(models)
+    (models / "model_calibrated.pt").unlink()
+    with pytest.raises(FileError, match="got no such file"):
+        calibrated_model(models)
+
+
+def test_a_calibration_that_fails_leaves_the_former_model_and_its_record(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run(tmp_path)
+    models = tmp_path / "models"
+    before = {path.name: path.read_bytes() for path in models.iterdir()}
+
+    def full_disk(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    for method, writer in (("vector", "torch.save"), ("isotonic", "torch.jit.save")):
+        with monkeypatch.context() as patched:
+            patched.setattr(writer, full_disk)
+            with pytest.raises(OSError, match=r"no space left.*model_calibrated"):
+                run(tmp_path, method)
+        assert {path.name: path.read_bytes() for path in models.iterdir()} == before
+    assert posthoc_settings(models)["posthoc"] == "temperature"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 
 import numpy as np
 import pytest
@@ -13,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize, minimize_scalar
 
+from monai_calib.metrics.protocols import Protocol
 from monai_calib.posthoc import (
     Calibrator,
     CalibratorWarning,
@@ -22,6 +22,7 @@ from monai_calib.posthoc import (
     MatrixScaling,
     TemperatureScaling,
     VectorScaling,
+    compare,
     fit,
 )
 
@@ -191,7 +192,7 @@ def test_broken_input_is_named() -> None:
     good = torch.zeros(2, 4, 4)
     with pytest.raises(ValueError, match="case b: the logits hold NaN"):
         LogitCase("b", good / 0, torch.zeros(4, 4))
-    with pytest.raises(ValueError, match=re.escape("case b: expected labels 0 ... 1, got 0 ... 7")):
+    with pytest.raises(ValueError, match=r"case b: label: expected whole .* from 0 to 1, got 2, 3, 4, 5, 6, 7"):
         LogitCase("b", good, torch.arange(16).reshape(4, 4).clamp_max(7))
     with pytest.raises(ValueError, match="case b: expected a label with the grid"):
         LogitCase("b", good, torch.zeros(3, 4))
@@ -212,3 +213,47 @@ def test_ignored_voxels_count_nowhere() -> None:
     fit([cut], [LogitCase("a", case.logits[:, 6:], case.label[6:])])
     assert ignoring.temperature == pytest.approx(cut.temperature, rel=1e-9)
     assert ignoring.record.voxels == cut.record.voxels
+
+
+def test_a_label_that_is_not_whole_or_no_class_is_refused_and_never_truncated() -> None:
+    case = drawn_cases(1)[0]
+    for label in (case.label * 0.9999, case.label.double().masked_fill(case.label == 2, float("nan"))):
+        with pytest.raises(ValueError, match="case 0: label: expected whole class numbers from 0 to 2"):
+            LogitCase("case 0", case.logits, label)
+    for value in (255, 7, -1):
+        with pytest.raises(ValueError, match=f"case 0: label: .*got {value}"):
+            LogitCase("case 0", case.logits, case.label.masked_fill(case.label == 2, value))
+
+
+@pytest.mark.parametrize("kind", [torch.uint8, torch.uint16, torch.uint64, torch.float32])
+def test_a_label_of_any_type_gives_the_same_fit(kind: torch.dtype) -> None:
+    found = []
+    for cases in (drawn_cases(2), drawn_cases(2)):
+        scaling = TemperatureScaling(3, region="all")
+        typed = [LogitCase(c.name, c.logits, c.label.to(kind if found else torch.int64)) for c in cases]
+        fit([scaling], typed)
+        found.append(scaling.temperature)
+    assert found[0] == found[1]
+
+
+def test_ignored_voxels_form_no_boundary() -> None:
+    logits = torch.tensor([[-5.0] * 6, [5.0] * 6])[:, None]
+    case = LogitCase("a", logits, torch.tensor([[1, 1, 1, 255, 255, 255]]), spacing=(1.0, 1.0), ignore_index=255)
+    assert int(case.mask("boundary:2mm").sum()) == 0
+    assert int(case.mask("union").sum()) == 3
+
+
+def test_changes_are_resampled_by_subject() -> None:
+    """Two cases of one subject count as one draw: with one subject the interval has no width."""
+    cool = TemperatureScaling(3)
+    cool.set_temperature(2.0)
+    cases = drawn_cases(4)
+    protocol = [Protocol("whole", ["all"], ["nll"])]
+    for case in cases:
+        case.subject = "left and right"
+    mean, low, high = compare({"cool": cool}, cases, protocol).change["cool"]["nll_all"]
+    assert low == mean == high
+    for number, case in enumerate(cases):
+        case.subject = str(number)
+    mean, low, high = compare({"cool": cool}, cases, protocol).change["cool"]["nll_all"]
+    assert low < mean < high

@@ -48,5 +48,5 @@ def test_files_that_do_not_fit_are_named(tmp_path: Path, content: Any, message: 
 
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
-    with pytest.raises(RunError, match="cannot be read"):
+    with pytest.raises(RunError, match="no such file"):
         read_published(tmp_path / "none.json")

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 
-import numpy as np
 import pytest
+import torch
 from synthetic_runs import CLASS_NAMES, case, prediction
 
+from monai_calib.metrics import CalibrationHistogram
+from monai_calib.metrics.evaluation import volume_errors
 from monai_calib.report.runs import read_run
-from monai_calib.report.volumes import volume_errors
 
 
 def test_errors_are_those_of_summed_probabilities_and_counted_labels(run_folders: list[Path]) -> None:
@@ -25,9 +27,7 @@ def test_errors_are_those_of_summed_probabilities_and_counted_labels(run_folders
         assert run.values["argmax_volume_error"][row] == pytest.approx(abs(counted - truth) / truth, abs=1e-12)
 
 
-def test_without_true_foreground_or_a_background_there_is_no_error() -> None:
-    empty = np.zeros((1, 4, 3, 1))
-    empty[0, 1:, 2] = 5.0
-    assert np.isnan(volume_errors({("all", 1): empty}, len(CLASS_NAMES))["expected_volume_bias"]).all()
-    assert volume_errors({("all", 1): empty}, 4) == {}, "as many rows as classes: several labels a voxel"
-    assert volume_errors({("union", 1): empty}, 3) == {}
+def test_without_true_foreground_there_is_no_error() -> None:
+    empty = CalibrationHistogram(len(CLASS_NAMES))
+    empty.update(torch.zeros(1, len(CLASS_NAMES), 4), torch.zeros(1, 4))
+    assert all(math.isnan(value) for value in volume_errors(empty, empty.empty_like()).values())

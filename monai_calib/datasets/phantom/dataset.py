@@ -1,12 +1,8 @@
-"""Writes the phantom as a data set: images, labels, posteriors, and the lists of the splits."""
+"""Write the phantom as a data set: images, labels, posteriors, and the lists of the splits."""
 
 from __future__ import annotations
 
 import hashlib
-import json
-import os
-import shutil
-import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +12,8 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
+from ...files import atomic_folder, write_json
+from ..datalist import write_datalist
 from .anatomy import draw_anatomy
 from .imaging import take_image
 from .labels import POSTERIOR_UNIT, draw_labels, quantise_posterior
@@ -116,10 +114,6 @@ def _split(cases: int) -> dict[str, range]:
     }
 
 
-def _write_json(content: dict[str, Any], path: Path) -> None:
-    path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
-
-
 def write_phantom(
     output: str | Path,
     cases: int = 40,
@@ -143,7 +137,7 @@ def write_phantom(
     Raises: ``FileExistsError`` if the folder holds anything; ``ValueError`` on impossible sizes.
 
     Example:
-        >>> import tempfile
+        >>> import json, tempfile
         >>> folder = tempfile.mkdtemp()
         >>> path = write_phantom(folder, cases=3, shape=(12, 16, 12), spacing=(3, 3, 3))
         >>> sorted(json.loads(path.read_text())["test"][0])
@@ -154,10 +148,7 @@ def write_phantom(
         raise ValueError(f"Expected at least 3 cases, one for each of training, validation and test, got {cases}.")
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise FileExistsError(f"{output} is not an empty folder: name a new one, or delete it first.")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    partial = Path(tempfile.mkdtemp(prefix=f".{output.name}.", dir=output.parent))
-    try:
-        partial.chmod(0o777 & ~_umask())
+    with atomic_folder(output) as partial:
         entries = []
         for folder in ("imagesTr", "labelsTr", "posteriorsTr"):
             (partial / folder).mkdir()
@@ -186,16 +177,7 @@ def write_phantom(
         }
         pairs = [{"image": f"./{entry['image']}", "label": f"./{entry['label']}"} for entry in entries]
         decathlon = {"tensorImageSize": "3D", "numTraining": cases, "numTest": 0, "training": pairs, "test": []}
-        _write_json({**about, **decathlon}, partial / "dataset.json")
+        write_json(partial / "dataset.json", {**about, **decathlon})
         lists = {split: [entries[i] for i in indices] for split, indices in _split(cases).items()}
-        _write_json({**about, **lists}, partial / "datalist.json")
-        os.replace(partial, output)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
+        write_datalist(partial / "datalist.json", {**about, **lists})
     return output / "datalist.json"
-
-
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
