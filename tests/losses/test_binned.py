@@ -56,7 +56,7 @@ def example(seed: int, axes: int, classes: int, size: int = 5) -> tuple[torch.Te
 @given(
     seed=st.integers(0, 10_000),
     axes=st.integers(1, 3),
-    classes=st.integers(1, 4),
+    classes=st.integers(2, 4),
     bins=st.sampled_from([1, 2, 7, 20]),
     empty_weight=st.sampled_from([0.01, 1.5]),
 )
