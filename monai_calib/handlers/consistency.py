@@ -73,6 +73,11 @@ class BoundaryConsistency:
     Raises:
         ValueError: a negative weight, a radius below 1.
 
+    Distances differ from the authors' code, which takes whole Euclidean ones, counts the outer side one voxel further,
+    and so gives structures up to two voxels wide the smallest weight. Here distances are the largest of the axes', by
+    pooling on the device; both voxels beside a boundary have distance 0, and a thin structure, all boundary, the
+    largest weight. Published results are of the authors' weights.
+
     Source: Karani et al., MICCAI 2023; https://arxiv.org/abs/2307.08163
 
     Example:

@@ -22,8 +22,9 @@ __all__ = ["MultiplierHandler"]
 class MultiplierHandler:
     """Sets the multipliers of :class:`CRaCLoss` and :class:`CALSLoss` to what the validation cases ask for.
 
-    When a validation epoch ends, each constraint's multiplier becomes the mean slope ``dP/dh`` of its penalty over the
-    validation voxels of its region (all of them, over cases and ranks), within ``smallest`` to ``largest``. Every
+    When a validation epoch ends, each constraint's multiplier becomes the mean slope ``dP/dh`` of its penalty over all
+    validation voxels of all cases and ranks, within ``smallest`` to ``largest``. Outside its region a constraint is 0
+    and its slope the multiplier, so a rare region moves slowly, as in the authors' code. Every
     ``rho_every`` validations the rho of each constraint whose mean did not fall below ``improvement`` times its last
     value is multiplied by ``rho_factor``, up to ``rho_largest``. A region without a voxel keeps what it has.
 
@@ -127,8 +128,10 @@ class MultiplierHandler:
     @torch.no_grad()
     def _update(self, penalty: AdaptivePenalty, total: ConstraintSums) -> None:
         seen = total.voxels > 0
-        voxels = total.voxels.clamp(min=1)
-        slope, constraint = total.slope / voxels, total.constraint / voxels
+        everywhere = total.voxels.sum(0).clamp(min=1)
+        elsewhere = everywhere - total.voxels
+        slope = (total.slope + elsewhere * penalty.multiplier) / everywhere
+        constraint = total.constraint / everywhere
         penalty.updates += 1
         penalty.multiplier.copy_(torch.where(seen, slope.clamp(self.smallest, self.largest), penalty.multiplier))
         if int(penalty.updates) % self.rho_every == 0:

@@ -5,7 +5,7 @@ from .adaptive import CALSLoss, CRaCLoss
 from .base import ConstrainedLoss
 from .binned import HardL1ACELoss, SoftL1ACELoss
 from .cross_entropy import CrossEntropyLoss
-from .dice import DSCPlusPlusLoss
+from .dice import DiceSemimetricLoss, DSCPlusPlusLoss
 from .entropy import ECPLoss
 from .erroneous import MEEPLoss
 from .focal import FLSDLoss, FocalLoss
@@ -25,6 +25,7 @@ __all__ = [
     "ConstrainedLoss",
     "CrossEntropyLoss",
     "DSCPlusPlusLoss",
+    "DiceSemimetricLoss",
     "ECPLoss",
     "FLSDLoss",
     "FocalLoss",

@@ -91,9 +91,11 @@ class AdaptivePenalty(nn.Module):
 
     def forward(self, logits: Tensor, target: Target) -> Tensor:
         outer = self.outer(target)
-        return PENALTY_LAGRANGIANS[self.penalty_function].value(
+        value = PENALTY_LAGRANGIANS[self.penalty_function].value(
             self.constraint(logits, target, outer), *self._weights(logits, outer)
         )
+        # A mean over regions too: each constraint is 0 outside its region.
+        return value / len(self.regions)
 
     def _weights(self, logits: Tensor, outer: Tensor | None) -> tuple[Tensor, Tensor]:
         """Multiplier and rho at every voxel and class."""
@@ -194,10 +196,12 @@ class CRaCLoss(ConstrainedLoss):
     """Cross-entropy with neighbourhood constraints whose weights are learnt per class and region (CRaC).
 
     NACL in two regions: where one label fills the window the logits follow ``margin * tau``, elsewhere ``tau``:
-    ``CE + alpha * mean(P(h_k, multiplier, rho))`` over voxels and classes, h = ``|margin * tau_k - l_k|`` or
-    ``|tau_k - l_k|``, P one of :data:`~monai_calib.losses.lagrangian.PENALTY_LAGRANGIANS`. Each class has a multiplier
-    and a rho per region, updated after every validation by :class:`~monai_calib.handlers.MultiplierHandler`; without
-    that handler they keep their first values and the penalty stays negligible.
+    ``CE + alpha * mean(P(h, multiplier, rho))`` over voxels and the 2K constraints, one a class and region:
+    ``h = |margin * tau_k - l_k|`` on inner voxels, ``|tau_k - l_k|`` on outer ones, 0 outside its region, as in the
+    authors' code. P is one of :data:`~monai_calib.losses.lagrangian.PENALTY_LAGRANGIANS`. Each constraint has a
+    multiplier and a rho, updated after every validation by :class:`~monai_calib.handlers.MultiplierHandler`. Without
+    that handler they keep their first values: ``p2`` and ``p3`` are then next to nothing, but ``phr`` is a quadratic
+    penalty of weight ``rho / 2``.
 
     Args:
         margin: logit that inner voxels have for their label, in logits.
@@ -218,8 +222,8 @@ class CRaCLoss(ConstrainedLoss):
 
     Example:
         >>> loss = CRaCLoss(num_classes=2, multiplier=0.1, rho=0.1)
-        >>> loss(torch.zeros(1, 2, 4), torch.zeros(1, 1, 4)).item()  # log 2 + ((0.1 + 0.1 * 5)^2 - 0.1^2) / 0.2 / 2
-        1.5681...
+        >>> loss(torch.zeros(1, 2, 4), torch.zeros(1, 1, 4)).item()  # log 2 + ((0.1 + 0.1 * 5)^2 - 0.1^2) / 0.2 / 4
+        1.1306...
     """
 
     penalty: RegionPenalty

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from . import fused
 from .neighborhood import outer_voxels, window
+from .semimetric import dice_semimetric
 from .target import Target, plain, prepare
 
 __all__ = ["ConstrainedLoss", "Options"]
@@ -51,7 +52,8 @@ class ConstrainedLoss(nn.Module):
         weight: one number per class for the primary, whose mean is divided by the summed weights of the voxels.
         reduction: ``"mean"``, ``"sum"`` or ``"none"`` (one value a voxel, ``(B, *spatial)``).
         lambda_ce: weight of the primary.
-        lambda_dice: weight of the soft Dice loss (MONAI's, with softmax); 0 leaves it out.
+        lambda_dice: weight of the soft Dice loss (MONAI's, with softmax; on soft labels the Dice semimetric, which is
+            the same on hard ones); 0 leaves it out.
 
     Shape: logits ``(B, K, *spatial)`` with one to three spatial axes; label ``(B, 1, *spatial)`` or ``(B, *spatial)``
     class numbers of any type, or one-hot or soft ``(B, K, *spatial)``; image ``(B, C, *spatial)``.
@@ -162,6 +164,10 @@ class ConstrainedLoss(nn.Module):
             prob = torch.where(target.valid.unsqueeze(1), prob, 0.0)
         if prob.shape[0] == 0:
             return prob.sum()
+        if target.soft is not None:
+            first = 0 if self.include_background else 1
+            rows = dice_semimetric(prob[:, first:], target.soft[:, first:].to(prob.dtype))
+            return rows.mean() if self.reduction == "mean" else rows.sum()
         return self.dice(prob, target.one_hot(prob.dtype))
 
     def extra_repr(self) -> str:

@@ -135,7 +135,9 @@ class HardL1ACELoss(StatisticLoss):
 
     Shape: logits ``(B, K, *spatial)``, label ``(B, 1, *spatial)``; returns a scalar.
     Raises: ``ValueError`` if ``num_bins`` is below 1, and for ``reduction="none"``.
-    Source: Barfoot et al., MICCAI 2024 (https://arxiv.org/abs/2403.06759) and https://arxiv.org/abs/2506.03942
+    Source: Barfoot et al., MICCAI 2024 (https://arxiv.org/abs/2403.06759; its code counts
+    classes that an image does not hold: ``ignore_empty_classes=False``) and IEEE TMI 2026,
+    https://doi.org/10.1109/TMI.2026.3673118
 
     Example:
         >>> loss = HardL1ACELoss(lambda_ce=0.0)
@@ -173,7 +175,7 @@ class SoftL1ACELoss(StatisticLoss):
 
     Shape: logits ``(B, K, *spatial)``, label ``(B, 1, *spatial)``; returns a scalar.
     Raises: ``ValueError`` if ``num_bins`` is below 1 or ``empty_weight`` negative, and for ``reduction="none"``.
-    Source: Barfoot et al., https://arxiv.org/abs/2506.03942
+    Source: Barfoot et al., IEEE TMI 2026, https://doi.org/10.1109/TMI.2026.3673118
 
     Example:
         >>> loss = SoftL1ACELoss(lambda_ce=0.0)

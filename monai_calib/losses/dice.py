@@ -1,4 +1,4 @@
-"""DSC++: a Dice loss that does not reward confidence in what is wrong."""
+"""Dice losses that do not reward confidence in what is wrong: DSC++, and the Dice semimetric for soft labels."""
 
 from __future__ import annotations
 
@@ -9,13 +9,11 @@ from typing_extensions import Unpack
 
 from .base import Options
 from .cross_entropy import CrossEntropy
+from .semimetric import SMOOTH, dice_semimetric
 from .statistic import StatisticLoss, known
 from .target import Target
 
-__all__ = ["DSCPlusPlus", "DSCPlusPlusLoss"]
-
-SMOOTH = 1e-5
-"""Added to both sides of the fraction, as in MONAI's ``DiceLoss``."""
+__all__ = ["DSCPlusPlus", "DSCPlusPlusLoss", "DiceSemimetric", "DiceSemimetricLoss"]
 
 
 class DSCPlusPlus(nn.Module):
@@ -73,4 +71,49 @@ class DSCPlusPlusLoss(StatisticLoss):
     ) -> None:
         options.setdefault("lambda_ce", 0.0)
         penalty = DSCPlusPlus(gamma, options.get("include_background", True))
+        super().__init__(CrossEntropy(), penalty, alpha, kernel_size=kernel_size, **options)
+
+
+class DiceSemimetric(nn.Module):
+    """Mean over images and classes of :func:`~.semimetric.dice_semimetric`; 0 without images."""
+
+    def __init__(self, include_background: bool = True) -> None:
+        super().__init__()
+        self.include_background = include_background
+
+    def forward(self, logits: Tensor, target: Target) -> Tensor:
+        first = 0 if self.include_background else 1
+        prob = logits.softmax(1)
+        truth = target.one_hot(prob.dtype)
+        rows = dice_semimetric(prob[:, first:], truth[:, first:], known(target, prob))
+        return rows.sum() / max(rows.numel(), 1)
+
+
+class DiceSemimetricLoss(StatisticLoss):
+    """Soft Dice loss that is lowest at the label itself, for labels that are soft (Dice semimetric, DML).
+
+    ``mean_{B,K} 1 - (|s| + |y| - |s - y| + e) / (|s| + |y| + e)``, ``|.|`` the sum over voxels, s = softmax(l),
+    e = 1e-5. On hard labels it is the soft Dice loss. On soft ones, such as the mean of several raters, the soft Dice
+    loss pushes every probability to 0 or 1, and this one to the label.
+
+    Args:
+        alpha: weight of the Dice loss.
+        kernel_size: window that tells outer voxels, read with ``penalty_region="outer"`` only.
+        options: the arguments of :class:`ConstrainedLoss`; ``lambda_ce`` is 0 unless it is given.
+
+    Shape: logits ``(B, K, *spatial)``, label ``(B, 1, *spatial)``, or one-hot or soft ``(B, K, *spatial)``; returns a
+    scalar.
+    Raises: ``ValueError`` for ``reduction="none"``.
+    Source: Wang et al., MICCAI 2023; https://arxiv.org/abs/2303.16296
+
+    Example:
+        >>> import torch
+        >>> label = torch.tensor([[[0.6], [0.4]]])
+        >>> abs(DiceSemimetricLoss()(label.log(), label).item()) < 1e-6
+        True
+    """
+
+    def __init__(self, alpha: float = 1.0, kernel_size: int | Sequence[int] = 3, **options: Unpack[Options]) -> None:
+        options.setdefault("lambda_ce", 0.0)
+        penalty = DiceSemimetric(options.get("include_background", True))
         super().__init__(CrossEntropy(), penalty, alpha, kernel_size=kernel_size, **options)

@@ -59,6 +59,10 @@ class FocalLoss(ConstrainedLoss):
         super().__init__(FocalCrossEntropy(gamma), **options)
 
 
+_BETWEEN, _LIKELY = 3.0, 0.5
+"""Exponent of the authors' code between the threshold and this probability, whatever gamma is."""
+
+
 class SampleFocalCrossEntropy(nn.Module):
     """Focal cross-entropy whose gamma depends on the probability of the label at the voxel."""
 
@@ -67,19 +71,21 @@ class SampleFocalCrossEntropy(nn.Module):
         if not 0 <= threshold <= 1:
             raise ValueError(f"threshold is a probability and must be within 0 to 1, got {threshold}.")
         self.sure = FocalCrossEntropy(gamma)
+        self.between = FocalCrossEntropy(_BETWEEN)
         self.unsure = FocalCrossEntropy(gamma_unsure)
         self.threshold = threshold
 
     def forward(self, logits: Tensor, target: Target) -> Tensor:
         prob = target.at_label(logits.detach().softmax(1))
-        return torch.where(prob < self.threshold, self.unsure(logits, target), self.sure(logits, target))
+        likely = torch.where(prob < _LIKELY, self.between(logits, target), self.sure(logits, target))
+        return torch.where(prob < self.threshold, self.unsure(logits, target), likely)
 
 
 class FLSDLoss(ConstrainedLoss):
     """Focal loss with a larger gamma where the label is thought unlikely (sample-dependent focal loss, FLSD-53).
 
-    ``mean(-(1 - s_y)^g log s_y)`` over voxels, s = softmax(l), g = ``gamma_unsure`` where ``s_y < threshold``, else
-    ``gamma``. Under a soft label s_y is its mean probability.
+    ``mean(-(1 - s_y)^g log s_y)`` over voxels, s = softmax(l), g = ``gamma_unsure`` where ``s_y < threshold``, else 3
+    where ``s_y < 0.5``, else ``gamma``, as in the authors' code. Under a soft label s_y is its mean probability.
 
     Args:
         gamma: exponent at likely labels.

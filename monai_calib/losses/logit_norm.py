@@ -36,8 +36,8 @@ class LogitNormLoss(ConstrainedLoss):
 
     Args:
         temperature: the smaller, the more confident the normalised prediction can be; logits of unit length and K
-            classes reach at most ``1 / (1 + (K - 1) exp(-sqrt(K / (K - 1)) / temperature))``. The paper's value for
-            CIFAR-10.
+            classes reach at most ``1 / (1 + (K - 1) exp(-sqrt(K / (K - 1)) / temperature))``. 0.04 is the paper's
+            value for CIFAR-10; the authors' repository names 0.01 in its README.
         options: the arguments of :class:`ConstrainedLoss`.
 
     Shape: logits ``(B, K, *spatial)``, label ``(B, 1, *spatial)``; returns a scalar, or ``(B, *spatial)`` with

@@ -62,7 +62,8 @@ class MbLSLoss(ConstrainedLoss):
     Shape: logits ``(B, K, *spatial)``, label ``(B, 1, *spatial)``; returns a scalar, or ``(B, *spatial)`` with
     ``reduction="none"``.
     Raises: ``ValueError`` if ``margin`` is negative; see :class:`ConstrainedLoss` for the checks on the input.
-    Source: Murugesan et al., Medical Image Analysis 2023; https://arxiv.org/abs/2209.09641
+    Source: Liu et al., CVPR 2022, https://arxiv.org/abs/2111.15430; for segmentation Murugesan et al., Medical Image
+    Analysis 2023, https://arxiv.org/abs/2209.09641
 
     Example:
         >>> loss = MbLSLoss(margin=5.0)

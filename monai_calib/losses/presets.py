@@ -11,7 +11,7 @@ from .adaptive import CALSLoss, CRaCLoss
 from .base import ConstrainedLoss, Options
 from .binned import HardL1ACELoss, SoftL1ACELoss
 from .cross_entropy import CrossEntropyLoss
-from .dice import DSCPlusPlusLoss
+from .dice import DiceSemimetricLoss, DSCPlusPlusLoss
 from .entropy import ECPLoss
 from .erroneous import MEEPLoss
 from .focal import FLSDLoss, FocalLoss
@@ -41,6 +41,7 @@ PRESETS: dict[str, tuple[Callable[..., ConstrainedLoss], dict[str, Any]]] = {
     "flsd": (FLSDLoss, {"gamma": 3.0, "gamma_unsure": 5.0}),
     "logitnorm": (LogitNormLoss, {"temperature": 0.04}),
     "dscpp": (DSCPlusPlusLoss, {"gamma": 2.0}),
+    "dice_semimetric": (DiceSemimetricLoss, {}),
     "crac": (CRaCLoss, {"margin": 5.0, "penalty_function": "phr", "multiplier": 1e-6, "rho": 0.1}),
     "cals": (CALSLoss, {"margin": 10.0, "penalty_function": "phr", "multiplier": 1e-6, "rho": 1.0}),
     "acls": (ACLSLoss, {"pos_lambda": 1.0, "neg_lambda": 0.1, "margin": 10.0, "alpha": 0.1}),

@@ -35,7 +35,9 @@ class SmoothingPenalty(nn.Module):
 class LabelSmoothingLoss(ConstrainedLoss):
     """Cross-entropy against labels mixed with the uniform distribution.
 
-    ``(1 - alpha) CE + alpha mean_k(-log softmax(l)_k)``, the true class included in the uniform part.
+    ``(1 - alpha) CE + alpha mean_k(-log softmax(l)_k)``, the true class included in the uniform part. With
+    ``weight`` a voxel weighs what its label does; ``torch.nn.functional.cross_entropy(weight=w, label_smoothing=a)``
+    weighs the uniform part class by class, which is another loss.
 
     Args:
         alpha: share of the uniform distribution, 0 to 1.

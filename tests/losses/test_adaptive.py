@@ -70,7 +70,8 @@ def test_crac_equals_a_voxel_by_voxel_computation(axes: int, name: str) -> None:
             h = abs((tau[at] if outer else 4.0 * tau[at]) - logits[(0, k, *at)].item())
             m, rho = loss.penalty.multiplier[outer, k].item(), loss.penalty.rho[outer, k].item()
             total += reference(name, h, m, rho)
-    expected = F.cross_entropy(logits, label).item() + total / logits.numel()
+    # over voxels and the 2K constraints, one a class and region
+    expected = F.cross_entropy(logits, label).item() + total / (2 * logits.numel())
     assert loss(logits, label).item() == pytest.approx(expected, rel=1e-6)  # the weights are float32
 
 
@@ -81,7 +82,14 @@ def test_crac_with_margin_one_and_equal_multipliers_is_nacl_plus_a_square() -> N
     l1 = NACLLoss(alpha=1.0)(logits, label) - ce
     l2 = NACLLoss(alpha=1.0, distance_type="l2")(logits, label) - ce
     loss = CRaCLoss(margin=1.0, multiplier=0.3, rho=0.5)(logits, label)
-    torch.testing.assert_close(loss, ce + 0.3 * l1 + 0.25 * l2)
+    torch.testing.assert_close(loss, ce + (0.3 * l1 + 0.25 * l2) / 2)
+
+
+def test_crac_is_the_authors_mean_over_inner_and_outer_channels() -> None:
+    # 5 x 5, all label 0, logits 0: inner h = 5 for class 0, PHR 0.1 * 5^2 / 2 = 1.25, one of four channels
+    logits, label = torch.zeros(1, 2, 5, 5, dtype=torch.float64), torch.zeros(1, 5, 5, dtype=torch.long)
+    penalty = CRaCLoss(num_classes=2)(logits, label) - F.cross_entropy(logits, label)
+    assert penalty.item() == pytest.approx(0.3125, rel=1e-4)  # the first multiplier is 1e-6, not 0
 
 
 def test_cals_with_steep_rho_and_no_multiplier_is_squared_mbls() -> None:

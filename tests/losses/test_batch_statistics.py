@@ -30,9 +30,14 @@ def test_equal_numpy(seed: int, axes: int, classes: int) -> None:
     mdca = np.abs(prob.mean(0) - truth.mean(0)).mean()
     assert MDCALoss(lambda_ce=0.0)(logits, label).item() == pytest.approx(mdca)
     wrong = prob.argmax(1) != label.numpy().ravel()
-    entropy = -(prob * np.log(prob)).sum(1)
-    meep = -entropy[wrong].mean() if wrong.any() else 0.0
-    assert MEEPLoss(lambda_ce=0.0, alpha=1.0)(logits, label).item() == pytest.approx(meep)
+    forms = {
+        "binary": (prob * np.log(prob) + (1 - prob) * np.log(1 - prob)).mean(1),
+        "entropy": (prob * np.log(prob)).sum(1),
+        "kl": (np.log(1 / classes) - np.log(prob)).mean(1),
+    }
+    for form, confidence in forms.items():
+        meep = confidence[wrong].mean() if wrong.any() else 0.0
+        assert MEEPLoss(lambda_ce=0.0, alpha=1.0, form=form)(logits, label).item() == pytest.approx(meep)
     scores = []
     for b in range(2):
         for k in range(classes):
@@ -52,6 +57,35 @@ def test_mdca_is_free_of_charge_where_the_means_agree() -> None:
     row = row + 0.1
     logits = torch.cat([row.log(), (1 - row).log()], 1)
     assert MDCALoss(lambda_ce=0.0)(logits, label).item() == pytest.approx(0.1)
+
+
+def test_meep_has_the_authors_entropies() -> None:
+    logits, label = torch.tensor([[[2.0], [0.0], [0.0]]], dtype=torch.float64), torch.ones(1, 1, 1)
+    found = {
+        form: -MEEPLoss(lambda_ce=0.0, alpha=1.0, form=form)(logits, label).item() for form in ("binary", "entropy")
+    }
+    assert found == {"binary": pytest.approx(0.399, abs=5e-4), "entropy": pytest.approx(0.666, abs=5e-4)}
+    two = torch.randn(1, 2, 50, dtype=torch.float64)
+    of_two = [MEEPLoss(form=form)(two, torch.zeros(1, 1, 50)).item() for form in ("binary", "entropy")]
+    assert of_two[0] == pytest.approx(of_two[1])
+
+
+@pytest.mark.parametrize("form", ["binary", "entropy", "kl"])
+def test_meep_of_sure_and_wrong_predictions_has_a_finite_gradient(form: str) -> None:
+    logits = torch.tensor([[[200.0], [0.0], [-200.0]]], requires_grad=True)
+    MEEPLoss(lambda_ce=0.0, form=form)(logits, torch.ones(1, 1, 1)).backward()
+    assert logits.grad is not None
+    assert logits.grad.isfinite().all()
+    # the divergence from uniform still pulls where the entropies have faded
+    assert (logits.grad[0, 0, 0] > 0.1) == (form == "kl")
+
+
+@pytest.mark.parametrize("form", ["binary", "entropy", "kl"])
+def test_gradcheck_of_meep(form: str) -> None:
+    logits = torch.randn(1, 3, 4, dtype=torch.float64, requires_grad=True)
+    label = logits.detach().argmin(1)
+    loss = MEEPLoss(form=form)
+    assert torch.autograd.gradcheck(lambda x: loss(x, label), (logits,))
 
 
 def test_meep_leaves_correct_predictions_alone() -> None:
