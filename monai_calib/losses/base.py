@@ -9,7 +9,7 @@ import torch
 from monai.losses import DiceLoss
 from torch import Tensor, nn
 
-from . import fused
+from . import fused, kernels
 from .neighborhood import outer_voxels, window
 from .semimetric import dice_semimetric
 from .target import Target, plain, prepare
@@ -130,13 +130,49 @@ class ConstrainedLoss(nn.Module):
             logits = torch.where(target.valid.unsqueeze(1), logits, 0.0)
         if self.weight is not None and len(self.weight) != target.num_classes:
             raise ValueError(f"weight has {len(self.weight)} numbers for {target.num_classes} classes.")
-        swept, penalized = fused.evaluate(self, logits, target)
-        value = self._primary(logits, target) if swept is None else swept
+        value, penalized = self._swept(logits, target)
+        if value is None:
+            value = self._primary(logits, target)
         if self.dice is not None:
             value = value + self.lambda_dice * self._dice(logits, target)
         if self.penalty is not None and not penalized:
             value = value + self.alpha * self._penalty(logits, target)
         return value if target.poison is None or not outermost else value + target.poison
+
+    def _swept(self, logits: Tensor, target: Target) -> tuple[Tensor | None, bool]:
+        """Primary and penalty in one sweep, and whether the penalty is in it.
+
+        Swept is cross-entropy on class numbers, reduced to a mean or a sum, together with a penalty that puts itself in
+        the words of a :class:`~.fused.Term`. None stands for a primary that has to be computed by its plain formula.
+        """
+        swept = getattr(self.primary, "compiled", False) is True
+        if not (swept and fused.can_sweep(logits)) or target.soft is not None or self.reduction == "none":
+            return None, False
+        first_class = 0 if self.include_background else 1
+        compiled = getattr(self.penalty, "compiled", None)
+        term: fused.Term | None = None if compiled is None else compiled(logits, target)
+        if term is None or (first_class and term.kind == kernels.ENTROPY):
+            term, first_class = fused.Term(kernels.NOTHING), 0
+
+        known = None if target.valid is None else target.valid.float()
+        mass_ce, mass_penalty = known, known
+        if self.weight is not None:
+            mass_ce = self.weight[target.index.long()] if known is None else self.weight[target.index.long()] * known
+        outer = self.penalty_region == "outer" and term.kind != kernels.NOTHING
+        # with the border replicated, the counts themselves tell an outer voxel
+        counted = outer and term.counted == (window(self.kernel_size, logits.ndim - 2), "replicate")
+        if outer and not counted:
+            mass_penalty = outer_voxels(target.marked, self.kernel_size, target.ignore).float()
+            mass_penalty = mass_penalty if known is None else mass_penalty * known
+        scale_ce = self.lambda_ce
+        scale_penalty = self.alpha / (target.num_classes - first_class)
+        if self.reduction == "mean":
+            voxels = target.index.numel()
+            scale_ce /= voxels if mass_ce is None else float(mass_ce.sum()) or 1.0
+            scale_penalty /= voxels if known is None else float(known.sum()) or 1.0
+        masses = (mass_ce, mass_penalty, first_class, counted)
+        value = fused.sweep(logits, target.index, term, scale_ce, scale_penalty, *masses)
+        return value, term.kind != kernels.NOTHING
 
     def _primary(self, logits: Tensor, target: Target) -> Tensor:
         if isinstance(self.primary, ConstrainedLoss):
