@@ -43,6 +43,8 @@ def check_losses(losses: Iterable[Named]) -> None:
 def check_corrections(corrections: Iterable[Named]) -> None:
     """Compare names and arguments of corrections with those there are. Raises ``ValueError`` naming the nearest."""
     for correction in corrections:
+        if correction.name == "auto" and not correction.arguments:
+            continue
         if correction.name not in METHODS:
             raise ValueError(f"--posthoc {correction.name}: {_unknown('correction', correction.name, METHODS)}")
         try:

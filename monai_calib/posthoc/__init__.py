@@ -1,5 +1,6 @@
 """Calibration after training: fitted on validation data by streaming, folded into the network or kept as its head."""
 
+from monai_calib.posthoc.auto import Candidate, Choice, RefusedCorrectionError, choose, default_candidates
 from monai_calib.posthoc.base import Calibrator, CalibratorWarning, FitRecord, fit
 from monai_calib.posthoc.boundary import BoundaryTemperature
 from monai_calib.posthoc.boundary_vector import BoundaryVector
@@ -10,9 +11,11 @@ from monai_calib.posthoc.export import CalibratedNetwork, export_onnx, export_to
 from monai_calib.posthoc.files import calibrated_model, posthoc_settings
 from monai_calib.posthoc.folding import FoldingError, find_last_convolution, fold
 from monai_calib.posthoc.isotonic import HistogramBinning, IsotonicRegression
+from monai_calib.posthoc.kept import KeptCases
 from monai_calib.posthoc.linear import LinearHead
 from monai_calib.posthoc.local import LocalTemperature
 from monai_calib.posthoc.methods import METHODS, build_calibrator
+from monai_calib.posthoc.none import NoCorrection
 from monai_calib.posthoc.stream import LogitCase, LogitStream
 from monai_calib.posthoc.temperature import TemperatureScaling
 from monai_calib.posthoc.vector import ClasswiseTemperature, DirichletScaling, MatrixScaling, VectorScaling
@@ -25,6 +28,8 @@ __all__ = [
     "CalibratedNetwork",
     "Calibrator",
     "CalibratorWarning",
+    "Candidate",
+    "Choice",
     "ClasswiseTemperature",
     "Comparison",
     "ConformalThreshold",
@@ -34,18 +39,23 @@ __all__ = [
     "FoldingError",
     "HistogramBinning",
     "IsotonicRegression",
+    "KeptCases",
     "LinearHead",
     "LocalTemperature",
     "LogitCase",
     "LogitStream",
     "MatrixScaling",
+    "NoCorrection",
+    "RefusedCorrectionError",
     "TemperatureScaling",
     "VectorScaling",
     "build_calibrator",
     "calibrate",
     "calibrated_model",
+    "choose",
     "compare",
     "conformal_threshold",
+    "default_candidates",
     "export_onnx",
     "export_torchscript",
     "find_last_convolution",

@@ -16,17 +16,21 @@ from monai_calib.datasets.checksums import sha256
 from monai_calib.files import atomic_path, write_json, write_text
 from monai_calib.handlers.weights import load_weights, read_checkpoint
 from monai_calib.metrics.protocols import Protocol, resolve_protocols
+from monai_calib.posthoc.auto import Candidate, RefusedCorrectionError, choose, default_candidates, examine
 from monai_calib.posthoc.base import Calibrator, fit
 from monai_calib.posthoc.evaluation import Comparison, compare
 from monai_calib.posthoc.export import CalibratedNetwork, export_torchscript
 from monai_calib.posthoc.files import FOLDED, PARAMETERS, WITH_HEAD
 from monai_calib.posthoc.folding import fold
+from monai_calib.posthoc.kept import KeptCases
 from monai_calib.posthoc.methods import build_calibrator
+from monai_calib.posthoc.none import NoCorrection
 from monai_calib.posthoc.stream import LogitStream
 
 __all__ = ["Calibrated", "calibrate"]
 
 _log = logging.getLogger(__name__)
+AUTO = "auto"
 
 
 class Calibrated(NamedTuple):
@@ -45,7 +49,7 @@ def calibrate(
     num_classes: int,
     models_dir: str | os.PathLike[str],
     output_dir: str | os.PathLike[str],
-    method: str = "boundary_temperature",
+    method: str = AUTO,
     method_args: Mapping[str, Any] | None = None,
     region: str | None = None,
     also: Sequence[str] = (),
@@ -57,6 +61,8 @@ def calibrate(
     ignore_index: int | None = None,
     spacing: Sequence[float] | None = None,
     run: Mapping[str, Any] | None = None,
+    force: bool = False,
+    most_bytes: int = 8 * 2**30,
 ) -> Calibrated:
     """Fit a correction on validation data, build it into the network, and write model, parameters and figures.
 
@@ -70,11 +76,12 @@ def calibrate(
 
     Args:
         network: the trained network, or one to load ``checkpoint`` into. A method that folds changes it in place.
-        loader: validation data without augmentation; each pass goes over it once, some 3 to 15 passes in all.
+        loader: validation data without augmentation; the network runs over it once, and its logits are kept.
         inferer: as the evaluation will use; it must average logits where windows overlap.
         num_classes: channels of the logits.
         models_dir, output_dir: folders, made when missing.
-        method: a name out of :data:`~monai_calib.posthoc.METHODS`.
+        method: ``"auto"``, chosen on held-out subjects by :func:`~.auto.choose`, which may be no correction at all; or
+            a name out of :data:`~monai_calib.posthoc.METHODS`.
         method_args: arguments of the method beside ``num_classes`` and ``region``.
         region: voxels that count in the fit; the method's own default if not given.
         also: further methods to fit and to show beside it.
@@ -83,14 +90,19 @@ def calibrate(
             flatters the fitted methods.
         protocols, device, amp, ignore_index, spacing: as in evaluation.
         run: plain values that the JSON files should say about the run.
+        force: write a method asked for by name even if it makes the network worse on held-out cases.
+        most_bytes: of disk for logits of a temporary folder; for cases beyond it the network runs in every pass.
 
-    Raises: ``ValueError`` for an unknown method, no data or broken data; :class:`~.folding.FoldingError` for a network
-        that cannot take up a linear correction.
+    Raises: ``ValueError`` for an unknown method, no data or broken data; :class:`~.auto.RefusedCorrectionError` for a
+        method by name that makes the network worse, nothing being written; :class:`~.folding.FoldingError` for a
+        network that cannot take up a linear correction.
     """
-    methods = {method: build_calibrator(method, num_classes, region, method_args)}
-    methods |= {name: build_calibrator(name, num_classes, region) for name in also if name != method}
-    for calibrator in methods.values():
-        calibrator.slice_axis = inferer.spatial_dim if isinstance(inferer, SliceInferer) else None
+    slice_axis = inferer.spatial_dim if isinstance(inferer, SliceInferer) else None
+    if method != AUTO:
+        build_calibrator(method, num_classes, region, method_args)  # an unknown one is told before the network runs
+    elif region is not None or method_args:
+        raise ValueError("method 'auto' chooses its own region and arguments: name a method to give them.")
+    others = {name: build_calibrator(name, num_classes, region) for name in also if name != method}
     resolved = resolve_protocols(protocols)
     if checkpoint is not None:
         load_weights(
@@ -99,22 +111,31 @@ def calibrate(
     stream = LogitStream(network, loader, inferer, device, amp, ignore_index=ignore_index, spacing=spacing)
     network.to(stream.device)
     example = _FirstWindow(network)
-    fit(list(methods.values()), stream)
+    kept = KeptCases(stream, most_bytes, with_images="local_temperature" in (method, *also))
+    if not sum(1 for _ in kept):
+        raise ValueError("the loader gave no case to calibrate on: name a validation set that holds cases")
     example.remove()
+    chosen, about = _chosen(kept, method, region, method_args, num_classes, slice_axis, force)
+    method = chosen.method
+    methods = {method: chosen, **{name: calibrator for name, calibrator in others.items() if name != method}}
+    for calibrator in methods.values():
+        calibrator.slice_axis = slice_axis
+    to_fit = [calibrator for calibrator in methods.values() if not isinstance(calibrator, NoCorrection)]
+    if to_fit:
+        fit(to_fit, kept)
     for name, calibrator in methods.items():
         record = calibrator.record
         _log.info("%s: %s in %d passes over %d cases", name, record.status, record.passes, record.cases)
-    seen = stream
+    seen: KeptCases | LogitStream = kept
     if comparison_loader is not None:
         seen = LogitStream(network, comparison_loader, inferer, device, amp, ignore_index=ignore_index, spacing=spacing)
     comparison = compare(methods, seen, resolved)
-    chosen = methods[method]
-    about = {"run": dict(run or {}), "method": method, "model": FOLDED if chosen.foldable else WITH_HEAD}
+    about |= {"run": dict(run or {}), "method": method, "model": FOLDED if chosen.foldable else WITH_HEAD}
     model_path = _write_model(network, chosen, example.image, Path(models_dir), about)
     content = {
         "format": "monai_calib/before_after/1",
         **about,
-        "compared_on": "validation data, which the methods were fitted on" if seen is stream else "other data",
+        "compared_on": "validation data, which the methods were fitted on" if seen is kept else "other data",
         "protocols": {protocol.name: protocol.to_json() for protocol in resolved},
         "fits": {name: calibrator.to_json() for name, calibrator in methods.items()},
         **comparison.to_json(),
@@ -122,6 +143,34 @@ def calibrate(
     write_json(Path(output_dir) / "before_after.json", content, indent=None)
     write_text(Path(output_dir) / "before_after.md", _page(content, comparison))
     return Calibrated(chosen, comparison, model_path)
+
+
+def _chosen(
+    cases: KeptCases,
+    method: str,
+    region: str | None,
+    arguments: Mapping[str, Any] | None,
+    num_classes: int,
+    slice_axis: int | None,
+    force: bool,
+) -> tuple[Calibrator, dict[str, Any]]:
+    """The unfitted correction, and what the record says of how it came about."""
+    if method == AUTO:
+        choice = choose(cases, num_classes, slice_axis=slice_axis)
+        _log.info("auto: %s; %s (%d subjects, %d cases)", choice.chosen, choice.why, choice.subjects, choice.cases)
+        found = next(c for c in default_candidates(num_classes) if c.name == choice.chosen)
+        return found.build(num_classes, slice_axis), {"asked": AUTO, "choice": choice.to_json(), "guards": []}
+    candidate = Candidate(method, method, region, dict(arguments or {}), 0)
+    worse, held = examine(cases, candidate, num_classes, slice_axis)
+    if worse and not force:
+        raise RefusedCorrectionError(
+            f"{method} makes the network worse on cases it was not fitted on: {'; '.join(worse)}. Nothing was written. "
+            "Take --method auto, or write it all the same with --force True."
+        )
+    for sentence in worse:
+        _log.warning("%s: %s", method, sentence)
+    figures = {name: found.to_json() for name, found in held.items()}
+    return candidate.build(num_classes, slice_axis), {"asked": method, "held_out": figures, "guards": worse}
 
 
 class _FirstWindow:
@@ -153,7 +202,8 @@ def _write_model(
     """
     path = folder / about["model"]
     if calibrator.foldable:
-        state = fold(network, calibrator, image).state_dict()
+        folded = network if isinstance(calibrator, NoCorrection) else fold(network, calibrator, image)
+        state = folded.state_dict()
         with atomic_path(path) as partial:
             torch.save({name: value.cpu() for name, value in state.items()}, partial)
     else:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -70,7 +70,7 @@ class LogitCase:
         known = check_label(label.reshape(spatial), len(self.logits), self.ignore_index, what, look=True)
         device = self.logits.device
         self.label = known.index.long().to(device)
-        self._ignored = None if known.valid is None else ~known.valid.to(device)
+        self.ignored = None if known.valid is None else ~known.valid.to(device)
         self.subject = self.subject or self.name
         self._masks: dict[str, Tensor] = {}
 
@@ -80,7 +80,7 @@ class LogitCase:
         if region.name not in self._masks:
             predicted = self.logits.argmax(0)
             try:
-                mask = region_mask(region, self.label, predicted, self.spacing, self.data, self._ignored)
+                mask = region_mask(region, self.label, predicted, self.spacing, self.data, self.ignored)
             except ValueError as error:
                 raise ValueError(f"case {self.name}: {error}") from error
             self._masks[region.name] = mask
@@ -161,22 +161,33 @@ class LogitStream:
         self.spacing = spacing
 
     def __iter__(self) -> Iterator[LogitCase]:
+        return (case for _, case in self.numbered() if case is not None)
+
+    def numbered(self, without: Collection[int] = ()) -> Iterator[tuple[int, LogitCase | None]]:
+        """The cases with their numbers from 0; None for those of ``without``, for which the network does not run."""
         self.network.eval()
-        number = 0
+        first = 0
         for batch in self.loader:
             image, labels = batch[self.image_key], batch[self.label_key]
+            numbers = range(first, first + len(image))
+            first += len(image)
+            if all(number in without for number in numbers):
+                yield from ((number, None) for number in numbers)
+                continue
             logits = self._logits(image)
-            for i in range(len(logits)):
-                number += 1
-                yield LogitCase(
-                    name=_name(batch, image, i) or f"case_{number:04d}",
-                    logits=logits[i],
-                    label=labels[i],
-                    image=image[i].as_subclass(Tensor).to(logits.device),
-                    spacing=_spacing(labels, i, logits.ndim - 2) or self.spacing,
-                    ignore_index=self.ignore_index,
-                    data={k: v[i] for k, v in batch.items() if isinstance(v, Tensor) and len(v) == len(logits)},
-                    subject=_subject(batch, i),
+            for i, number in enumerate(numbers):
+                yield (
+                    number,
+                    LogitCase(
+                        name=_name(batch, image, i) or f"case_{number + 1:04d}",
+                        logits=logits[i],
+                        label=labels[i],
+                        image=image[i].as_subclass(Tensor).to(logits.device),
+                        spacing=_spacing(labels, i, logits.ndim - 2) or self.spacing,
+                        ignore_index=self.ignore_index,
+                        data={k: v[i] for k, v in batch.items() if isinstance(v, Tensor) and len(v) == len(logits)},
+                        subject=_subject(batch, i),
+                    ),
                 )
 
     @torch.no_grad()

@@ -38,7 +38,7 @@ def test_calibration_folds_into_a_model_that_evaluates(
     bundle: Path, phantom: Path, trained: Path, tmp_path: Path
 ) -> None:
     run = shutil.copytree(trained, tmp_path / "run")
-    run_bundle(bundle, "calibrate", dataset_dir=str(phantom), run_dir=str(run), method="temperature")
+    run_bundle(bundle, "calibrate", dataset_dir=str(phantom), run_dir=str(run), method="temperature", force=True)
     names = ("model", "model_calibrated")
     plain, folded = (torch.load(run / "models" / f"{name}.pt", weights_only=True) for name in names)
     changed = [name for name in plain if not torch.equal(plain[name], folded[name])]

@@ -65,7 +65,7 @@ def test_one_word_evaluates_and_infers_with_the_calibrated_model(
     copy = shutil.copytree(run, tmp_path / "run")
     data = {**SMALL, "dataset_dir": str(phantom), "run_dir": str(copy)}
     fit = {"method_args": {"epochs": 1}} if method == "local_temperature" else {}
-    run_bundle(bundle, "calibrate", **data, method=method, **fit)
+    run_bundle(bundle, "calibrate", **data, method=method, force=True, **fit)
     run_bundle(bundle, "evaluate", **data, calibrated=True)
     before, after = calibration(copy), calibration(copy / "calibrated")
     fitted = json.loads((copy / "models" / "calibration_parameters.json").read_text())["fit"]
@@ -96,7 +96,7 @@ def test_the_words_of_the_command_line(phantom: Path, run: Path, bundle: Path, t
         result = subprocess.run(python, cwd=bundle, capture_output=True, text=True)
         assert result.returncode == 0, result.stdout + result.stderr
 
-    command("train", "calibrate", method="boundary_temperature")
+    command("train", "calibrate", method="boundary_temperature", force=True)
     command("train", "evaluate", calibrated=True, output_dir=tmp_path / "after" / "eval")
     command("inference", calibrated=True, dataset_dir=phantom / "imagesTr")
     assert calibration(tmp_path / "after")["run"]["posthoc"] == "boundary_temperature"

@@ -59,7 +59,7 @@ def loader(count: int = 3, dims: int = 3) -> list[dict[str, Any]]:
 
 def run(folder: Path, method: str = "temperature", **arguments: Any) -> Any:
     settings = {"num_classes": 3, "models_dir": folder / "models", "output_dir": folder / "eval", "spacing": (1, 1, 1)}
-    return calibrate(network(), loader(), INFERER, method=method, region="all", **{**settings, **arguments})
+    return calibrate(network(), loader(), INFERER, method=method, region="all", force=True, **{**settings, **arguments})
 
 
 @pytest.mark.parametrize("method", sorted(FOLDABLE))

@@ -198,6 +198,7 @@ def test_a_head_of_a_2d_network_is_fitted_as_it_acts_inside_it(method: str, axis
         inferer,
         num_classes=2,
         method=method,
+        force=True,
         method_args=ARGUMENTS.get(method),
         region="all",
         spacing=(1, 1, 1),

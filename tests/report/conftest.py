@@ -55,6 +55,6 @@ def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
     run = {"bundle": "phantom_segmentation_3d", "loss_name": "dice_ce", "loss_args": {}, "seed": 1}
     calibrate(
         _Grey(), batches, SimpleInferer(), num_classes=3, models_dir=folder / "models", output_dir=folder / "eval",
-        method="temperature", also=["isotonic"], spacing=(1, 1, 2), run=run,
+        method="temperature", force=True, also=["isotonic"], spacing=(1, 1, 2), run=run,
     )  # fmt: skip
     return folder / "eval"
