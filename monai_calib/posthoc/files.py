@@ -28,8 +28,8 @@ def calibrated_model(directory: str | os.PathLike[str]) -> str:
     record = Path(directory, PARAMETERS)
     if not record.is_file():
         raise FileNotFoundError(
-            f"there is no {PARAMETERS} with its {FOLDED} or {WITH_HEAD} in {os.fspath(directory)!r}: calibrate the run first, with "
-            "configs/calibrate.json laid over configs/train.json"
+            f"there is no {PARAMETERS} with its {FOLDED} or {WITH_HEAD} in {os.fspath(directory)!r}: calibrate the run "
+            "first, with configs/calibrate.json laid over configs/train.json"
         )
     return os.fspath(_read(directory)[1])
 
