@@ -110,11 +110,9 @@ def _dice(predicted: Any, true: Any) -> float:
 def page(results: dict[str, Any]) -> str:
     """The tables; every number comes from the JSON."""
     worst, beyond, rows, every = 0.0, 0.0, [], []
-    chosen = []
     for name, run in sorted(results.items()):
         means = {c: {f: _mean(v, run["subjects"]) for f, v in of.items()} for c, of in run["figures"].items()}
         auto = run["auto"]["chosen"]
-        chosen.append(auto)
         best = min(means, key=lambda c: means[c]["nll_all"])
         rise = means[auto]["nll_all"] / means["none"]["nll_all"] - 1
         above = means[auto]["nll_all"] / means[best]["nll_all"] - 1
@@ -126,12 +124,9 @@ def page(results: dict[str, Any]) -> str:
             + " | ".join(f"{means['none'][f]:.4f} → {means[auto][f]:.4f}" for f in SHOWN if f != "nll_all")
             + f" | {run['seconds_to_choose']:.0f} |"
         )
-        every += [
-            f"| {name} | {c}{' (auto)' if c == auto else ''} | "
-            + " | ".join(f"{means[c][f]:.4f}" for f in SHOWN)
-            + " |"
-            for c in means
-        ]
+        for c, found in means.items():
+            label = f"{c} (auto)" if c == auto else c
+            every.append(f"| {name} | {label} | " + " | ".join(f"{found[f]:.4f}" for f in SHOWN) + " |")
     others = ", ".join(SHOWN[f] for f in SHOWN if f != "nll_all")
     heads = " | ".join(others.split(", "))
     return "\n".join(
@@ -139,12 +134,11 @@ def page(results: dict[str, Any]) -> str:
             "# Does `auto` ever make a network worse?",
             "",
             f"{'No' if worst <= 0.01 else 'Yes'}: over {len(rows)} trained networks its test NLL changed by at most "
-            f"{100 * worst:+.1f} % upwards. It is up to {100 * beyond:.1f} % above the best candidate's, since those that "
-            "would be better move labels or the expected volume, which the guards do not allow.",
+            f"{100 * worst:+.1f} % upwards. It is up to {100 * beyond:.1f} % above the best candidate's.",
             "",
-            "Chosen on validation subjects, measured on test subjects; corrections act on stitched volumes. Intervals of "
-            "the change in NLL resample subjects. ACDC's spacing is nominal. Seconds are of choosing, on one core, after "
-            "the network's one pass. `python studies/auto_correction.py --help` says how to repeat it.",
+            "Chosen on validation subjects, measured on test subjects; corrections act on stitched volumes. Intervals "
+            "of the change in NLL resample subjects. ACDC's spacing is nominal. Seconds are of choosing, on one core, "
+            "after the network's one pass. `python studies/auto_correction.py --help` says how to repeat it.",
             "",
             f"| run | auto | NLL against as trained (95 %) | best candidate | auto above it | {heads} | s |",
             "|" + "---|" * (6 + len(heads.split(" | "))),
