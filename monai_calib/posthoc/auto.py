@@ -231,19 +231,25 @@ def judge(before: Held, after: Held, groups: Sequence[str]) -> list[str]:
 
 
 def degenerate(calibrator: Calibrator, cases: Iterable[LogitCase]) -> str | None:
-    """Say why a correction's region is no band of voxels on these cases: its width is below two voxels; else None."""
+    """Say why a correction's region is no band of voxels on these cases; None if it is one.
+
+    Narrower than two voxels on some case, or, dilated, on every case the union it was to widen.
+    """
     region = calibrator.region
-    if not region.size_mm:
+    if not (region.size_mm or region.size_vx):
         return None
+    widened = region.kind != "dilated"
     for case in cases:
-        if case.spacing is not None and region.size_mm < LEAST_WIDTH * min(case.spacing) * (1 - 1e-6):
+        width = region.size_vx
+        if region.size_mm and case.spacing is not None:
+            width = max(width, region.size_mm / min(case.spacing))
+        if (region.size_vx or case.spacing is not None) and width < LEAST_WIDTH * (1 - 1e-6):
             return (
-                f"region {region} is {region.size_mm / min(case.spacing):.2g} voxels wide on case {case.name}: "
-                "below 2 it holds what the truth chooses and no background; take region 'all' or a width in voxels, as "
-                f"'{region.kind}:2vx'"
+                f"region {region} is {width:.2g} voxels wide on case {case.name}: below 2 it holds what the truth "
+                f"chooses and no background; take region 'all' or '{region.kind}:max(2mm,2vx)'"
             )
-        return None
-    return None
+        widened = widened or int(case.mask(region).sum()) > int(case.mask("union").sum())
+    return None if widened else f"region {region} is the union itself on every case; take region 'all'"
 
 
 def _cross_validate(

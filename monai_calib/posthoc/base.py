@@ -67,7 +67,7 @@ class Calibrator(ABC):
     foldable: ClassVar[bool] = False
     keeps_argmax: ClassVar[bool] = False
     looks_around: ClassVar[bool] = False
-    default_region: ClassVar[str] = "dilated:2mm"
+    default_region: ClassVar[str] = "dilated:max(2mm,2vx)"
 
     def __init__(self, num_classes: int, region: str | Region | None = None) -> None:
         if num_classes < 2:

@@ -103,12 +103,32 @@ def test_guards_tell_what_gets_worse() -> None:
 
 def test_a_region_narrower_than_two_voxels_is_degenerate() -> None:
     coarse = [replace(case, spacing=(4.0, 4.0, 4.0)) for case in over_confident(2)]
-    temperature = Candidate("temperature", "temperature", None, {}, 1).build(3)
-    told = degenerate(temperature, coarse)
-    assert told is not None
-    assert "0.5 voxels wide" in told
-    assert degenerate(temperature, over_confident(2)) is None
-    assert degenerate(Candidate("t", "temperature", "all", {}, 1).build(3), coarse) is None
+
+    def told(region: str | None, cases: list[LogitCase]) -> str | None:
+        return degenerate(Candidate("temperature", "temperature", region, {}, 1).build(3), cases)
+
+    narrow = told("boundary:2mm", coarse)
+    assert narrow is not None
+    assert "0.5 voxels wide" in narrow
+    assert told("boundary:2mm", over_confident(2)) is None
+    assert told("boundary:1vx", over_confident(2)) is not None
+    assert told("all", coarse) is None
+    assert told(None, [sparse(case) for case in coarse]) is None, "the default is at least two voxels wide"
+
+
+def test_a_dilated_region_that_is_the_union_is_degenerate() -> None:
+    full = [replace(case, label=torch.ones_like(case.label)) for case in over_confident(2)]
+    region = Candidate("temperature", "temperature", "dilated:3mm", {}, 1).build(3)
+    assert degenerate(region, full) == "region dilated:3mm is the union itself on every case; take region 'all'"
+    assert degenerate(region, [*full, sparse(full[0])]) is None
+
+
+def sparse(case: LogitCase) -> LogitCase:
+    """One voxel of foreground, in the truth and in the prediction."""
+    logits, label = torch.zeros_like(case.logits), torch.zeros_like(case.label)
+    logits[0], label[5, 5, 5] = 1.0, 1
+    logits[1, 5, 5, 5] = 3.0
+    return replace(case, logits=logits, label=label)
 
 
 class Logits(nn.Module):
