@@ -138,8 +138,9 @@ def page(results: dict[str, Any]) -> str:
         [
             "# Does `auto` ever make a network worse?",
             "",
-            f"{'No' if worst <= 0.01 else 'Yes'}: over {len(rows)} trained networks its test NLL changed by "
-            f"{100 * least:+.1f} to {100 * worst:+.1f} %, and is at most {100 * beyond:.1f} % above the best candidate's.",
+            f"{'No' if worst <= 0.01 else 'Yes'}: over {len(rows)} trained networks its test NLL changed "
+            f"by {100 * least:+.1f} to {100 * worst:+.1f} % and "
+            f"is at most {100 * beyond:.1f} % above the best candidate's.",
             "",
             f"What disappoints: the ECE of the true foreground rose in {len(risen)} of them"
             + (f" ({', '.join(risen)})" if risen else "")
