@@ -109,10 +109,21 @@ def build_loss(name: str, **overrides: Any) -> ConstrainedLoss:
         wrong = ", ".join(sorted(set(overrides) - taken))
         raise ValueError(f"{name} does not take {wrong}; it takes {', '.join(taken_by_some)}.")
 
+    for part, chosen in zip(parts, settings, strict=True):
+        _check_numbers(part, PRESETS[part][0], chosen)
     loss = PRESETS[parts[0]][0](**settings[0])
     for part, chosen in zip(parts[1:], settings[1:], strict=True):
         loss = _extend(loss, part, PRESETS[part][0](**chosen))
     return loss
+
+
+def _check_numbers(name: str, factory: Callable[..., ConstrainedLoss], settings: Mapping[str, Any]) -> None:
+    """Refuse a text where the default is a number: a command line's ``'5'`` would end deep inside a formula."""
+    for key, parameter in inspect.signature(factory).parameters.items():
+        if isinstance(settings.get(key), str) and isinstance(parameter.default, (int, float)):
+            raise ValueError(
+                f"{name}: {key}: expected a number, got the text {settings[key]!r}. Write it without quotes."
+            )
 
 
 def _extend(loss: ConstrainedLoss, name: str, added: ConstrainedLoss) -> ConstrainedLoss:

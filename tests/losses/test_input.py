@@ -245,3 +245,9 @@ def test_one_channel_is_refused() -> None:
 def test_a_list_of_heads_is_refused() -> None:
     with pytest.raises(TypeError, match="DeepSupervisionLoss"):
         build_loss("dice_ce")([torch.randn(1, 2, 4, 4)], torch.zeros(1, 1, 4, 4))
+
+
+@pytest.mark.parametrize(("name", "arguments"), [("mbls", {"margin": "5"}), ("ce+mbls", {"mbls": {"alpha": "0.1"}})])
+def test_a_text_in_place_of_a_number_is_named(name: str, arguments: dict[str, object]) -> None:
+    with pytest.raises(ValueError, match=r"mbls: (margin|alpha): expected a number, got the text '(5|0\.1)'"):
+        build_loss(name, **arguments)
