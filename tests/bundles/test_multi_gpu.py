@@ -108,6 +108,7 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 LEAVES = """
 import json, sys, time
 import torch
+from monai_calib.handlers.ranks import leave_process_group
 torch.distributed.init_process_group("gloo")
 torch.distributed.all_reduce(torch.ones(4))
 time.sleep(2.0 * (torch.distributed.get_rank() == 0))
