@@ -137,6 +137,8 @@ class Protocol:
                 raise ValueError(f"protocol {self.name!r}: unknown {field} {unknown}; expected {', '.join(known)}")
         coarse_of_fine(FINE_BINS, self.num_bins)
         object.__setattr__(self, "regions", tuple(Region.parse(region) for region in self.regions))
+        object.__setattr__(self, "metrics", tuple(self.metrics))
+        object.__setattr__(self, "reductions", tuple(self.reductions))
 
     @classmethod
     def from_config(cls, config: str | Mapping[str, Any] | Protocol) -> Protocol:

@@ -119,6 +119,10 @@ class Calibrator(ABC):
         images = [None] * plain.shape[across] if image is None else image.unbind(across)
         return torch.stack([head(*slices) for slices in zip(plain.unbind(across), images, strict=True)], across)
 
+    def in_words(self) -> str:
+        """The fitted numbers, as far as there are few."""
+        return f"{sum(value.numel() for value in self.head.state_dict().values())} numbers"
+
     def to_json(self) -> dict[str, Any]:
         """Everything as plain values, for ``json.dump``."""
         state = {name: value.tolist() for name, value in self.head.state_dict().items()}

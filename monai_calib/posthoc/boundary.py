@@ -182,6 +182,15 @@ class BoundaryTemperature(Calibrator):
         beta = self.head.state_dict()["beta"].tolist()
         return {knot: 1 / value for knot, value in zip(self.knots, beta, strict=True)}
 
+    def in_words(self) -> str:
+        return "temperature by mm from the predicted boundary: " + self.by_distance(
+            [1 / max(beta, 1e-6) for beta in self.head.state_dict()["beta"].tolist()]
+        )
+
+    def by_distance(self, values: Sequence[float]) -> str:
+        """One value per knot, in words."""
+        return ", ".join(f"{knot:g}: {value:.3g}" for knot, value in zip(self.knots, values, strict=True))
+
     def make_head(self) -> nn.Module:
         return BoundaryHead(self.num_classes, self.knots, self.spacing or (1.0, 1.0, 1.0))
 

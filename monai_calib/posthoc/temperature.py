@@ -159,6 +159,9 @@ class TemperatureScaling(Calibrator):
             raise ValueError(f"temperature: expected a positive number, got {temperature}")
         self.head = LinearHead(torch.eye(self.num_classes) / temperature, torch.zeros(self.num_classes))
 
+    def in_words(self) -> str:
+        return f"temperature {self.temperature:.4g}"
+
     def make_head(self) -> nn.Module:
         return LinearHead(torch.eye(self.num_classes), torch.zeros(self.num_classes))
 

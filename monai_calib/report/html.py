@@ -10,7 +10,6 @@ from .choice import Choice, choose_on_validation, read_choices
 from .comparison import Method, compare
 from .findings import pair_cells, tests_csv
 from .page import render_page, require_extra, write_page
-from .protocols import region_in_words
 from .published import PublishedTable, read_published
 from .runs import read_runs
 from .sections import Part, part_of
@@ -67,7 +66,6 @@ def _render(parts: Sequence[Part], choices: Sequence[Choice], published: Sequenc
         published=published,
         failures=[_failure(method) for method in methods if method.failed],
         pair_cells=pair_cells,
-        region_in_words=region_in_words,
         safe=_safe,
         most_unfolded=MOST_UNFOLDED,
     )

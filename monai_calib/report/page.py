@@ -15,7 +15,7 @@ from .tables import figure_text
 
 __all__ = ["render_page", "require_extra", "write_page"]
 
-_EXTRA = ("jinja2", "plotly", "PIL")
+_EXTRA = ("jinja2", "plotly", "PIL", "pandas")
 
 
 def require_extra() -> None:
