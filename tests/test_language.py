@@ -13,8 +13,6 @@ NO_STATEMENT = re.compile(r"(What|How|Why|From|Where|When|Whose|Everything|All t
 # parts of the package that still hold headlines of the former kind, and how many at most: numbers only fall
 LEFT = {
     "losses": 6,
-    "posthoc": 7,
-    "report": 13,
 }
 # names that call a metric or a text a figure, still
 NO_PLOTS = {

@@ -9,11 +9,11 @@ from pathlib import Path
 from typing import Any
 
 from monai_calib.files import read_json, write_json
+from monai_calib.variants import choose_variant
 
 from .folders import posthoc_folder, training_record, validation_folder
 from .manifest import Manifest
 from .plan import Plan, Run
-from .variants import choose_variant
 
 __all__ = ["RESULTS_FORMAT", "chosen_runs", "report_folders", "write_results"]
 

@@ -65,7 +65,7 @@ def distance_to_boundary(predicted: Tensor, num_classes: int, spacing: list[floa
 
 
 class DistanceHead(nn.Module):
-    """What heads share whose parameters are drawn between knots of the signed distance to the predicted boundary.
+    """A head whose parameters are drawn between knots of the signed distance to the predicted boundary.
 
     Args:
         num_classes: channels of the logits.
@@ -117,7 +117,7 @@ def between_knots(values: Tensor, distance: Tensor, knots: list[float]) -> Tenso
 
 
 def knot_weights(distance: Tensor, knots: Sequence[float]) -> Tensor:
-    """How much each knot weighs in each voxel: ``(*spatial)`` to ``(M, *spatial)``, summing to 1 over M.
+    """Weight of each knot in each voxel: ``(*spatial)`` to ``(M, *spatial)``, summing to 1 over M.
 
     Example:
         >>> knot_weights(torch.tensor([-5.0, 1.0]), [-2.0, 2.0]).tolist()

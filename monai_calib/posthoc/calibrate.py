@@ -34,7 +34,7 @@ AUTO = "auto"
 
 
 class Calibrated(NamedTuple):
-    """What :func:`calibrate` made: the fitted method, the evaluated folders by method, and the model's file."""
+    """Result of :func:`calibrate`: the fitted method, the evaluated folders by method, and the model's file."""
 
     calibrator: Calibrator
     evaluated: dict[str, Path]

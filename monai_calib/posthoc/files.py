@@ -48,7 +48,7 @@ def posthoc_settings(directory: str | os.PathLike[str]) -> dict[str, Any]:
 
 
 def correction_record(fitted: Mapping[str, Any], in_words: str, fitted_on: str) -> dict[str, Any]:
-    """What an evaluation and the report say of a correction, from :meth:`~.base.Calibrator.to_json` and its record.
+    """Record of a correction for evaluations and the report, from :meth:`~.base.Calibrator.to_json` and its record.
 
     Args:
         fitted: the correction's plain values, and what was asked for, guards and choice.

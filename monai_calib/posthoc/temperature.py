@@ -110,7 +110,7 @@ class TemperatureSearch:
 
 
 def _root_of_cubic(a: float, b: float, fa: float, da: float, fb: float, db: float) -> float:
-    """Where the cubic with values ``fa > 0 >= fb`` and slopes ``da``, ``db`` at ``a`` and ``b`` is 0, by bisection."""
+    """Root, by bisection, of the cubic with values ``fa > 0 >= fb`` and slopes ``da``, ``db`` at ``a`` and ``b``."""
     width, low, high = b - a, 0.0, 1.0
     for _ in range(60):
         t = (low + high) / 2

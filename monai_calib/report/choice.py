@@ -12,8 +12,8 @@ from pathlib import Path
 
 import numpy as np
 
-from monai_calib.experiments.variants import choose_variant
 from monai_calib.metrics.metric import Metric
+from monai_calib.variants import choose_variant
 
 from .case_tables import RunError, number
 from .grouping import Identity, identity_of
@@ -87,7 +87,7 @@ def choose_on_validation(runs: Sequence[Run]) -> tuple[list[Run], list[Choice]]:
 
 
 def _training(run: Run) -> Identity:
-    """What was trained: a run's settings without the split it was evaluated on and what was fitted afterwards."""
+    """The training: a run's settings without the split it was evaluated on and what was fitted afterwards."""
     return tuple(pair for pair in identity_of(run.settings) if pair[0] != "split" and not pair[0].startswith("posthoc"))
 
 

@@ -1,4 +1,4 @@
-"""How a figure spreads over cases, for each method and each class: a mean hides the case that went wrong."""
+"""Spread of a metric over cases, for each method and each class: a mean hides the case that went wrong."""
 
 from __future__ import annotations
 

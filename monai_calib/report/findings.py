@@ -32,7 +32,7 @@ class Findings:
     seed_means: Mapping[str, Mapping[str, float]]
 
     def seeds(self, test: PairedTest) -> tuple[int, int]:
-        """How many of the seeds that both methods were trained with show a difference of the same sign as the mean.
+        """Count the seeds that both methods were trained with, and those whose difference has the sign of the mean.
 
         Subjects say whether a difference holds for other patients; seeds, whether it holds for another training.
         """

@@ -1,4 +1,4 @@
-"""What the page says of one comparison, section by section: tables, sentences, figures, tests."""
+"""Sections of the page on one comparison: tables, sentences, figures, tests."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def part_of(comparison: Comparison) -> Part:
 
 
 def _settings(runs: Sequence[Run]) -> str:
-    """What a method's runs say of themselves beyond the columns of the page's first table."""
+    """Settings of a method's runs beyond the columns of the page's first table."""
     shown = {"bundle", "loss_name", "network_name", "posthoc", "split", "seed", "train_seconds", "training_seconds"}
     shown |= {"posthoc_region", "correction"}
     pairs: dict[str, list[str]] = {}

@@ -87,7 +87,7 @@ def result_table(comparison: Comparison, protocol: Protocol, region: Region, red
 
 
 def overview_table(comparison: Comparison) -> ResultTable:
-    """What belongs to no protocol: overlap, distance, errors of the volume, time of training."""
+    """The table of what belongs to no protocol: overlap, distance, errors of the volume, time of training."""
     columns = (*comparison.overlap_columns(), *comparison.volume_columns(), *comparison.cost_columns())
     return ResultTable("", "", None, "macro", columns, _rows(comparison, columns))
 
