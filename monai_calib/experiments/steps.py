@@ -90,7 +90,7 @@ def _calibration(run: Run, method: Named) -> dict[str, Any]:
 
 
 def _correction(folder: Path) -> dict[str, Any]:
-    """How the correction came about, for the report; nothing from a record of 0.1.0."""
+    """Record of the correction, for the report; nothing from a record of 0.1.0."""
     record = read_json(folder / "models" / "calibration_parameters.json", advice="Calibrate the run again.")
     return {"evaluated_run#correction": record["correction"]} if "correction" in record else {}
 

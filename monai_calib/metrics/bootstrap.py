@@ -287,7 +287,7 @@ def _check(cases: Any, groups: Sequence[Hashable] | None, level: float, samples:
 
 @lru_cache(maxsize=8)
 def _draws(units: int, samples: int, seed: int) -> NDArray[np.float64]:
-    """How often each unit is drawn, ``(samples, units)``; every row sums to the number of units."""
+    """Count the times that each unit is drawn, ``(samples, units)``; every row sums to the number of units."""
     chance = np.full(units, 1.0 / units)
     drawn = np.random.default_rng(seed).multinomial(units, chance, size=samples).astype(np.float64)
     drawn.setflags(write=False)
@@ -295,7 +295,7 @@ def _draws(units: int, samples: int, seed: int) -> NDArray[np.float64]:
 
 
 def _draws_of_cases(cases: int, groups: Sequence[Hashable] | None, samples: int, seed: int) -> torch.Tensor:
-    """How often each case is drawn, with all of its group: int64 ``(samples, cases)``."""
+    """Count the times that each case is drawn, with all of its group: int64 ``(samples, cases)``."""
     names = list(range(cases)) if groups is None else groups
     number = {name: i for i, name in enumerate(dict.fromkeys(names))}
     drawn = _draws(len(number), samples, seed)
