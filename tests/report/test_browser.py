@@ -159,7 +159,7 @@ def test_methods_can_be_hidden_from_all_figures(browser: webdriver.Chrome) -> No
 
 
 def test_folded_figures_are_drawn_when_unfolded(browser: webdriver.Chrome) -> None:
-    details = next(d for d in browser.find_elements(By.TAG_NAME, "details") if "More figures" in d.text)
+    details = next(d for d in browser.find_elements(By.TAG_NAME, "details") if "More plots" in d.text)
     assert not details.find_elements(By.CSS_SELECTOR, ".main-svg")
     details.find_element(By.TAG_NAME, "summary").send_keys(Keys.ENTER)
     _wait(lambda: len(details.find_elements(By.CSS_SELECTOR, ".canvas.js-plotly-plot")) > 3)
