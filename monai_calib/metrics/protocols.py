@@ -204,19 +204,6 @@ class Protocol:
             "description": self.description,
         }
 
-    def to_json(self) -> dict[str, Any]:
-        """A plain mapping for reports, with ``region`` and ``reduction`` beside the lists where there is just one."""
-        regions, reductions = [Region.parse(region).name for region in self.regions], list(self.reductions)
-        return {
-            "description": self.description,
-            "regions": regions,
-            **({"region": regions[0]} if len(regions) == 1 else {}),
-            "num_bins": self.num_bins,
-            "reductions": reductions,
-            **({"reduction": reductions[0]} if len(reductions) == 1 else {}),
-            "metrics": list(self.metrics),
-        }
-
 
 PROTOCOLS: dict[str, Protocol] = {
     protocol.name: protocol
