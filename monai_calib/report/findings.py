@@ -41,6 +41,27 @@ class Findings:
         alike = [seed for seed in shared if (first[seed] - second[seed]) * test.difference.value > 0]
         return len(alike), len(shared)
 
+    @property
+    def least_p(self) -> float:
+        """Smallest p after Holm's correction that these tests can give: every subject's difference of one sign.
+
+        Of ``n`` subjects Wilcoxon's exact p is at least ``2 / 2^n``, and Holm multiplies the smallest by the pairs.
+        """
+        subjects = max((test.num_subjects for test in self.pairs), default=0)
+        return min(1.0, len(self.pairs) * 2.0 ** (1 - subjects))
+
+    @property
+    def hopeless(self) -> str:
+        """Sentence saying that no test here can reach the level, "" if one can."""
+        if not self.pairs or self.least_p < LEVEL:
+            return ""
+        subjects = max(test.num_subjects for test in self.pairs)
+        return (
+            f"With {subjects} subject{'s' if subjects != 1 else ''} and {len(self.pairs)} pair"
+            f"{'s' if len(self.pairs) != 1 else ''} no test can tell methods apart: the smallest p possible is "
+            f"{self.least_p:.2g}"
+        )
+
     def against_best(self) -> list[PairedTest]:
         """The pairs of the method with the best mean over subjects, each as "other minus best"."""
         if not self.pairs:
@@ -96,11 +117,14 @@ def reading(table: ResultTable, tests: list[Findings]) -> list[str]:
         pairs = [test for test in by_column[column].pairs if best in (test.first, test.second)]
         if pairs:
             others = [test.first if test.second == best else test.second for test in pairs if not test.p_holm < LEVEL]
-            sentence += (
-                f" Not told apart from it on these cases: {', '.join(others)}."
-                if others
-                else " Every other differs significantly (Holm)."
-            )
+            if by_column[column].hopeless:
+                sentence += f" {by_column[column].hopeless}."
+            else:
+                sentence += (
+                    f" Not told apart from it on these cases: {', '.join(others)}."
+                    if others
+                    else " Every other differs significantly (Holm)."
+                )
         sentences.append(sentence)
     return sentences
 

@@ -11,9 +11,10 @@ from synthetic_runs import write_run
 from monai_calib.metrics.regions import Region
 from monai_calib.report.columns import Column
 from monai_calib.report.comparison import Comparison, compare
-from monai_calib.report.findings import findings
+from monai_calib.report.findings import findings, reading
 from monai_calib.report.grouping import identity_of, labels_of
 from monai_calib.report.runs import read_run, read_runs
+from monai_calib.report.tables import result_table
 
 
 @pytest.fixture(scope="module")
@@ -135,3 +136,18 @@ def test_seeds_do_not_add_to_the_subjects_of_a_ranking(comparison: Comparison) -
     means = np.stack([comparison.case_values(m.runs, column(comparison, "ece")) for m in comparison.methods], axis=1)
     ranks = means.argsort(axis=1).argsort(axis=1) + 1
     np.testing.assert_allclose(ranking.mean_ranks, ranks.mean(axis=0))
+
+
+@pytest.mark.parametrize(("subjects", "possible"), [(5, False), (6, True)])
+def test_tests_that_cannot_reach_significance_say_so(subjects: int, possible: bool, tmp_path: Path) -> None:
+    """Six subjects that all agree give p = 2/64 for one pair, five 2/32: the smallest there is."""
+    for loss, temperature in (("ce", 1.0), ("dice_ce", 0.2)):
+        settings = {"loss_name": loss, "seed": 1, "split": "test"}
+        write_run(tmp_path / loss, settings, range(subjects), temperature=temperature, protocols=["recommended"])
+    (only,) = compare(read_runs([tmp_path]))
+    item = findings(only, column(only, "nll"))
+    assert item.pairs[0].p_holm == pytest.approx(item.least_p) == pytest.approx(2 / 2**subjects)
+    assert bool(item.hopeless) != possible
+    table = result_table(only, only.protocols[0], Region.parse("boundary:2mm"), "macro")
+    sentences = " ".join(reading(table, [findings(only, each) for each in table.columns]))
+    assert ("no test can tell methods apart" in sentences) != possible
