@@ -6,6 +6,8 @@ import math
 
 import torch
 
+from monai_calib.metrics.evaluation import top_class
+
 from .truth import check_probability
 
 __all__ = ["expected_dice"]
@@ -31,7 +33,7 @@ def expected_dice(probability: torch.Tensor) -> list[float]:
         0.895
     """
     probability = check_probability(probability)
-    label = probability.argmax(0)
+    label = top_class(probability)
     scores = []
     for k in range(1, len(probability)):
         p, predicted = probability[k].double(), label == k

@@ -11,6 +11,8 @@ import torch
 from scipy.stats import norm
 from scipy.stats import t as student
 
+from monai_calib.metrics.evaluation import top_class
+
 from .truth import Truth, check_probability, check_truth
 
 __all__ = [
@@ -138,7 +140,7 @@ def expected_volume(
     listed = list(models) if isinstance(models, Sequence) else [models] * structures
     if len(listed) != structures:
         raise ValueError(f"models: expected one, or one for each of {structures} structures, got {len(listed)}")
-    label = probability.argmax(0)
+    label = top_class(probability)
     estimates = []
     for k, model in enumerate(listed, 1):
         model = model if isinstance(model, VolumeModel) else VolumeModel(float(model))

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from monai_calib.metrics.errors import ece
-from monai_calib.metrics.evaluation import volume_errors
+from monai_calib.metrics.evaluation import top_class, volume_errors
 from monai_calib.metrics.histogram import CalibrationHistogram
 from monai_calib.metrics.scores import nll
 from monai_calib.posthoc.base import Calibrator, fit
@@ -267,21 +267,11 @@ def _cross_validate(
     order: dict[str, list[int]] = {candidate.name: [] for candidate in candidates}
     failed: dict[str, str] = {}
     for number in range(folds):
-        fitted: dict[str, Calibrator] = {}
-        for candidate in candidates:
-            if candidate.name in failed:
-                continue
-            calibrator = candidate.build(num_classes, slice_axis)
-            try:
-                with warnings.catch_warnings():
-                    warnings.simplefilter("ignore")  # a fold that determines nothing says so in its figures
-                    if candidate.method != NONE:
-                        fit([calibrator], _Part(cases, [fold != number for fold in of_case]))
-            except ValueError as error:
-                failed[candidate.name] = str(error)
-                held.pop(candidate.name)
-                continue
-            fitted[candidate.name] = calibrator
+        left = [candidate for candidate in candidates if candidate.name not in failed]
+        fitted, more = _fitted(left, _Part(cases, [fold != number for fold in of_case]), num_classes, slice_axis)
+        failed |= more
+        for name in more:
+            held.pop(name)
         for place, case in _numbered(cases, [fold == number for fold in of_case]):
             image = None if case.image is None else case.image[None]
             for name, calibrator in fitted.items():
@@ -295,11 +285,38 @@ def _cross_validate(
     return held, failed, folds
 
 
+def _fitted(
+    candidates: Sequence[Candidate], cases: Iterable[LogitCase], num_classes: int, slice_axis: int | None
+) -> tuple[dict[str, Calibrator], dict[str, str]]:
+    """Fit the candidates in common passes; if one cannot be fitted, each by itself, and say why which cannot."""
+
+    def fit_these(chosen: Sequence[Candidate]) -> dict[str, Calibrator]:
+        built = {candidate.name: candidate.build(num_classes, slice_axis) for candidate in chosen}
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # a fold that determines nothing says so in its figures
+            to_fit = [built[candidate.name] for candidate in chosen if candidate.method != NONE]
+            if to_fit:
+                fit(to_fit, cases)
+        return built
+
+    try:
+        return fit_these(candidates), {}
+    except ValueError:
+        fitted: dict[str, Calibrator] = {}
+        failed: dict[str, str] = {}
+        for candidate in candidates:
+            try:
+                fitted |= fit_these([candidate])
+            except ValueError as error:
+                failed[candidate.name] = str(error)
+        return fitted, failed
+
+
 def _measure(held: Held, case: LogitCase, logits: torch.Tensor) -> None:
     mask = None if case.ignored is None else ~case.ignored
     whole = CalibrationHistogram(len(logits))
     whole.update(logits[None], case.label[None], None if mask is None else mask[None], strict=False)
-    before, after = case.logits.argmax(0), logits.argmax(0)
+    before, after = case.predicted, top_class(logits)
     foreground = ((before != 0) | (after != 0)) if mask is None else ((before != 0) | (after != 0)) & mask
     changed = (before != after) & foreground
     held.nll.append(nll(whole))

@@ -96,6 +96,10 @@ class Calibrator(ABC):
     def end_pass(self) -> bool:
         """Draw the conclusions of a pass; true when the fit is finished and :attr:`head` is set."""
 
+    def share(self, other: Calibrator) -> bool:
+        """Use the sums of another calibrator of the same fit, where both need the same; false if they do not."""
+        return False
+
     def settings(self) -> dict[str, Any]:
         """The arguments that make an equal, unfitted calibrator."""
         return {"num_classes": self.num_classes, "region": str(self.region)}
@@ -182,6 +186,8 @@ def fit(calibrators: Sequence[Calibrator], cases: Iterable[LogitCase], max_passe
         (1.8205, 2)
     """
     unfinished = list(calibrators)
+    for place, calibrator in enumerate(unfinished):
+        any(calibrator.share(earlier) for earlier in unfinished[:place])
     for number in range(1, max_passes + 1):
         seen, voxels = 0, dict.fromkeys((c.region for c in unfinished), 0)
         for case in cases:

@@ -12,10 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from monai_calib.metrics.regions import Region
-from monai_calib.posthoc.base import Calibrator
 from monai_calib.posthoc.newton import StreamingNewton
 from monai_calib.posthoc.stream import LogitCase
-from monai_calib.posthoc.temperature import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE, TemperatureSearch, note_search
+from monai_calib.posthoc.temperature import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE, SearchingCalibrator, note_search
 
 __all__ = [
     "BoundaryHead",
@@ -128,7 +127,7 @@ def knot_weights(distance: Tensor, knots: Sequence[float]) -> Tensor:
     return torch.stack([here - there for here, there in pairwise(edges)])
 
 
-class BoundaryTemperature(Calibrator):
+class BoundaryTemperature(SearchingCalibrator):
     """A temperature for each distance to the predicted boundary: ``softmax(beta(d) logits)``.
 
     Near a boundary a network is over-confident, in easy background it is not: a single temperature trades one for the
@@ -170,7 +169,6 @@ class BoundaryTemperature(Calibrator):
         self.knots = tuple(float(knot) for knot in knots)
         self.spacing = None if spacing is None else tuple(float(step) for step in spacing)
         self._keeps_spacing = spacing is not None
-        self._search = TemperatureSearch()
         self._newton: StreamingNewton | None = None
         super().__init__(num_classes, region)
 
@@ -197,12 +195,11 @@ class BoundaryTemperature(Calibrator):
     def observe(self, case: LogitCase) -> None:
         self._check_spacing(case)
         if self._newton is None:
-            for logits, label in case.slabs(self.region):
-                self._search.add(logits, label)
+            self.search(case)
             return
         assert self.spacing is not None
         reach = max(abs(self.knots[0]), abs(self.knots[-1]))
-        predicted = case.logits.argmax(0)[None]
+        predicted = case.predicted[None]
         distance = distance_to_boundary(predicted, self.num_classes, list(self.spacing), reach)[0]
         for logits, label, weight in case.slabs(self.region, knot_weights(distance, self.knots)):
             self._add_to_newton(self._newton, logits, label, weight)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from torch import Tensor, nn
 
 from monai_calib.datasets.case import case_name, spacing_of
 from monai_calib.labels import as_plain_tensor, check_label
+from monai_calib.metrics.evaluation import top_class
 from monai_calib.metrics.regions import Region, region_mask
 
 __all__ = ["LogitCase", "LogitStream"]
@@ -74,11 +76,16 @@ class LogitCase:
         self.subject = self.subject or self.name
         self._masks: dict[str, Tensor] = {}
 
+    @cached_property
+    def predicted(self) -> Tensor:
+        """Predicted class numbers ``(*spatial)``, the first of equals."""
+        return top_class(self.logits).long()
+
     def mask(self, region: str | Region) -> Tensor:
         """The voxels ``(*spatial)`` of a region, without ignored ones."""
         region = Region.parse(region)
         if region.name not in self._masks:
-            predicted = self.logits.argmax(0)
+            predicted = self.predicted if region.needs_prediction else None
             try:
                 mask = region_mask(region, self.label, predicted, self.spacing, self.data, self.ignored)
             except ValueError as error:

@@ -42,6 +42,7 @@ class TemperatureSearch:
         self.nll_before = math.nan
         self.temperature = 1.0
         self.status, self.message = "", ""
+        self._found = False
 
     def add(self, logits: Tensor, label: Tensor) -> None:
         """Add voxels: ``(K, n)`` float64 and ``(n,)``."""
@@ -64,9 +65,13 @@ class TemperatureSearch:
         self._voxels += len(label)
 
     def end_pass(self) -> bool:
-        """Whether :attr:`temperature` is found; otherwise the next pass looks closer."""
-        assert self._sums is not None, "a pass has voxels"
-        rows = (self._sums / self._voxels).tolist()
+        """Whether :attr:`temperature` is found; otherwise the next pass looks closer. Asked again, says the same."""
+        if self._sums is not None:
+            self._found = self._end_pass(self._sums)
+        return self._found
+
+    def _end_pass(self, sums: Tensor) -> bool:
+        rows = (sums / self._voxels).tolist()
         for log_t, (value, slope, curvature) in zip(self._candidates, rows, strict=True):
             beta = math.exp(-log_t)
             # f' with respect to beta, and how it changes with log T
@@ -124,7 +129,35 @@ def _root_of_cubic(a: float, b: float, fa: float, da: float, fb: float, db: floa
     return a + width * (low + high) / 2
 
 
-class TemperatureScaling(Calibrator):
+class SearchingCalibrator(Calibrator):
+    """A calibrator that begins with the search for one temperature, which several of one fit can share."""
+
+    def __init__(self, num_classes: int, region: str | Region | None = None) -> None:
+        super().__init__(num_classes, region)
+        self._search = TemperatureSearch()
+        self._follows = False
+
+    def share(self, other: Calibrator) -> bool:
+        if not isinstance(other, SearchingCalibrator) or other.region != self.region or other._follows:
+            return False
+        if type(self).search_input is not type(other).search_input:
+            return False
+        self._search, self._follows = other._search, True
+        return True
+
+    @staticmethod
+    def search_input(logits: Tensor) -> Tensor:
+        """The logits whose temperature is searched."""
+        return logits
+
+    def search(self, case: LogitCase) -> None:
+        """Add a case to the search, unless another calibrator does."""
+        if not self._follows:
+            for logits, label in case.slabs(self.region):
+                self._search.add(self.search_input(logits), label)
+
+
+class TemperatureScaling(SearchingCalibrator):
     """Temperature scaling: ``softmax(logits / T)`` with the ``T`` of the largest likelihood.
 
     Labels stay as they are. ``T`` is looked for between 0.05 and 20; see :class:`TemperatureSearch`.
@@ -142,10 +175,6 @@ class TemperatureScaling(Calibrator):
     method = "temperature"
     foldable = True
     keeps_argmax = True
-
-    def __init__(self, num_classes: int, region: str | Region | None = None) -> None:
-        super().__init__(num_classes, region)
-        self._search = TemperatureSearch()
 
     @property
     def temperature(self) -> float:
@@ -166,8 +195,7 @@ class TemperatureScaling(Calibrator):
         return LinearHead(torch.eye(self.num_classes), torch.zeros(self.num_classes))
 
     def observe(self, case: LogitCase) -> None:
-        for logits, label in case.slabs(self.region):
-            self._search.add(logits, label)
+        self.search(case)
 
     def end_pass(self) -> bool:
         done = self._search.end_pass()

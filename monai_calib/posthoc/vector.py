@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from monai_calib.metrics.regions import Region
-from monai_calib.posthoc.base import Calibrator
 from monai_calib.posthoc.linear import LinearHead
 from monai_calib.posthoc.newton import StreamingNewton
 from monai_calib.posthoc.stream import LogitCase
-from monai_calib.posthoc.temperature import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE, TemperatureSearch, note_search
+from monai_calib.posthoc.temperature import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE, SearchingCalibrator, note_search
 
 __all__ = ["ClasswiseTemperature", "DirichletScaling", "MatrixScaling", "VectorScaling"]
 
@@ -21,7 +20,7 @@ _LARGEST = 1 / LOWEST_TEMPERATURE
 _RIDGE = 1e-6
 
 
-class _LinearScaling(Calibrator):
+class _LinearScaling(SearchingCalibrator):
     """``softmax(W x + b)`` with the ``W`` and ``b`` of the largest likelihood, some of them held at 0.
 
     The first passes find the temperature ``T``; from ``W = I / T``, ``b = 0`` a streaming Newton fit goes on. With
@@ -29,11 +28,8 @@ class _LinearScaling(Calibrator):
     The parameters of a class that no label bears would run off to minus infinity, so they stay at ``1 / T`` and 0.
     """
 
-    from_log_probabilities: ClassVar[bool] = False
-
     def __init__(self, num_classes: int, region: str | Region | None = None) -> None:
         super().__init__(num_classes, region)
-        self._search = TemperatureSearch()
         self._newton: StreamingNewton | None = None
         self._base = torch.zeros(0)
         self._free = torch.zeros(0, dtype=torch.int64)
@@ -64,12 +60,11 @@ class _LinearScaling(Calibrator):
         return LinearHead(torch.eye(self.num_classes), torch.zeros(self.num_classes))
 
     def observe(self, case: LogitCase) -> None:
+        if self._newton is None:
+            self.search(case)
+            return
         for logits, label in case.slabs(self.region):
-            x = logits.log_softmax(0) if self.from_log_probabilities else logits
-            if self._newton is None:
-                self._search.add(x, label)
-            else:
-                self._add_to_newton(self._newton, x, label)
+            self._add_to_newton(self._newton, self.search_input(logits), label)
 
     def end_pass(self) -> bool:
         if self._newton is None:
@@ -125,7 +120,7 @@ class _LinearScaling(Calibrator):
 
     def _set(self, parameters: Tensor) -> None:
         weight, bias = parameters[:, :-1], parameters[:, -1]
-        self.head = _LogSoftmaxHead(weight, bias) if self.from_log_probabilities else LinearHead(weight, bias)
+        self.head = type(self.make_head())(weight, bias)
 
     def _add_to_newton(self, newton: StreamingNewton, x: Tensor, label: Tensor) -> None:
         k = self.num_classes
@@ -254,7 +249,10 @@ class DirichletScaling(MatrixScaling):
 
     method = "dirichlet"
     foldable = False
-    from_log_probabilities = True
+
+    @staticmethod
+    def search_input(logits: Tensor) -> Tensor:
+        return logits.log_softmax(0)
 
     def make_head(self) -> nn.Module:
         return _LogSoftmaxHead(torch.eye(self.num_classes), torch.zeros(self.num_classes))
