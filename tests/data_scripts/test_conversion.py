@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 from official_layouts import LAYOUTS, script, snapshot
 
 from data_scripts.msd_hippocampus import subject
-from monai_calib.datasets import convert as conversion
+from monai_calib.datasets import convert_case as conversion
 from monai_calib.datasets.command import run
 from monai_calib.datasets.convert import convert
 from monai_calib.datasets.dataset import SourceError, Volume
