@@ -34,9 +34,9 @@ def _slice(folder: Path, entry: Mapping[str, Any]) -> tuple[np.ndarray, list[np.
     return picture.T, [np.asanyarray(label.dataobj)[:, :, index].T for label in labels], float(step[1] / step[0])
 
 
-def _canonical(path: Path) -> nib.Nifti1Image:
+def _canonical(path: Path) -> Any:
     """The volume with axes to the right, anterior, superior; of two axes one slice."""
-    image = nib.load(path)
+    image: Any = nib.load(path)
     if len(image.shape) < 3:
         image = image.__class__(np.asanyarray(image.dataobj)[..., None], image.affine)
     return nib.as_closest_canonical(image)
@@ -79,7 +79,8 @@ def _draw(folder: Path, datalist: Mapping[str, Any], path: Path) -> None:
     rows = -(-count // _COLUMNS)
     figure = Figure(figsize=(2.2 * _COLUMNS, 2.4 * rows + 0.8), layout="constrained")
     FigureCanvasAgg(figure)
-    figure.suptitle(f"{datalist['name']}: {count} of {len(entries)} cases, the slice with most of the label")
+    slices = "" if datalist.get("dimensions") == 2 else ", the slice with most of the label"
+    figure.suptitle(f"{datalist['name']}: {count} of {len(entries)} cases{slices}")
     for axes in (grid := figure.subplots(rows, _COLUMNS, squeeze=False)).flat:
         axes.axis("off")
     colour = colormaps["tab10" if len(datalist["labels"]) <= 11 else "tab20"]

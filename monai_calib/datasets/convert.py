@@ -211,7 +211,8 @@ def _copies(entries: Mapping[str, Mapping[str, Any]]) -> list[str]:
     twice = [" = ".join(names.values()) for names in holders.values() if len(names) > 1]
     if not twice:
         return []
+    count = "1 image is" if len(twice) == 1 else f"{len(twice)} images are"
     return [
-        f"{len(twice)} images are the same file in several subjects ({', '.join(twice[:5])}) and may be in two "
+        f"{count} the same file in several subjects ({', '.join(twice[:5])}) and may be in two "
         "splits. Leave the copies out with --exclude, or give them one patient."
     ]

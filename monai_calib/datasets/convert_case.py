@@ -65,7 +65,7 @@ def _convert_case(dataset: Dataset, case: Case, output: Path) -> dict[str, Any]:
         "label": labels if case.raters else labels[0],
     }
     first = files["image"][0] if isinstance(files["image"], list) else files["image"]
-    stored = nib.load(output / first)
+    stored: Any = nib.load(output / first)
     return {
         "entry": {
             **files,
