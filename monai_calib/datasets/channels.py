@@ -28,7 +28,10 @@ def in_colours(cases: Sequence[Case], notes: list[str]) -> bool:
             continue  # told when it is converted
     if coloured and grey:
         listed = ", ".join(grey[:3]) + (", ..." if len(grey) > 3 else "")
-        notes.append(f"{coloured} pictures have colours and {len(grey)} are grey ({listed}): all are read as grey.")
+        notes.append(
+            f"{coloured} of {coloured + len(grey)} pictures in colours, {len(grey)} in grey ({listed}): "
+            "all are read as grey."
+        )
     return bool(coloured) and not grey
 
 

@@ -19,7 +19,7 @@ from .dataset import Case, Dataset, SourceError, name_problems
 from .split import SPLITS, split_cases
 from .summary import summarise, write_table
 
-__all__ = ["Progress", "check_output", "convert", "write_cases"]
+__all__ = ["Progress", "check_output", "convert", "plainly", "refusal", "write_cases"]
 
 Progress = Callable[[Sequence[Case]], Iterable[Case]]
 Split = Mapping[str, Sequence[Case]]
@@ -92,6 +92,11 @@ def write_cases(
         return _write_all(dataset, cases, splits, partial, about, progress, problems, notes)
 
 
+def refusal(problems: Sequence[str]) -> SourceError:
+    """One error of all problems."""
+    return name_problems(problems, f"{len(problems)} problem{'s'[: len(problems) > 1]}; nothing was written")
+
+
 def check_output(output: Path, sources: Sequence[Path], overwrite: bool = False) -> None:
     """Refuse an output that holds something, or that lies inside a source.
 
@@ -159,7 +164,7 @@ def _write_all(
         except SourceError as error:
             problems.append(f"{case.name}: {error}")
     if known:
-        raise name_problems([*known, *problems], f"{len(known) + len(problems)} problems; nothing was written")
+        raise refusal([*known, *problems])
     if problems:
         raise name_problems(problems, f"{len(problems)} of {len(cases)} cases cannot be used; nothing was written")
     described = {

@@ -115,6 +115,6 @@ def few_subjects(split: Mapping[str, Sequence[Case]]) -> list[str]:
     if count >= FEWEST_TEST_SUBJECTS or not split["test"]:
         return [] if split["test"] else ["no test cases: nothing will tell how good a network is on data it never saw."]
     return [
-        f"{count} test subjects are too few to tell two methods apart: with fewer than {FEWEST_TEST_SUBJECTS} the "
-        "signed-rank test cannot reach 5 %. Give more with --fractions or --test."
+        f"{count} test subject{'s' if count > 1 else ''}: too few to tell two methods apart; with fewer than "
+        f"{FEWEST_TEST_SUBJECTS} the signed-rank test cannot reach 5 %. Give more with --fractions or --test."
     ]

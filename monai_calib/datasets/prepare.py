@@ -10,8 +10,8 @@ from typing import Any
 
 from .case import file_safe
 from .channels import channel_names, check_pixels, in_colours, read_grey
-from .convert import Progress, check_output, plainly, write_cases
-from .dataset import Case, Dataset, SourceError, Volume, name_problems
+from .convert import Progress, check_output, plainly, refusal, write_cases
+from .dataset import Case, Dataset, SourceError, Volume
 from .fixed_split import few_subjects, split_in_part
 from .label_names import Classes, find_classes, parse_labels
 from .layouts import Found, recognise
@@ -78,9 +78,7 @@ def prepare(
     cases = _usable(found, exclude, problems)
     _refuse_files_in(output, cases)
     if not cases:
-        raise name_problems(
-            problems or [f"{source}: no case found."], f"{len(problems) or 1} problems; nothing was written"
-        )
+        raise refusal(problems or [f"{source}: no case found. Name another source."])
     cases, by, wrong, doubts = name_patients(cases, found.title, patients, block)
     problems += wrong
     notes += doubts

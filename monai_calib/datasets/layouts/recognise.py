@@ -61,7 +61,9 @@ def recognise(source: Path, labels: str | Path | None = None, raters: str | None
     places = [source / name for name in ("images", "imagesTr") if (source / name).is_dir()]
     beside = [source / name for name in ("masks", "labels", "labelsTr") if (source / name).is_dir()]
     if len(places) == 1 and len(beside) == 1:
-        return read_folders(places[0], beside[0])
+        found = read_folders(places[0], beside[0])
+        found.sources = (source,)
+        return found
     if len(places) == 1 and len(beside) > 1:
         listed = " and ".join(map(str, beside))
         raise SourceError(f"{source}: labels in {listed}. Say which: prepare {places[0]} {beside[0]} OUT.")
