@@ -57,7 +57,7 @@ def convert(
 
     Raises: :class:`SourceError` that lists everything wrong with the download.
     """
-    source, output = source.absolute(), output.absolute()
+    source, output = source.absolute(), output.resolve()
     check_output(output, [source])
     shares = fractions or dataset.fractions
     with _partial(output) as partial, open_source(source, output.parent / f".{output.name}.unpacked") as folder:
@@ -185,7 +185,7 @@ def _write_all(
         write_datalist(output / f"fold_{number}" / "datalist.json", {**described, "fold": number, **below})
     write_table(datalist, records, output / "cases.csv")
     text = summarise(datalist, records, dataset.cases)
-    text += "".join(f"\nBeware: {note}\n" for note in [*notes, *_copies(entries)])
+    text += "".join(f"\nBeware: {note}\n" for note in [*notes, *_copies(entries), *_absent(datalist, records)])
     write_text(output / "summary.txt", text)
     write_contact_sheet(output, datalist, output / "contact_sheet.png")
     wanted = {path for entry in entries.values() for path, _ in files_of(entry, output)}
@@ -206,6 +206,20 @@ def _from_below(entry: Mapping[str, Any]) -> dict[str, Any]:
         return [below(name) for name in named] if isinstance(named, list) else str(PurePosixPath("..") / named)
 
     return {**entry, **{kind: below(entry[kind]) for kind in entry["sha256"]}}
+
+
+def _absent(datalist: Mapping[str, Any], records: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A line for each class that no case of a split bears."""
+    lines = []
+    for value, name in enumerate(datalist["labels"].values()):
+        bare = [
+            split
+            for split in SPLITS
+            if datalist[split] and not any(records[entry["case"]]["voxels"][value] for entry in datalist[split])
+        ]
+        if bare:
+            lines.append(f"{name} is in no case of {', '.join(bare)}: no figure of it there means anything.")
+    return lines
 
 
 def _copies(entries: Mapping[str, Mapping[str, Any]]) -> list[str]:

@@ -73,13 +73,13 @@ def parse_labels(given: Sequence[str]) -> dict[str, list[int | str]]:
         values: list[int | str] = []
         for value in listed.split(","):
             value = value.strip().lower()
-            if re.fullmatch(r"\d{1,3}", value) and int(value) < 256:
+            if re.fullmatch(r"\d{1,6}", value):
                 values.append(int(value))
             elif re.fullmatch(r"#[0-9a-f]{6}", value):
                 values.append(value)
             else:
                 raise SourceError(
-                    f"--labels {text}: expected name=value with a whole number from 0 to 255, or a colour such as "
+                    f"--labels {text}: expected name=value with a whole number, or a colour such as "
                     "name='#800000' (in quotes)."
                 )
         if not equals or not name.strip():
@@ -107,13 +107,17 @@ def find_classes(
     """
     if named is None:
         values = sorted(_values_of(cases) - {0, ignore})
-        if len(values) > MOST_VALUES or (values and (values[-1] > 255 or values[0] < 0)):
-            example = cases[0].label[0] if cases else Path("label")
+        example = cases[0].label[0] if cases else Path("label")
+        if len(values) > MOST_VALUES or (values and values[0] < 0):
             problems.append(
                 f"{example} and others hold {len(values)} different values from {values[0]} to {values[-1]}, which are "
                 f"no class numbers. Name those that count with --labels name=value{_smoothed(example, len(values))}."
             )
-            values = [value for value in values if 0 <= value < 255][:MOST_VALUES]
+            values = [value for value in values if value >= 0][:MOST_VALUES]
+        elif not values and not problems:
+            problems.append(
+                f"{example} and the other labels hold nothing but 0. Give labels in which something is drawn."
+            )
         named = {f"label_{number}": [value] for number, value in enumerate(values, 1)}
     coloured = any(isinstance(value, str) for listed in named.values() for value in listed)
     numbers = {name: [int(v[1:], 16) if isinstance(v, str) else v for v in listed] for name, listed in named.items()}
@@ -128,7 +132,7 @@ def find_classes(
         mapped |= dict.fromkeys(numbers[name], number)
     written = None
     if ignored:
-        written = ignored[0] if not coloured and len(ignored) == 1 and ignored[0] > len(order) else 255
+        written = ignored[0] if not coloured and len(ignored) == 1 and len(order) < ignored[0] <= 255 else 255
         mapped |= dict.fromkeys(ignored, written)
     return Classes((first, *order), mapped, coloured, written)
 

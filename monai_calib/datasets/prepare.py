@@ -67,7 +67,7 @@ def prepare(
 
     Raises: :class:`SourceError` that lists all that is wrong, what to do about each, and that nothing was written.
     """
-    output = Path(output).absolute()
+    output = Path(output).resolve()
     if unit not in (None, "mm", "px"):
         raise SourceError(f"--unit {unit}: expected mm or px. Correct it.")
     named = parse_labels(labels) if labels else None

@@ -172,18 +172,18 @@ def remap_labels(array: NDArray[Any], label_map: Mapping[int, int], path: Path, 
         raise SourceError(
             f"{path}: label value {odd:.6g} is not a whole number; expected {sorted(label_map)}. {advice}".rstrip()
         )
-    low, high = int(whole.min()), int(whole.max())
-    if low < 0 or high > 255:
-        unknown = [low if low < 0 else high]
-    else:
-        codes = whole.astype(np.uint8)
-        unknown = [value for value in np.flatnonzero(count_values(codes)).tolist() if value not in label_map]
+    small = int(whole.min()) >= 0 and int(whole.max()) <= 255
+    codes = whole.astype(np.uint8) if small else whole
+    found = np.flatnonzero(count_values(codes)).tolist() if small else [int(value) for value in np.unique(whole)]
+    unknown = [value for value in found if value not in label_map]
     if unknown:
         shown = ", ".join(map(str, unknown[:8])) + (f" and {len(unknown) - 8} more" if len(unknown) > 8 else "")
         raise SourceError(f"{path}: unknown label value {shown}; expected {sorted(label_map)}. {advice}".rstrip())
-    table = np.zeros(256, np.uint8)
-    table[list(label_map)] = list(label_map.values())
-    return table[codes]
+    if small:
+        table = np.zeros(256, np.uint8)
+        table[found] = [label_map[value] for value in found]
+        return table[codes]
+    return np.array([label_map[value] for value in found], np.uint8)[np.searchsorted(found, codes)]
 
 
 def count_values(labels: NDArray[np.uint8]) -> NDArray[np.int64]:

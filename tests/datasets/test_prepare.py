@@ -212,6 +212,44 @@ def test_several_raters_are_a_list_of_labels(tmp_path: Path) -> None:
     assert entries(tmp_path / "two")["cell_03"]["raters"] == ["Ann", "Ben"]
 
 
+def test_folders_below_are_patients_and_masks_may_lie_beside_images(tmp_path: Path) -> None:
+    for number in range(16):
+        place = tmp_path / f"mine/p{number // 2}"
+        write_picture(place / f"im_{number}.png", noise(number, (12, 10)))
+        for shift, rater in enumerate(("x_y", "z")):
+            mask = blocks(number + shift, (12, 10), (0, 1)).astype(np.uint16) * 1000
+            write_picture(place / f"im_{number}_{rater}.png", mask)
+    prepare(tmp_path / "mine", tmp_path / "out", raters="{case}_{rater}.png", patients=r"(p\d+)_")
+    listed = entries(tmp_path / "out")
+    assert {name: entry["subject"] for name, entry in listed.items()} == {
+        f"p{number // 2}_im_{number}": f"p{number // 2}" for number in range(16)
+    }
+    assert listed["p1_im_3"]["raters"] == ["x_y", "z"]
+    label = voxels(tmp_path / "out", listed["p1_im_3"]["label"][1])[..., 0].T
+    assert np.array_equal(label, blocks(4, (12, 10), (0, 1)))
+
+
+def test_values_beyond_eight_bits_are_values_like_others(tmp_path: Path) -> None:
+    for number in range(8):
+        label = blocks(number, (8, 6, 5), (0, 1, 2)).astype(np.int32)
+        write_volume(tmp_path / f"mine/images/{number}.nii.gz", noise(number, (8, 6, 5)))
+        write_volume(tmp_path / f"mine/labels/{number}.nii.gz", np.array([0, 1035, 17], np.int32)[label])
+    prepare(tmp_path / "mine", tmp_path / "out", labels=["insula=1035", "hippocampus=17"])
+    content = json.loads((tmp_path / "out/datalist.json").read_text())
+    assert list(content["labels"].values()) == ["background", "hippocampus", "insula"]
+    stored = voxels(tmp_path / "out", entries(tmp_path / "out")["5"]["label"])
+    assert np.array_equal(stored, np.array([0, 2, 1])[blocks(5, (8, 6, 5), (0, 1, 2))])
+
+
+def test_a_class_that_a_split_lacks_is_said(tmp_path: Path) -> None:
+    text = prepare(picture_folders(tmp_path / "mine", 12), tmp_path / "out", labels=["a=1", "b=2", "c=3"])
+    assert "c is in no case of training, validation, test" in text
+    source = picture_folders(tmp_path / "again", 12)
+    (source / "images/0003.png").write_bytes((source / "images/0009.png").read_bytes())
+    text = prepare(source, tmp_path / "out2")
+    assert "1 image is the same file in several subjects (0003 = 0009)" in text
+
+
 def test_a_table_names_everything(tmp_path: Path) -> None:
     rows = ["Image,Label,Case,Patient,Split,Group"]
     for number in range(10):

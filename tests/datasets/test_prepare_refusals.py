@@ -117,6 +117,11 @@ def test_a_mask_with_too_many_values_is_none(tmp_path: Path) -> None:
     assert "JPEG changes the values of a mask: save it anew as PNG" in said
 
 
+def test_labels_in_which_nothing_is_drawn(tmp_path: Path) -> None:
+    source = picture_folders(tmp_path / "mine", 8, (0,))
+    assert "hold nothing but 0" in told(source, tmp_path / "out")
+
+
 def test_pages_and_mixed_kinds_are_refused(tmp_path: Path) -> None:
     source = picture_folders(tmp_path / "mine", 6)
     pages = [Image.fromarray(noise(i, (12, 10))) for i in range(3)]
@@ -201,7 +206,7 @@ def test_what_is_wrong_with_a_table(tmp_path: Path) -> None:
     [
         ({"labels": ["nerve"]}, r"--labels nerve: expected name=value"),
         ({"labels": ["=1"]}, r"Put a name before the ="),
-        ({"labels": ["a=red"]}, r"whole number from 0 to 255, or a colour"),
+        ({"labels": ["a=red"]}, r"whole number, or a colour"),
         ({"labels": ["a=1", "b=1"]}, r"1 has two names"),
         ({"labels": ["a=1", "b=#800000"]}, r"numbers and colours are mixed"),
         ({"unit": "cm"}, r"--unit cm: expected mm or px"),

@@ -61,18 +61,23 @@ def read_raters(source: Path, pattern: str, needs_rater: bool = True) -> Found:
     images = source / "images" if (source / "images").is_dir() else source
     found = Found("images and a pattern of labels", _title(images), (source,))
     bases = [source, source.parent, Path()] if not Path(pattern).is_absolute() else [Path()]
-    wanted = re.sub(r"\{(case|rater)\}", "*", pattern.replace("[", "[[]"))
+    wanted = re.sub(r"(^|/)\{case\}", r"\1**/*", pattern.replace("[", "[[]"))  # a case may lie in folders of its own
+    wanted = re.sub(r"\{(case|rater)\}", "*", wanted)
     for base in bases:
-        files = [Path(name) for name in sorted(glob.glob(str(Path(glob.escape(str(base))) / wanted)))]
+        files = [Path(name) for name in sorted(glob.glob(str(Path(glob.escape(str(base))) / wanted), recursive=True))]
         files = [file for file in files if is_image(file) and file.is_file()]
         if files:
             break
     else:
         raise SourceError(f"{pattern}: matches no file from {' or '.join(map(str, bases))}. Correct the pattern.")
-    drawn = {file.resolve() for file in files}
-    keys = {key: [file for file in paths if file.resolve() not in drawn] for key, paths in _some(images).items()}
+    there = _some(images)
+    by_case, odd = _by_case(files, str(base / pattern), list(there))
+    drawn = {file.resolve() for labels in by_case.values() for file in labels.values()}
+    inside = {file.resolve() for paths in there.values() for file in paths}
+    found.problems += [f"{file}: no image called {name} in {images}. Add it, or take the label away."
+                       for file, name in odd.items() if file.resolve() not in inside]  # fmt: skip
+    keys = {key: [file for file in paths if file.resolve() not in drawn] for key, paths in there.items()}
     pictures = _one_each({key: paths for key, paths in keys.items() if paths}, found.problems)
-    by_case = _by_case(files, str(base / pattern), list(pictures), found.problems, images)
     names = read_names(list(pictures))
     everyone = {rater for labels in by_case.values() for rater in labels}
     for key, image in pictures.items():
@@ -89,12 +94,16 @@ def read_raters(source: Path, pattern: str, needs_rater: bool = True) -> Found:
 
 
 def _by_case(
-    files: Sequence[Path], pattern: str, keys: Sequence[str], problems: list[str], images: Path
-) -> Mapping[str, dict[str, Path]]:
-    """The label of each rater, by the key of the case; where a name can be read in two ways, as a known case."""
+    files: Sequence[Path], pattern: str, keys: Sequence[str]
+) -> tuple[dict[str, dict[str, Path]], dict[Path, str]]:
+    """The label of each rater by the key of the case, and what is read as the label of no image, with its name.
+
+    Where a name can be read in two ways, it is read as that of a known case.
+    """
     known = "|".join(re.escape(key) for key in sorted(keys, key=len, reverse=True))
-    readings = [_expression(pattern, case) for case in (known, r"[^/]+?")]
+    readings = [_expression(pattern, case) for case in (known, r".+?")]
     found: dict[str, dict[str, Path]] = {}
+    odd: dict[Path, str] = {}
     for file in files:
         text = file.as_posix()
         first, second = (reading.fullmatch(text) for reading in readings)
@@ -102,8 +111,8 @@ def _by_case(
             rater = first.groupdict().get("rater", "")
             found.setdefault(first["case"], {})[rater] = file
         elif second is not None:
-            problems.append(f"{file}: no image called {second['case']} in {images}. Add it, or take the label away.")
-    return found
+            odd[file] = second["case"]
+    return found, odd
 
 
 def _expression(pattern: str, case: str) -> re.Pattern[str]:

@@ -8,7 +8,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from ..archives import is_stray
-from ..case import case_of_file, unique_names
+from ..case import case_of_file, file_safe
 from ..dataset import Case
 
 __all__ = ["PICTURES", "VOLUMES", "Found", "files_below", "is_image", "is_picture", "kinds_differ", "read_names"]
@@ -72,13 +72,13 @@ def files_below(folder: Path) -> dict[str, list[Path]]:
 
 
 def read_names(keys: Sequence[str]) -> dict[str, str]:
-    """Names of cases by their keys, paths without an extension.
+    """Names of cases by their keys, paths without an extension; folders stay in the name, for they may be patients.
 
     Example:
-        >>> read_names(["p1/scan", "p2/scan", "p2/other"])
-        {'p1/scan': 'p1_scan', 'p2/scan': 'p2_scan', 'p2/other': 'other'}
+        >>> read_names(["p1/scan", "p2/scan"])
+        {'p1/scan': 'p1_scan', 'p2/scan': 'p2_scan'}
     """
-    return dict(zip(keys, unique_names([f"{key}.x" for key in keys]), strict=True))
+    return {key: file_safe(key.replace("/", "_")) for key in keys}
 
 
 def kinds_differ(case: Case) -> str:
