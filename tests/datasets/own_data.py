@@ -64,6 +64,7 @@ def nnunet(folder: Path, names: Sequence[str], channels: int = 1, ending: str = 
         "file_ending": ending,
         "numTraining": len(names),
     }
+    folder.mkdir(exist_ok=True)
     (folder / "dataset.json").write_text(json.dumps(content | described))
     return folder
 

@@ -172,6 +172,36 @@ def test_decathlon_with_the_rule_of_the_hippocampus(tmp_path: Path) -> None:
     assert "MSD Hippocampus" in json.loads((tmp_path / "out/datalist.json").read_text())["patients"]
 
 
+def test_the_first_nnunet_listed_cases_and_kept_channels(tmp_path: Path) -> None:
+    source = decathlon(tmp_path / "Task501_Mine", [f"a.{i}" for i in range(8)])
+    for number in range(8):
+        for channel in range(2):
+            write_volume(source / f"imagesTr/a.{number}_{channel:04d}.nii.gz", noise(number, (8, 6, 5)))
+        (source / f"imagesTr/a.{number}.nii.gz").unlink()
+    content = json.loads((source / "dataset.json").read_text())
+    (source / "dataset.json").write_text(json.dumps(content | {"modality": {"0": "T1", "1": "T2"}}))
+    prepare(source, tmp_path / "out")
+    assert entries(tmp_path / "out")["a.3"]["image"] == [str(source / f"imagesTr/a.3_000{i}.nii.gz") for i in (0, 1)]
+
+
+@pytest.mark.parametrize("one_file", [True, False])
+def test_nnunet_with_pictures(one_file: bool, tmp_path: Path) -> None:
+    source = nnunet(tmp_path / "Dataset120_Roads", [], channels=3, ending=".png")
+    colours = [noise(number, (12, 10, 3)) for number in range(8)]
+    for number, picture in enumerate(colours):
+        if one_file:
+            write_picture(source / f"imagesTr/im_{number}_0000.png", picture)
+        else:
+            for channel in range(3):
+                write_picture(source / f"imagesTr/im_{number}_{channel:04d}.png", picture[..., channel])
+        write_picture(source / f"labelsTr/im_{number}.png", blocks(number, (12, 10), (0, 1, 2)))
+    prepare(source, tmp_path / "out")
+    names = ["red", "green", "blue"] if one_file else ["contrast 0", "contrast 1", "contrast 2"]
+    assert list(json.loads((tmp_path / "out/datalist.json").read_text())["modality"].values()) == names
+    stored = voxels(tmp_path / "out", entries(tmp_path / "out")["im_5"]["image"])
+    assert np.array_equal(stored[:, :, 0].transpose(1, 0, 2), colours[5])
+
+
 def test_nrrd_and_metaimage_become_nifti_in_their_place(tmp_path: Path) -> None:
     for number in range(8):
         for kind, suffix in (("images", ".nrrd"), ("labels", ".mha")):

@@ -39,16 +39,23 @@ def read_decathlon(folder: Path, described: Mapping[str, Any]) -> Found:
         except (KeyError, TypeError):
             found.problems.append(f"{path}: training, entry {number}: expected image and label, got {pair!r}. Mend it.")
             continue
+        images = (image,) if image.is_file() else _by_channel(image)
         missing = [f"{file}: missing, though dataset.json names it. Unpack again, or take it out of the list."
-                   for file in (image, label) if not file.is_file()]  # fmt: skip
+                   for file in (*images, label) if not file.is_file()]  # fmt: skip
         found.problems += missing
         if not missing:
-            found.cases.append(Case(case_of_file(image), "", (image,), (label,)))
+            found.cases.append(Case(case_of_file(image), "", images, (label,)))
     listed = {file.resolve() for case in found.cases for file in (*case.images, *case.label)}
     unlisted = [file for kind in ("imagesTr", "labelsTr") for file in visible(folder / kind, "*.nii.gz")
                 if file.resolve() not in listed and not any(str(file) in line for line in found.problems)]  # fmt: skip
     found.problems += [f"{file}: not named in dataset.json. Add it there, or take the file away." for file in unlisted]
     return found
+
+
+def _by_channel(image: Path) -> tuple[Path, ...]:
+    """The files of an image as the first nnU-Net kept them: ``case.nii.gz`` is listed, ``case_0000.nii.gz`` is there."""
+    stem, ending = case_of_file(image), image.name[len(case_of_file(image)) :]
+    return tuple(visible(image.parent, f"{stem}_[0-9][0-9][0-9][0-9]{ending}")) or (image,)
 
 
 def _numbered(named: Any, path: Path, key: str, problems: list[str]) -> tuple[str, ...] | None:
