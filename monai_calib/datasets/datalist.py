@@ -17,7 +17,10 @@ SPLITS = ("training", "validation", "test")
 
 
 def load_datalist(
-    dataset_dir: str | Path, split: str, prepare: str = "a script of data_scripts/", needs_label: bool = True
+    dataset_dir: str | Path,
+    split: str,
+    prepare: str = "python -m monai_calib prepare SOURCE OUT",
+    needs_label: bool = True,
 ) -> list[dict[str, Any]]:
     """Cases of one split of ``dataset_dir/datalist.json``, with full paths.
 
@@ -26,8 +29,8 @@ def load_datalist(
     An entry with a list of labels, one a rater, becomes one case per rater, all of one subject.
 
     Args:
-        dataset_dir: folder written by a data script or by ``python -m monai_calib phantom``; it holds the images,
-            the labels and ``datalist.json``, whose paths are relative to it.
+        dataset_dir: folder written by ``python -m monai_calib prepare``, a data script or ``python -m monai_calib
+            phantom``; it holds ``datalist.json``, whose paths are relative to it, or absolute.
         split: ``"training"``, ``"validation"`` or ``"test"``.
         prepare: the command that makes the folder; error messages show it.
         needs_label: whether every case must have a label; without, entries may be paths alone.

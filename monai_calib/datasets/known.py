@@ -39,7 +39,7 @@ def _matched(pattern: str) -> Callable[[str], str]:
 _HIPPOCAMPUS = Rule("MSD Hippocampus", "(number + 1) // 2, left and right of a scan", hippocampus_subject)
 _BY_FILES = (
     (r"hippocampus_\d+", _HIPPOCAMPUS),
-    (r"patient\d+_frame\d+", Rule("ACDC", "the patient before _frame", _matched(r"(patient\d+)_frame"))),
+    (r"(.*_)?patient\d+_frame\d+", Rule("ACDC", "the patient before _frame", _matched(r".*(patient\d+)_frame"))),
     (r"BraTS1\d_\w+_\w+_\d+", Rule("BraTS 2018/19", "the name before the scan's number", _matched(r"(.+)_\d+$"))),
     (r"BraTS-[A-Z]+-\d+-\d+", Rule("BraTS 2023", "the name before the scan's number", _matched(r"(.+)-\d+$"))),
 )

@@ -34,6 +34,7 @@ def test_the_hippocampus_by_its_files_and_by_its_dataset_json() -> None:
             ["patient001_frame01", "patient001_frame12", "patient100_frame01"],
             ["patient001", "patient001", "patient100"],
         ),
+        (["patient007_patient007_frame01", "patient008_patient008_frame12"], ["patient007", "patient008"]),
         (["BraTS19_CBICA_AAB_1", "BraTS19_2013_10_1"], ["BraTS19_CBICA_AAB", "BraTS19_2013_10"]),
         (["BraTS-GLI-00005-000", "BraTS-GLI-00005-001"], ["BraTS-GLI-00005"] * 2),
     ],

@@ -53,7 +53,7 @@ def read_decathlon(folder: Path, described: Mapping[str, Any]) -> Found:
 
 
 def _by_channel(image: Path) -> tuple[Path, ...]:
-    """The files of an image as the first nnU-Net kept them: ``case.nii.gz`` is listed, ``case_0000.nii.gz`` is there."""
+    """The files of an image as the first nnU-Net kept them: ``case_0000.nii.gz`` where ``case.nii.gz`` is listed."""
     stem, ending = case_of_file(image), image.name[len(case_of_file(image)) :]
     return tuple(visible(image.parent, f"{stem}_[0-9][0-9][0-9][0-9]{ending}")) or (image,)
 

@@ -87,8 +87,11 @@ def _refuse(source: Path) -> Found:
     advice = ""
     if any(name.lower().endswith(".dcm") for name in there):
         advice = "\nDICOM series are read by python -m monai_calib dicom to-nifti."
-    elif (source / "images").is_dir() or any(path.is_file() for path in source.iterdir()):
-        advice = "\nIf the labels lie elsewhere, name them: prepare IMAGES LABELS OUT."
+    elif there:
+        advice = (
+            "\nIf the labels lie elsewhere, name them: prepare IMAGES LABELS OUT; if beside the images, by a pattern: "
+            "prepare SOURCE '{case}_seg.nii.gz' OUT."
+        )
     raise SourceError(
         f"{source}: no layout recognised. Expected one of\n{LAYOUTS}\nfound: {shown or 'nothing'}{advice}"
     )
