@@ -7,20 +7,13 @@ import sys
 from pathlib import Path
 
 from monai_calib.datasets.command import run
-from monai_calib.datasets.dataset import Case, Dataset, SourceError
+from monai_calib.datasets.dataset import Case, Dataset
 from monai_calib.datasets.decathlon import decathlon_cases
-
-
-def subject(name: str) -> str:
-    """The left and the right hippocampus of one scan have numbers 2n - 1 and 2n: a split must not part them."""
-    number = name.rpartition("_")[2]
-    if not number.isdigit():
-        raise SourceError(f"{name}: expected a name such as hippocampus_001, whose number tells the subject.")
-    return str((int(number) + 1) // 2)
+from monai_calib.datasets.known import hippocampus_subject
 
 
 def find_cases(folder: Path) -> list[Case]:
-    return decathlon_cases(folder, subject)
+    return decathlon_cases(folder, hippocampus_subject)
 
 
 DATASET = Dataset(

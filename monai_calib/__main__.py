@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from .version import __version__
 
 COMMANDS = {
+    "prepare": ("datasets", "make a data set of your own images and labels"),
     "phantom": ("datasets", "write a synthetic data set whose label posterior is known"),
     "benchmark": ("experiments", "train and compare losses over seeds, networks and bundles"),
     "report": ("report", "write one HTML page on evaluated runs"),
@@ -43,10 +44,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
     try:
+        wanted = COMMANDS.get(given[0], ("",))[0] if given else ""
+        if wanted:
+            importlib.import_module(f"{__package__}.{wanted}.cli").add_commands(commands)
         for name, (package, help_text) in COMMANDS.items():
-            if given[:1] == [name]:
-                importlib.import_module(f"{__package__}.{package}.cli").add_commands(commands)
-            else:
+            if package != wanted:
                 commands.add_parser(name, help=help_text)
         chosen = parser.parse_args(given)
         chosen.run(chosen)

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from .datalist import SPLITS, read_datalist
 from .dataset import SourceError
 
-__all__ = ["check_conversion", "sha256"]
+__all__ = ["check_conversion", "files_of", "sha256"]
 
 
 def sha256(*paths: Path) -> str:
@@ -21,12 +23,25 @@ def sha256(*paths: Path) -> str:
     return digest.hexdigest()
 
 
-def check_conversion(folder: Path, title: str) -> tuple[int, list[str]]:
+def files_of(entry: Mapping[str, Any], folder: Path) -> list[tuple[Path, str]]:
+    """The files of an entry of the datalist, each with the checksum it should have.
+
+    An item (image, label) is one file or a list of them, and so are its checksums.
+    """
+    pairs = []
+    for kind, sums in entry["sha256"].items():
+        named = entry[kind]
+        both = zip(named, sums, strict=True) if isinstance(named, list) else [(named, sums)]
+        pairs += [(folder / name, digest) for name, digest in both]
+    return pairs
+
+
+def check_conversion(folder: Path, title: str | None = None) -> tuple[int, list[str]]:
     """Compare every file named in ``folder/datalist.json`` with its checksum, and the splits with each other.
 
     Args:
         folder: what a script wrote.
-        title: name of the data set that it should hold.
+        title: name of the data set that it should hold; any by default.
 
     Returns:
         The number of cases, and a sentence for each problem: a file missing or changed, a subject in two splits.
@@ -37,12 +52,13 @@ def check_conversion(folder: Path, title: str) -> tuple[int, list[str]]:
     try:
         datalist = read_datalist(path)
         lists = {split: datalist[split] for split in SPLITS}
-        files = [(entry["case"], folder / entry[kind], sum_) for cases in lists.values() for entry in cases
-                 for kind, sum_ in entry["sha256"].items()]  # fmt: skip
+        files = [
+            (entry["case"], *pair) for cases in lists.values() for entry in cases for pair in files_of(entry, folder)
+        ]
         subjects = {split: {entry["subject"] for entry in cases} for split, cases in lists.items()}
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise SourceError(f"{path}: not the datalist of a conversion ({type(error).__name__}: {error}).") from error
-    if datalist.get("name") != title:
+    if title is not None and datalist.get("name") != title:
         raise SourceError(f"{path}: expected the conversion of {title}, found that of {datalist.get('name')!r}.")
     problems = []
     for case, file, expected in files:

@@ -1,14 +1,20 @@
-"""The command ``phantom``."""
+"""The commands ``phantom`` and ``prepare``."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 __all__ = ["add_commands"]
 
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    _add_phantom(commands)
+    _add_prepare(commands)
+
+
+def _add_phantom(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "phantom",
         description="Write a SYNTHETIC data set in the Medical Segmentation Decathlon's layout; see docs/phantom.md.",
@@ -45,4 +51,81 @@ def _phantom(arguments: argparse.Namespace) -> None:
     print(f"Wrote {arguments.cases} SYNTHETIC cases (no patient data), seed {arguments.seed}: {datalist}")
     print(
         f"Next: train on it: a bundle with --dataset_dir {arguments.output}, or benchmark with it; see docs/bundles.md."
+    )
+
+
+def _add_prepare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "prepare",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        description="Make a data set that a bundle trains on from your own images and labels; see docs/own_data.md.\n"
+        "Layouts: Medical Segmentation Decathlon, nnU-Net v2 raw, two folders matched by name, a CSV or JSON table.",
+        epilog="example:\n"
+        "  python -m monai_calib prepare pictures/images pictures/masks my/usgra --labels nerve=1 vessel=2 --block 8\n"
+        "  python -m monai_calib prepare nnUNet_raw/Dataset501_Heart my/heart --patients '(patient\\d+)_'\n"
+        "  python -m monai_calib prepare cells my/cells --raters 'raters/{rater}/{case}.png' --labels cell=1",
+    )
+    parser.add_argument("source", type=Path, metavar="SOURCE", help="folder, or table of cases")
+    parser.add_argument("labels_at", nargs="?", metavar="LABELS", help="folder, or pattern with {case}, of the labels")
+    parser.add_argument("output", type=Path, metavar="OUT", help="new folder to write")
+    parser.add_argument(
+        "--labels", nargs="+", default=[], metavar="NAME=VALUE", help="classes by value or colour, as vessel='#800000'"
+    )
+    parser.add_argument(
+        "--patients", metavar="REGEX|CSV", help="its first group, or the table's column, is the patient"
+    )
+    parser.add_argument("--block", type=int, metavar="N", help="N neighbouring numbers stay together")
+    parser.add_argument("--test", type=Path, metavar="LIST", help="text file with the test cases, one a line")
+    parser.add_argument(
+        "--fractions",
+        type=float,
+        nargs=3,
+        default=[0.7, 0.1, 0.2],
+        metavar=("TRAIN", "VAL", "TEST"),
+        help="shares of the subjects (default: 0.7 0.1 0.2)",
+    )
+    parser.add_argument("--folds", type=int, metavar="K", help="cross-validation: a datalist for each fold too")
+    parser.add_argument(
+        "--unit", choices=("mm", "px"), help="px: pixel size unknown (default: px for pictures, else mm)"
+    )
+    parser.add_argument("--raters", metavar="PATTERN", help="labels of several raters, with {rater} and {case} in it")
+    parser.add_argument("--exclude", nargs="+", default=[], metavar="CASE", help="cases to leave out, by name")
+    parser.add_argument("--seed", type=int, default=0, help="which split (default: %(default)s)")
+    parser.add_argument("--overwrite", choices=("True", "False"), default="False", help="replace an earlier OUT")
+    parser.add_argument("--check", action=_Check, metavar="OUT", help="compare a finished OUT with its checksums, only")
+    parser.set_defaults(run=_prepare)
+
+
+class _Check(argparse.Action):
+    """Check a finished data set and end, as ``--version`` does: no other argument is needed."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *given: Any) -> None:
+        from .checksums import check_conversion
+        from .dataset import name_problems
+
+        count, problems = check_conversion(Path(given[1]))
+        if problems:
+            raise name_problems(problems, f"{given[1]}: {len(problems)} problems")
+        print(f"{given[1]}: all {count} cases are as they were written.")
+        parser.exit()
+
+
+def _prepare(arguments: argparse.Namespace) -> None:
+    from .command import with_progress
+    from .prepare import prepare
+
+    options = ("labels", "patients", "block", "test", "fractions", "folds", "unit", "raters", "exclude", "seed")
+    print(
+        prepare(
+            arguments.source,
+            arguments.output,
+            arguments.labels_at,
+            overwrite=arguments.overwrite == "True",
+            progress=with_progress,
+            **{name: getattr(arguments, name) for name in options},
+        )
+    )
+    print(f"Wrote {arguments.output.absolute() / 'datalist.json'}")
+    print(
+        f"Next: look at contact_sheet.png; then a bundle with --dataset_dir {arguments.output}, see docs/own_data.md."
     )

@@ -12,7 +12,7 @@ from .convert import convert
 from .dataset import Case, Dataset, SourceError
 from .download import download_decathlon
 
-__all__ = ["run"]
+__all__ = ["run", "with_progress"]
 
 
 def _parser(dataset: Dataset) -> argparse.ArgumentParser:
@@ -40,7 +40,8 @@ def _parser(dataset: Dataset) -> argparse.ArgumentParser:
     return parser
 
 
-def _with_progress(cases: Sequence[Case]) -> Iterable[Case]:
+def with_progress(cases: Sequence[Case]) -> Iterable[Case]:
+    """The cases, one after the other, with a bar or a line for each on the error stream."""
     try:
         from tqdm import tqdm
     except ImportError:
@@ -66,7 +67,7 @@ def run(dataset: Dataset, arguments: Sequence[str] | None = None) -> int:
             parser.error("give SOURCE and OUT, or --check OUT")
         if dataset.archive and given.download:
             download_decathlon(dataset.archive, given.source)
-        print(convert(dataset, given.source, given.output, given.seed, given.fractions, given.exclude, _with_progress))
+        print(convert(dataset, given.source, given.output, given.seed, given.fractions, given.exclude, with_progress))
         print(f"Wrote {given.output.absolute() / 'datalist.json'}")
     except (SourceError, OSError, ValueError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)

@@ -2,113 +2,132 @@
 
 from __future__ import annotations
 
-import os
 import shutil
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
 from typing import Any
 
-import nibabel as nib
-import numpy as np
-
-from ..files import atomic_path, read_json, write_json, write_text
+from ..files import replace_folder, write_text
 from ..lock import FolderLock
 from .archives import find_root, open_source
-from .case import SAID_MOVED
-from .checksums import sha256
+from .checksums import files_of
 from .contact_sheet import write_contact_sheet
+from .convert_case import convert_or_resume
 from .datalist import write_datalist
-from .dataset import Case, Dataset, SourceError, Volume, name_problems
-from .split import split_cases
+from .dataset import Case, Dataset, SourceError, name_problems
+from .split import SPLITS, split_cases
 from .summary import summarise, write_table
-from .volumes import check_same_grid, count_values, read_channels, read_volume, remap_labels, spacing, write_nifti
 
-__all__ = ["convert"]
+__all__ = ["Progress", "check_output", "convert", "plainly", "refusal", "write_cases"]
 
 Progress = Callable[[Sequence[Case]], Iterable[Case]]
+Split = Mapping[str, Sequence[Case]]
 
 
-def _reoriented(volume: Volume) -> Volume:
-    turned = nib.as_closest_canonical(nib.Nifti1Image(volume.array, volume.affine))
-    return Volume(np.asanyarray(turned.dataobj), np.asarray(turned.affine))
+def plainly(cases: Sequence[Case]) -> Iterator[Case]:
+    """The cases without a progress bar."""
+    yield from cases
 
 
-def _copy(source: Path, target: Path) -> None:
-    """Copy a file that needs no change. A link would do, until someone edits the copy and with it the download."""
-    with atomic_path(target) as partial:
-        shutil.copyfile(source, partial)
+def convert(
+    dataset: Dataset,
+    source: Path,
+    output: Path,
+    seed: int = 0,
+    fractions: Sequence[float] | None = None,
+    exclude: Sequence[str] = (),
+    progress: Progress = plainly,
+) -> str:
+    """Convert a download and return the summary that was also written to ``output/summary.txt``.
+
+    Writes ``imagesTr/``, ``labelsTr/``, ``datalist.json`` (the splits, with a checksum of each file), ``cases.csv``,
+    ``summary.txt`` and, with matplotlib, ``contact_sheet.png``. All is built in ``.<output>.partial`` beside the
+    output and moved there at the end: on an error nothing is left behind, after an interruption the same call goes
+    on where it stopped. The source is only read.
+
+    Args:
+        dataset: what is particular to the data set.
+        source: the download, a folder or an archive.
+        output: a folder that does not exist yet, or is empty.
+        seed: which split.
+        fractions: shares of training, validation and test, by default the data set's own.
+        exclude: names of cases to leave out; recorded in the datalist.
+        progress: wraps the sequence of cases, for a progress bar.
+
+    Raises: :class:`SourceError` that lists everything wrong with the download.
+    """
+    source, output = source.absolute(), output.resolve()
+    check_output(output, [source])
+    shares = fractions or dataset.fractions
+    with _partial(output) as partial, open_source(source, output.parent / f".{output.name}.unpacked") as folder:
+        cases = _find_cases(dataset, folder, exclude)
+        about = {"seed": seed, "fractions": list(shares), "excluded": sorted(exclude)}
+        text = _write_all(dataset, cases, [split_cases(cases, shares, seed)], partial, about, progress)
+    return text
 
 
-def _check_channels(dataset: Dataset, image: Volume, path: Path) -> None:
-    channels = len(dataset.modality)
-    expected = "3 axes" if channels == 1 else f"4 axes with {channels} channels on the last"
-    if (image.array.ndim == 3) != (channels == 1) or (channels > 1 and image.array.shape[3:] != (channels,)):
-        raise SourceError(f"{path}: expected an image of {expected}, got shape {image.array.shape}.")
+def write_cases(
+    dataset: Dataset,
+    splits: Sequence[Split],
+    output: Path,
+    about: Mapping[str, Any],
+    problems: Sequence[str] = (),
+    notes: Sequence[str] = (),
+    progress: Progress = plainly,
+) -> str:
+    """Write cases that are found and split already, as :func:`convert` does; a folder at ``output`` is replaced.
+
+    Args:
+        dataset: what is particular to the data set.
+        splits: the lists of ``datalist.json``; of several, all of the same cases, the others go to ``fold_<k>``.
+        output: the folder to write.
+        about: keys of the datalist on how it was split.
+        problems: found before; told together with those that reading the files brings up.
+        notes: lines to beware of, for the end of the summary.
+        progress: wraps the sequence of cases, for a progress bar.
+    """
+    cases = sorted((case for split in SPLITS for case in splits[0][split]), key=lambda case: case.name)
+    with _partial(output) as partial:
+        return _write_all(dataset, cases, splits, partial, about, progress, problems, notes)
 
 
-def _convert_case(dataset: Dataset, case: Case, output: Path) -> dict[str, Any]:
-    """Write image and label of a case; returns its row of the datalist and what the summary needs."""
-    image = dataset.read_image(case) if dataset.read_image else read_channels(case.images)
-    _check_channels(dataset, image, case.images[0])
-    label = dataset.read_label(case) if dataset.read_label else read_volume(case.label[0])
-    moved = check_same_grid(image, label, case.images[0], case.label[0])
-    label_map = dataset.label_map or {value: value for value in range(len(dataset.labels))}
-    if label.array.ndim > 3 and label.array.shape[3:] != (1,):
-        raise SourceError(f"{case.label[0]}: expected a label of 3 axes, got shape {label.array.shape}.")
-    values = remap_labels(label.array.reshape(label.array.shape[:3]), label_map, case.label[0])
-    whole = (
-        label.as_stored
-        and moved <= SAID_MOVED
-        and label.array.dtype.kind in "iu"
-        and label.array.ndim == 3
-        and all(k == v for k, v in label_map.items())
-    )
-    files = {"image": f"imagesTr/{case.name}.nii.gz", "label": f"labelsTr/{case.name}.nii.gz"}
-    plain = not dataset.reorient and case.images[0].name.endswith(".nii.gz")
-    if plain and image.as_stored and dataset.read_image is None and len(case.images) == 1:
-        _copy(case.images[0], output / files["image"])
-    else:
-        write_nifti(_reoriented(image) if dataset.reorient else image, output / files["image"], dataset.title)
-    if plain and dataset.read_label is None and whole and case.label[0].name.endswith(".nii.gz"):
-        _copy(case.label[0], output / files["label"])
-    else:
-        label = Volume(values, image.affine)
-        write_nifti(_reoriented(label) if dataset.reorient else label, output / files["label"], dataset.title)
-    written = nib.nifti1.load(output / files["image"])
-    return {
-        "entry": {
-            **files,
-            "case": case.name,
-            "subject": case.subject,
-            **({"group": case.group} if case.group else {}),
-            "sha256": {kind: sha256(output / file) for kind, file in files.items()},
-        },
-        "shape": [int(size) for size in written.shape[:3]],
-        "spacing": [round(size, 4) for size in spacing(np.asarray(written.affine))],
-        "voxels": count_values(values)[: len(dataset.labels)].tolist(),
-    }
+def refusal(problems: Sequence[str]) -> SourceError:
+    """One error of all problems."""
+    return name_problems(problems, f"{len(problems)} problem{'s'[: len(problems) > 1]}; nothing was written")
 
 
-def _convert_or_resume(dataset: Dataset, case: Case, output: Path) -> dict[str, Any]:
-    """Convert a case unless an interrupted run did it from the same files; the record beside it says so."""
-    files = [*case.images, *case.label]
-    missing = [path for path in files if not path.is_file()]
-    if missing:
-        raise SourceError(f"{missing[0]}: missing. Unpack the official archive again, it may have been interrupted.")
-    voxels_beside = [path.with_suffix(suffix) for path in files for suffix in (".raw", ".zraw")]
-    source = sha256(*files, *(path for path in voxels_beside if path.is_file()))
-    record_path = output / "records" / f"{case.name}.json"
-    if record_path.is_file():
-        record: dict[str, Any] = read_json(record_path)
-        sums = record["entry"]["sha256"]
-        written = {kind: output / record["entry"][kind] for kind in sums}
-        if record["source"] == source and all(
-            file.is_file() and sha256(file) == sums[kind] for kind, file in written.items()
-        ):
-            return record
-    record = {"source": source, **_convert_case(dataset, case, output)}
-    write_json(record_path, record)
-    return record
+def check_output(output: Path, sources: Sequence[Path], overwrite: bool = False) -> None:
+    """Refuse an output that holds something, or that lies inside a source.
+
+    Raises: :class:`SourceError` that says what to do.
+    """
+    if output.exists() and (not output.is_dir() or any(output.iterdir())):
+        if not overwrite:
+            raise SourceError(f"{output} is not an empty folder: name a new one, or verify this one with --check.")
+        if not (output / "datalist.json").is_file():
+            raise SourceError(f"{output} holds no datalist.json, so it is not replaced: name a new folder.")
+    for source in sources:
+        if source.is_dir() and output.resolve().is_relative_to(source.resolve()):
+            raise SourceError(
+                f"{output} lies inside the download {source}, which is never written to; choose another place."
+            )
+
+
+@contextmanager
+def _partial(output: Path) -> Iterator[Path]:
+    """The folder that takes the output's place when the block ends well; interrupted, it stays for the next run."""
+    output.parent.mkdir(parents=True, exist_ok=True)
+    partial = output.parent / f".{output.name}.partial"
+    with FolderLock(partial, "a conversion") as lock:
+        try:
+            yield partial
+            for path in partial.glob(f"{lock.path.name}*"):
+                path.unlink()
+            replace_folder(partial, output)
+        except Exception:
+            shutil.rmtree(partial, ignore_errors=True)
+            raise
 
 
 def _find_cases(dataset: Dataset, folder: Path, exclude: Sequence[str]) -> list[Case]:
@@ -129,99 +148,90 @@ def _find_cases(dataset: Dataset, folder: Path, exclude: Sequence[str]) -> list[
 def _write_all(
     dataset: Dataset,
     cases: Sequence[Case],
+    splits: Sequence[Split],
     output: Path,
-    seed: int,
-    fractions: Sequence[float],
-    exclude: Sequence[str],
+    about: Mapping[str, Any],
     progress: Progress,
+    known: Sequence[str] = (),
+    notes: Sequence[str] = (),
 ) -> str:
     for folder in ("imagesTr", "labelsTr", "records"):
         (output / folder).mkdir(parents=True, exist_ok=True)
     records, problems = {}, []
     for case in progress(cases):
         try:
-            records[case.name] = _convert_or_resume(dataset, case, output)
+            records[case.name] = convert_or_resume(dataset, case, output)
         except SourceError as error:
             problems.append(f"{case.name}: {error}")
+    if known:
+        raise refusal([*known, *problems])
     if problems:
         raise name_problems(problems, f"{len(problems)} of {len(cases)} cases cannot be used; nothing was written")
-    splits = split_cases(cases, fractions, seed)
-    datalist = {
+    described = {
         "name": dataset.title,
         "description": dataset.description,
         "licence": dataset.licence,
         "modality": {str(channel): name for channel, name in enumerate(dataset.modality)},
         "labels": {str(value): name for value, name in enumerate(dataset.labels)},
-        "seed": seed,
-        "fractions": list(fractions),
-        "excluded": sorted(exclude),
-        **{split: [records[case.name]["entry"] for case in chosen] for split, chosen in splits.items()},
+        **dataset.about,
+        **about,
     }
+    entries = {name: record["entry"] for name, record in records.items()}
+    lists = [{name: [entries[case.name] for case in split[name]] for name in SPLITS} for split in splits]
+    datalist = {**described, **lists[0]}
     write_datalist(output / "datalist.json", datalist)
+    for number, chosen in enumerate(lists if len(lists) > 1 else []):
+        below = {name: [_from_below(entry) for entry in chosen[name]] for name in SPLITS}
+        write_datalist(output / f"fold_{number}" / "datalist.json", {**described, "fold": number, **below})
     write_table(datalist, records, output / "cases.csv")
     text = summarise(datalist, records, dataset.cases)
+    text += "".join(f"\nBeware: {note}\n" for note in [*notes, *_copies(entries), *_absent(datalist, records)])
     write_text(output / "summary.txt", text)
     write_contact_sheet(output, datalist, output / "contact_sheet.png")
-    wanted = {
-        Path(entry[kind]).name for record in records.values() for entry in [record["entry"]] for kind in entry["sha256"]
-    }
+    wanted = {path for entry in entries.values() for path, _ in files_of(entry, output)}
     for folder in ("imagesTr", "labelsTr"):  # what an interrupted run with other cases left
         for file in (output / folder).iterdir():
-            if file.name not in wanted:
+            if file not in wanted:
                 file.unlink()
+        if not any((output / folder).iterdir()):
+            (output / folder).rmdir()
     shutil.rmtree(output / "records")
     return text
 
 
-def _plainly(cases: Sequence[Case]) -> Iterator[Case]:
-    yield from cases
+def _from_below(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """The entry with its paths as seen from a folder below."""
+
+    def below(named: Any) -> Any:
+        return [below(name) for name in named] if isinstance(named, list) else str(PurePosixPath("..") / named)
+
+    return {**entry, **{kind: below(entry[kind]) for kind in entry["sha256"]}}
 
 
-def convert(
-    dataset: Dataset,
-    source: Path,
-    output: Path,
-    seed: int = 0,
-    fractions: Sequence[float] | None = None,
-    exclude: Sequence[str] = (),
-    progress: Progress = _plainly,
-) -> str:
-    """Convert a download and return the summary that was also written to ``output/summary.txt``.
+def _absent(datalist: Mapping[str, Any], records: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A line for each class that no case of a split bears."""
+    lines = []
+    for value, name in enumerate(datalist["labels"].values()):
+        bare = [
+            split
+            for split in SPLITS
+            if datalist[split] and not any(records[entry["case"]]["voxels"][value] for entry in datalist[split])
+        ]
+        if bare:
+            lines.append(f"{name} is in no case of {', '.join(bare)}: no figure of it there means anything.")
+    return lines
 
-    Writes ``imagesTr/``, ``labelsTr/``, ``datalist.json`` (the splits, with a checksum of each file), ``cases.csv``,
-    ``summary.txt`` and, with matplotlib, ``contact_sheet.png``. All is built in ``.<output>.partial`` beside the
-    output and moved there at the end: on an error nothing is left behind, after an interruption the same call goes
-    on where it stopped. The source is only read.
 
-    Args:
-        dataset: what is particular to the data set.
-        source: the download, a folder or an archive.
-        output: a folder that does not exist yet, or is empty.
-        seed: which split.
-        fractions: shares of training, validation and test, by default the data set's own.
-        exclude: names of cases to leave out; recorded in the datalist.
-        progress: wraps the sequence of cases, for a progress bar.
-
-    Raises: :class:`SourceError` that lists everything wrong with the download.
-    """
-    source, output = source.absolute(), output.absolute()
-    if output.exists() and (not output.is_dir() or any(output.iterdir())):
-        raise SourceError(f"{output} is not an empty folder: name a new one, or verify this one with --check.")
-    if source.is_dir() and output.resolve().is_relative_to(source.resolve()):
-        raise SourceError(
-            f"{output} lies inside the download {source}, which is never written to; choose another place."
-        )
-    output.parent.mkdir(parents=True, exist_ok=True)
-    partial = output.parent / f".{output.name}.partial"
-    with FolderLock(partial, "a conversion") as lock:
-        try:
-            with open_source(source, output.parent / f".{output.name}.unpacked") as folder:
-                cases = _find_cases(dataset, folder, exclude)
-                text = _write_all(dataset, cases, partial, seed, fractions or dataset.fractions, exclude, progress)
-            for path in partial.glob(f"{lock.path.name}*"):
-                path.unlink()
-            os.replace(partial, output)
-        except Exception:
-            shutil.rmtree(partial, ignore_errors=True)
-            raise
-    return text
+def _copies(entries: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    """A line on images that are the same file in several subjects."""
+    holders: dict[str, dict[str, str]] = {}
+    for name, entry in entries.items():
+        holders.setdefault(str(entry["sha256"]["image"]), {}).setdefault(entry["subject"], name)
+    twice = [" = ".join(names.values()) for names in holders.values() if len(names) > 1]
+    if not twice:
+        return []
+    count = "1 image is" if len(twice) == 1 else f"{len(twice)} images are"
+    return [
+        f"{count} the same file in several subjects ({', '.join(twice[:5])}) and may be in two "
+        "splits. Leave the copies out with --exclude, or give them one patient."
+    ]

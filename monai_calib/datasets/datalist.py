@@ -17,16 +17,20 @@ SPLITS = ("training", "validation", "test")
 
 
 def load_datalist(
-    dataset_dir: str | Path, split: str, prepare: str = "a script of data_scripts/", needs_label: bool = True
+    dataset_dir: str | Path,
+    split: str,
+    prepare: str = "python -m monai_calib prepare SOURCE OUT",
+    needs_label: bool = True,
 ) -> list[dict[str, Any]]:
     """Cases of one split of ``dataset_dir/datalist.json``, with full paths.
 
     MONAI's usual forms are accepted: ``{"image": path, "label": path}``, a list of image files for the channels,
     absolute paths, and paths alone in lists without labels, such as ``test`` of the Medical Segmentation Decathlon.
+    An entry with a list of labels, one a rater, becomes one case per rater, all of one subject.
 
     Args:
-        dataset_dir: folder written by a data script or by ``python -m monai_calib phantom``; it holds the images,
-            the labels and ``datalist.json``, whose paths are relative to it.
+        dataset_dir: folder written by ``python -m monai_calib prepare``, a data script or ``python -m monai_calib
+            phantom``; it holds ``datalist.json``, whose paths are relative to it, or absolute.
         split: ``"training"``, ``"validation"`` or ``"test"``.
         prepare: the command that makes the folder; error messages show it.
         needs_label: whether every case must have a label; without, entries may be paths alone.
@@ -34,7 +38,8 @@ def load_datalist(
     Returns:
         One ``{"image": path, "label": path, "case": name}`` per case, in the order of the file, with ``"subject"``
         where the list names whom the case was taken from: intervals and tests go by subject. The name is the list's
-        ``case``, else the image file's, with its folders in front where files of the list share a name.
+        ``case``, else the image file's, with its folders in front where files of the list share a name; of several
+        raters with the rater's name behind (of ``raters``, else the number), and without a subject the image is it.
 
     Raises:
         FileNotFoundError: the folder, ``datalist.json`` or a file of the list is missing.
@@ -65,8 +70,8 @@ def load_datalist(
     cases = []
     for number, entry in enumerate(entries):
         where = f"{listing}: {split}, entry {number}"
-        case = _checked_entry(entry, folder, where, needs_label, advice)
-        cases.append({**case, "case": names[split, number], **_subject(entry, where)})
+        case = {**_checked_entry(entry, folder, where, needs_label, advice), "case": names[split, number]}
+        cases += _by_rater({**case, **_subject(entry, where)}, entry, where)
     twice = sorted(name for name, count in Counter(case["case"] for case in cases).items() if count > 1)
     if twice:
         raise ValueError(
@@ -137,14 +142,31 @@ def _checked_entry(entry: Any, folder: Path, where: str, needs_label: bool, advi
         )
     case: dict[str, Any] = {"image": _files(entry.get("image"), folder, f"{where}, 'image'", advice)}
     if "label" in entry or needs_label:
-        label = entry.get("label")
-        if isinstance(label, list):
-            raise ValueError(
-                f"{where}, 'label': expected one path, got a list of {len(label)}. With several raters, give one entry "
-                "per rater, all with the same 'subject'."
-            )
-        case["label"] = _files(label, folder, f"{where}, 'label'", advice)
+        case["label"] = _files(entry.get("label"), folder, f"{where}, 'label'", advice)
     return case
+
+
+def _by_rater(case: dict[str, Any], entry: Any, where: str) -> list[dict[str, Any]]:
+    """The case once per rater, where it has a list of labels."""
+    if not isinstance(case.get("label"), list):
+        return [case]
+    count = len(case["label"])
+    raters = entry.get("raters", [str(number + 1) for number in range(count)])
+    named = isinstance(raters, list) and all(isinstance(rater, (str, int)) and str(rater).strip() for rater in raters)
+    if not named or len({str(rater) for rater in raters}) != count or len(raters) != count:
+        raise ValueError(
+            f"{where}, 'raters': expected {count} different names, one per label, got {_kind(raters)}. Name them, or "
+            "leave 'raters' out."
+        )
+    return [
+        {
+            **case,
+            "label": label,
+            "case": f"{case['case']}_{file_safe(rater)}",
+            "subject": case.get("subject", case["case"]),
+        }
+        for label, rater in zip(case["label"], raters, strict=True)
+    ]
 
 
 def _files(named: Any, folder: Path, where: str, advice: str) -> Any:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +64,7 @@ class Case:
         images: a file for each channel.
         label: the label file, or several files that each hold a part of the label.
         group: stratum of the split (a diagnosis, a scanner); every split gets its share of each.
+        raters: who drew each of the label files, where each is a whole label of its own.
     """
 
     name: str
@@ -71,6 +72,22 @@ class Case:
     images: tuple[Path, ...]
     label: tuple[Path, ...]
     group: str = ""
+    raters: tuple[str, ...] = ()
+
+    def by_rater(self) -> list[Case]:
+        """The case once per rater, with this rater's label; the case itself where there is one label.
+
+        Example:
+            >>> case = Case("a", "1", (Path("a.png"),), (Path("x/a.png"), Path("y/a.png")), raters=("x", "y"))
+            >>> [one.name for one in case.by_rater()]
+            ['a_x', 'a_y']
+        """
+        if not self.raters:
+            return [self]
+        return [
+            replace(self, name=f"{self.name}_{rater}", label=(file,), raters=())
+            for rater, file in zip(self.raters, self.label, strict=True)
+        ]
 
 
 @dataclass(frozen=True)
@@ -93,6 +110,9 @@ class Dataset:
         reorient: turn the axes to right, anterior, superior (the affine follows), where slices lie on an odd axis.
         fractions: shares of the subjects in training, validation and test.
         archive: name of the archive in MONAI's ``DecathlonDataset``, for ``--download``.
+        in_place: name NIfTI files that need no change where they lie, instead of copying them.
+        advice: what to do about an unknown label value.
+        about: further keys of the datalist.
     """
 
     key: str
@@ -111,3 +131,6 @@ class Dataset:
     reorient: bool = False
     fractions: tuple[float, float, float] = (0.7, 0.1, 0.2)
     archive: str | None = None
+    in_place: bool = False
+    advice: str = ""
+    about: Mapping[str, Any] = field(default_factory=dict)

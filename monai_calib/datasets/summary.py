@@ -20,7 +20,8 @@ def write_table(datalist: Mapping[str, Any], records: Mapping[str, Mapping[str, 
     names = list(datalist["labels"].values())
     with path.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
-        table.writerow(["case", "split", "subject", "group", "shape", "spacing_mm", *(f"voxels_{n}" for n in names)])
+        sizes = f"spacing_{datalist.get('unit', 'mm')}"
+        table.writerow(["case", "split", "subject", "group", "shape", sizes, *(f"voxels_{n}" for n in names)])
         for split in SPLITS:
             for entry in datalist[split]:
                 record = records[entry["case"]]
@@ -64,11 +65,12 @@ def summarise(datalist: Mapping[str, Any], records: Mapping[str, Mapping[str, An
     for group in groups:
         counts = [sum(entry["group"] == group for entry in entries[split]) for split in SPLITS]
         lines.append(f"  group {group}: " + " / ".join(map(str, counts)) + " cases")
+    sizes = [_times(record["spacing"]) for record in records.values()]
     shapes = np.array([record["shape"] for record in records.values()])
     lines += [
         "",
         f"shape       {_times(shapes.min(0))} to {_times(shapes.max(0))}, median {_times(np.median(shapes, 0))}",
-        f"spacing mm  {_most_common([_times(record['spacing']) for record in records.values()])}",
+        f"spacing {datalist.get('unit', 'mm')}  {_most_common(sizes)}",
         "",
         f"{'class':<34}{'voxels':>14}{'share':>9}{'cases without':>15}",
     ]

@@ -156,29 +156,34 @@ def read_channels(paths: Sequence[Path]) -> Volume:
         if first.array.shape[3:] == (1,):
             return Volume(first.array[..., 0], first.affine, as_stored=False)
         return first
-    return Volume(np.stack([volume.array for volume in volumes], axis=-1), volumes[0].affine)
+    stored = all(volume.as_stored and volume.array.ndim == 3 for volume in volumes)
+    return Volume(np.stack([volume.array for volume in volumes], axis=-1), volumes[0].affine, as_stored=stored)
 
 
-def remap_labels(array: NDArray[Any], label_map: Mapping[int, int], path: Path) -> NDArray[np.uint8]:
+def remap_labels(array: NDArray[Any], label_map: Mapping[int, int], path: Path, advice: str = "") -> NDArray[np.uint8]:
     """Whole-number labels as uint8, each value replaced by what ``label_map`` says.
 
-    Raises: :class:`SourceError` that names the file and the value that is not whole, or that the map does not hold.
+    Raises: :class:`SourceError` that names the file and the value that is not whole, or that the map does not hold,
+        with ``advice`` at its end.
     """
     whole = array if array.dtype.kind in "iu" else np.rint(array)
     if whole is not array and (away := np.abs(array - whole)).max() > 1e-3:
         odd = float(array.reshape(-1)[away.argmax()])
-        raise SourceError(f"{path}: label value {odd:.6g} is not a whole number; expected {sorted(label_map)}.")
-    low, high = int(whole.min()), int(whole.max())
-    if low < 0 or high > 255:
-        unknown = [low if low < 0 else high]
-    else:
-        codes = whole.astype(np.uint8)
-        unknown = [value for value in np.flatnonzero(count_values(codes)).tolist() if value not in label_map]
+        raise SourceError(
+            f"{path}: label value {odd:.6g} is not a whole number; expected {sorted(label_map)}. {advice}".rstrip()
+        )
+    small = int(whole.min()) >= 0 and int(whole.max()) <= 255
+    codes = whole.astype(np.uint8) if small else whole
+    found = np.flatnonzero(count_values(codes)).tolist() if small else [int(value) for value in np.unique(whole)]
+    unknown = [value for value in found if value not in label_map]
     if unknown:
-        raise SourceError(f"{path}: unknown label value {', '.join(map(str, unknown))}; expected {sorted(label_map)}.")
-    table = np.zeros(256, np.uint8)
-    table[list(label_map)] = list(label_map.values())
-    return table[codes]
+        shown = ", ".join(map(str, unknown[:8])) + (f" and {len(unknown) - 8} more" if len(unknown) > 8 else "")
+        raise SourceError(f"{path}: unknown label value {shown}; expected {sorted(label_map)}. {advice}".rstrip())
+    if small:
+        table = np.zeros(256, np.uint8)
+        table[found] = [label_map[value] for value in found]
+        return table[codes]
+    return np.array([label_map[value] for value in found], np.uint8)[np.searchsorted(found, codes)]
 
 
 def count_values(labels: NDArray[np.uint8]) -> NDArray[np.int64]:

@@ -20,12 +20,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from official_layouts import LAYOUTS, script, snapshot
 
-from data_scripts.msd_hippocampus import subject
-from monai_calib.datasets import convert as conversion
+from monai_calib.datasets import convert_case as conversion
 from monai_calib.datasets.command import run
 from monai_calib.datasets.convert import convert
 from monai_calib.datasets.dataset import SourceError, Volume
 from monai_calib.datasets.download import fetch
+from monai_calib.datasets.known import hippocampus_subject as subject
 from monai_calib.datasets.volumes import remap_labels, write_nifti
 
 ROOT = Path(__file__).resolve().parents[2]

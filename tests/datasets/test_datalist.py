@@ -33,6 +33,19 @@ def test_channels_subjects_numbers_and_absolute_paths(tmp_path: Path) -> None:
     assert (case["case"], case["subject"]) == ("12", "7")
 
 
+def test_a_list_of_labels_is_one_case_per_rater_of_one_subject(tmp_path: Path) -> None:
+    seg, t2 = "seg.nii.gz", "t2.nii.gz"
+    entry = {"image": "a/scan.nii.gz", "label": [seg, t2], "raters": ["Ann", "Ben"]}
+    folder = folder_with(tmp_path, {"training": [entry, {"image": t2, "label": [t2, seg], "subject": "7"}]})
+    cases = [(case["case"], case["subject"], case["label"]) for case in load_datalist(folder, "training")]
+    assert cases == [
+        ("scan_Ann", "scan", str(folder / seg)),
+        ("scan_Ben", "scan", str(folder / t2)),
+        ("t2_1", "7", str(folder / t2)),
+        ("t2_2", "7", str(folder / seg)),
+    ]
+
+
 def test_paths_alone_are_images_without_labels(tmp_path: Path) -> None:
     folder = folder_with(tmp_path, {"training": [], "test": ["a/scan.nii.gz"]})
     assert load_datalist(folder, "test", needs_label=False) == [
@@ -55,7 +68,16 @@ GOOD = {"image": "a/scan.nii.gz", "label": "seg.nii.gz"}
         ({"test": [GOOD]}, r"lists no cases for 'training'.*test \(1\)"),
         ({"training": [GOOD, {"label": "seg.nii.gz"}]}, r"training, entry 1, 'image': expected a path, got nothing"),
         ({"training": [{**GOOD, "label": 3}]}, r"training, entry 0, 'label': expected a path, got 3"),
-        ({"training": [{**GOOD, "label": ["a", "b"]}]}, r"'label': expected one path, got a list of 2"),
+        ({"training": [{**GOOD, "label": []}]}, r"'label': expected a path, got a list of 0"),
+        ({"training": [{**GOOD, "label": ["seg.nii.gz", 3]}]}, r"'label'\[1\]: expected a path, got 3"),
+        (
+            {"training": [{**GOOD, "label": ["seg.nii.gz"] * 2, "raters": ["a"]}]},
+            r"'raters': expected 2 different names",
+        ),
+        (
+            {"training": [{**GOOD, "label": ["seg.nii.gz"] * 2, "raters": ["a", "a"]}]},
+            r"'raters': expected 2 different",
+        ),
         ({"training": [{**GOOD, "image": ["a/scan.nii.gz", None]}]}, r"'image'\[1\]: expected a path, got nothing"),
         ({"training": [7]}, r"training, entry 0: expected"),
         ({"training": [{**GOOD, "case": ["x"]}]}, r"entry 0, 'case': expected a name"),
