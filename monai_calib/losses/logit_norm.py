@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
+from .arguments import above
 from .base import ConstrainedLoss, Options
 from .cross_entropy import CrossEntropy
 from .target import Target
@@ -18,9 +19,7 @@ class NormalizedCrossEntropy(nn.Module):
 
     def __init__(self, temperature: float = 0.04) -> None:
         super().__init__()
-        if not temperature > 0:
-            raise ValueError(f"temperature must be positive, got {temperature}.")
-        self.temperature = temperature
+        self.temperature = above("temperature", temperature, 0)
         self.cross_entropy = CrossEntropy()
 
     def forward(self, logits: Tensor, target: Target) -> Tensor:

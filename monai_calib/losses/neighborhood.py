@@ -1,20 +1,23 @@
-"""The one neighbourhood operator: what the labels around a voxel say about its class."""
+"""Neighbourhood operator: class proportions that the labels around a voxel suggest for it."""
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .image_prior import image_guided_proportions
+from .arguments import one_of
+from .neighborhood_cpu import image_guided_proportions
 
-__all__ = ["KERNEL_OPS", "PADDINGS", "label_proportions", "neighbor_counts", "outer_voxels", "per_axis"]
+__all__ = ["IMAGE_GUIDED", "KERNEL_OPS", "PADDINGS", "label_proportions", "neighbor_counts", "outer_voxels", "per_axis"]
 
-KERNEL_OPS = ("mean", "gaussian", "mode", "median", "max", "min", "image_proportions_l1", "image_proportions_l2")
+IMAGE_GUIDED = ("image_proportions_l1", "image_proportions_l2")
+KERNEL_OPS = ("mean", "gaussian", "mode", "median", "max", "min", *IMAGE_GUIDED)
 PADDINGS = ("replicate", "valid", "background", "zeros")
 
 
@@ -40,7 +43,7 @@ def window(kernel_size: int | Sequence[int], axes: int) -> tuple[int, ...]:
 
 
 def _middle(shape: Sequence[int], sizes: Sequence[int]) -> tuple[Any, ...]:
-    """Where the image lies in what :func:`_pad` makes of it."""
+    """Index of the image in what :func:`_pad` makes of it."""
     return (..., *(slice(k // 2, k // 2 + n) for n, k in zip(shape, sizes, strict=True)))
 
 
@@ -95,7 +98,7 @@ def neighbor_counts(
     padding: str = "replicate",
     ignore: int | None = None,
 ) -> Tensor:
-    """How many voxels of each class lie in the window around each voxel.
+    """Number of voxels of each class in the window around each voxel.
 
     Args:
         label: class numbers ``(B, *spatial)``.
@@ -139,19 +142,15 @@ def outer_voxels(label: Tensor, kernel_size: int | Sequence[int] = 3, ignore: in
         limits = torch.iinfo(label.dtype)
         low = torch.where(label == ignore, limits.max, label)
         high = torch.where(label == ignore, limits.min, label)
-    for x, extreme in ((low, torch.minimum), (high, torch.maximum)):
-        x = _pad(x, sizes, None)
-        for axis, k in enumerate(sizes, start=1):
-            n = x.shape[axis] - k + 1
-            widest = x.narrow(axis, 0, n)
-            for shift in range(1, k):
-                widest = extreme(widest, x.narrow(axis, shift, n))
-            x = widest
-        if extreme is torch.minimum:
-            low = x
-        else:
-            high = x
-    return low < high
+    return _extreme(low, sizes, torch.minimum) < _extreme(high, sizes, torch.maximum)
+
+
+def _extreme(label: Tensor, sizes: Sequence[int], of_two: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    label = _pad(label, sizes, None)
+    for axis, k in enumerate(sizes, start=1):
+        n = label.shape[axis] - k + 1
+        label = functools.reduce(of_two, (label.narrow(axis, shift, n) for shift in range(k)))
+    return label
 
 
 def _gaussian_weights(sizes: Sequence[int], sigma: float | Sequence[float]) -> list[list[float]]:
@@ -259,14 +258,12 @@ def label_proportions(
         >>> label_proportions(torch.tensor([[0, 0, 0, 1]]), num_classes=2)[0, 1]
         tensor([0.0000, 0.0000, 0.3333, 0.6667])
     """
-    if kernel_ops not in KERNEL_OPS:
-        raise ValueError(f"kernel_ops must be one of {', '.join(KERNEL_OPS)}, got {kernel_ops!r}.")
-    if padding not in PADDINGS:
-        raise ValueError(f"padding must be one of {', '.join(PADDINGS)}, got {padding!r}.")
+    one_of("kernel_ops", kernel_ops, KERNEL_OPS)
+    one_of("padding", padding, PADDINGS)
     soft = label.ndim > 2 and label.is_floating_point() and label.shape[1] == num_classes
     axes = label.ndim - (2 if soft else 1)
     sizes = window(kernel_size, axes)
-    guided = kernel_ops in ("image_proportions_l1", "image_proportions_l2")
+    guided = kernel_ops in IMAGE_GUIDED
     if guided:
         if image is None:
             raise ValueError(f"kernel_ops={kernel_ops!r} weights neighbours by the image: call the loss with image=….")

@@ -1,10 +1,12 @@
-"""The Dice semimetric: the soft Dice loss on hard labels, and lowest at the label itself on soft ones."""
+"""Soft Dice loss of labels hard and soft: on soft ones the Dice semimetric, which is lowest at the label itself."""
 
 from __future__ import annotations
 
-from torch import Tensor
+from torch import Tensor, nn
 
-__all__ = ["SMOOTH", "dice_semimetric"]
+from .target import Target
+
+__all__ = ["SMOOTH", "SoftDice", "dice_semimetric"]
 
 SMOOTH = 1e-5
 """Added to both sides of the fraction, as in MONAI's ``DiceLoss``."""
@@ -29,9 +31,23 @@ def dice_semimetric(prob: Tensor, truth: Tensor, weight: Tensor | None = None) -
         >>> dice_semimetric(y, y).item(), round(dice_semimetric(torch.ones(1, 1, 2), y).item(), 4)  # 1 - 1.2 / 2.6
         (0.0, 0.5385)
     """
-    prob, truth = prob.flatten(2), truth.flatten(2)
     if weight is not None:
-        mass = weight.flatten(1).unsqueeze(1)
-        prob, truth = prob * mass, truth * mass
+        prob, truth = prob * weight.unsqueeze(1), truth * weight.unsqueeze(1)
+    prob, truth = prob.flatten(2), truth.flatten(2)
     both = prob.sum(2) + truth.sum(2)
     return 1 - (both - (prob - truth).abs().sum(2) + SMOOTH) / (both + SMOOTH)
+
+
+class SoftDice(nn.Module):
+    """Mean or sum over images and classes of :func:`dice_semimetric`, which is the soft Dice loss on hard labels."""
+
+    def __init__(self, include_background: bool = True, reduction: str = "mean") -> None:
+        super().__init__()
+        self.include_background = include_background
+        self.reduction = reduction
+
+    def forward(self, logits: Tensor, target: Target) -> Tensor:
+        first = 0 if self.include_background else 1
+        prob, truth = logits.softmax(1)[:, first:], target.one_hot(logits.dtype)[:, first:]
+        rows = dice_semimetric(prob, truth, None if target.valid is None else target.known(prob.dtype))
+        return rows.sum() / (max(rows.numel(), 1) if self.reduction == "mean" else 1)
