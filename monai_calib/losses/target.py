@@ -72,8 +72,8 @@ class Target:
         """
         mass: Tensor | None = None
         if weight is not None:
+            weight = weight.to(voxels.dtype)
             mass = weight[self.index.long()] if self.soft is None else torch.movedim(self.soft, 1, -1) @ weight
-            mass = mass.to(voxels.dtype)
         if self.valid is not None:
             mass = self.valid.to(voxels.dtype) if mass is None else mass * self.valid
         if mass is not None:

@@ -94,6 +94,7 @@ def test_class_weights_are_torchs() -> None:
     torch.testing.assert_close(build_loss("ce", weight=weight)(logits, label), expected)
     hot = F.one_hot(label, 3).movedim(-1, 1)
     torch.testing.assert_close(build_loss("ce", weight=weight.tolist())(logits, hot), expected)
+    torch.testing.assert_close(build_loss("ce", weight=weight)(logits.double(), hot).float(), expected)
     with pytest.raises(ValueError, match="weight has 3 numbers for 4 classes"):
         build_loss("ce", weight=weight)(torch.randn(1, 4, 5), torch.zeros(1, 5))
 
