@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from . import fused
 from .arguments import at_least, one_of
-from .neighborhood import outer_voxels, window
 from .soft_dice import SoftDice
 from .target import Target, prepare, readable
+from .window import window
 
 __all__ = ["ConstrainedLoss", "Options", "SharedOptions", "StatisticLoss"]
 
@@ -162,15 +162,15 @@ class ConstrainedLoss(nn.Module):
 
     def _sweep(self, logits: Tensor, target: Target, term: fused.Term) -> Tensor:
         """``lambda_ce * primary + alpha * penalty`` in one sweep."""
-        known = None if target.valid is None else target.valid.float()
-        mass_ce, mass_penalty = known, known
+        known = None if target.valid is None else target.known(torch.float32)
+        mass_ce = mass_penalty = known
         if self.weight is not None:
-            mass_ce = self.weight[target.index.long()] if known is None else self.weight[target.index.long()] * known
+            mass_ce = self.weight[target.index.long()] * target.known(torch.float32)
         # with the border replicated, the counts themselves tell an outer voxel
         outer = self.penalty_region == "outer"
         counted = outer and term.counted == (window(self.kernel_size, logits.ndim - 2), "replicate")
         if outer and not counted and term.kind != fused.NOTHING:
-            mass_penalty = self._outer(target).float() if known is None else self._outer(target) * known
+            mass_penalty = target.outer(self.kernel_size) * target.known(torch.float32)
         first_class = 0 if self.include_background else 1
         scale_ce, scale_penalty = self.lambda_ce, self.alpha / (target.num_classes - first_class)
         if self.reduction == "mean":
@@ -195,10 +195,9 @@ class ConstrainedLoss(nn.Module):
         if not self.include_background:
             excess = excess[:, 1:]
         voxels = excess.mean(1) if excess.shape[1] else excess.sum(1)
-        return target.reduce(voxels * self._outer(target) if self.penalty_region == "outer" else voxels, self.reduction)
-
-    def _outer(self, target: Target) -> Tensor:
-        return outer_voxels(target.marked, self.kernel_size, target.ignore)
+        if self.penalty_region == "outer":
+            voxels = voxels * target.outer(self.kernel_size)
+        return target.reduce(voxels, self.reduction)
 
     def extra_repr(self) -> str:
         return f"alpha={self.alpha}, penalty_region={self.penalty_region!r}, lambda_dice={self.lambda_dice}"
@@ -213,6 +212,6 @@ class StatisticLoss(ConstrainedLoss):
 
     def _penalty(self, logits: Tensor, target: Target) -> Tensor:
         if self.penalty_region == "outer":
-            outer = self._outer(target)
+            outer = target.outer(self.kernel_size)
             target = replace(target, valid=outer if target.valid is None else target.valid & outer)
         return super()._penalty(logits, target)

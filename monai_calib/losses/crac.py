@@ -12,7 +12,7 @@ from .adaptive import AdaptivePenalty
 from .arguments import one_of
 from .base import ConstrainedLoss, SharedOptions
 from .cross_entropy import CrossEntropy
-from .neighborhood import PADDINGS, label_proportions, outer_voxels
+from .neighborhood import PADDINGS
 from .target import Target
 
 __all__ = ["CRaCLoss", "RegionPenalty"]
@@ -38,18 +38,11 @@ class RegionPenalty(AdaptivePenalty):
         self.padding = one_of("padding", padding, PADDINGS)
 
     def outer(self, target: Target) -> Tensor:
-        return outer_voxels(target.marked, self.kernel_size, target.ignore)
+        return target.outer(self.kernel_size)
 
     def constraint(self, logits: Tensor, target: Target, outer: Tensor | None) -> Tensor:
         assert outer is not None
-        tau = label_proportions(
-            target.marked if target.soft is None else target.soft,
-            target.num_classes,
-            kernel_size=self.kernel_size,
-            padding=self.padding,
-            ignore=target.ignore,
-            dtype=logits.dtype,
-        )
+        tau = target.proportions(logits.dtype, kernel_size=self.kernel_size, padding=self.padding)
         return (torch.where(outer.unsqueeze(1), tau, self.margin * tau) - logits).abs()
 
 

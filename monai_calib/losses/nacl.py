@@ -12,8 +12,9 @@ from .arguments import one_of
 from .base import ConstrainedLoss, SharedOptions
 from .cross_entropy import CrossEntropy
 from .mbls import DISTANCES
-from .neighborhood import IMAGE_GUIDED, KERNEL_OPS, PADDINGS, label_proportions, window
+from .neighborhood import IMAGE_GUIDED, KERNEL_OPS, PADDINGS
 from .target import Target
+from .window import window
 
 __all__ = ["NACLLoss", "NeighborhoodPenalty"]
 
@@ -43,17 +44,7 @@ class NeighborhoodPenalty(nn.Module):
 
     def proportions(self, logits: Tensor, target: Target) -> Tensor:
         """The label proportions the logits are held to, ``(B, K, *spatial)``."""
-        return label_proportions(
-            target.marked if target.soft is None else target.soft,
-            target.num_classes,
-            self.kernel_ops,
-            self.kernel_size,
-            self.sigma,
-            self.padding,
-            target.image,
-            target.ignore,
-            logits.dtype,
-        )
+        return target.proportions(logits.dtype, self.kernel_ops, self.kernel_size, self.sigma, self.padding)
 
     def forward(self, logits: Tensor, target: Target) -> Tensor:
         matched = logits if self.matching == "logits" else logits.softmax(1)

@@ -10,7 +10,7 @@ from typing_extensions import Unpack
 
 from .arguments import one_of
 from .base import ConstrainedLoss, SharedOptions
-from .neighborhood import PADDINGS, label_proportions
+from .neighborhood import PADDINGS
 from .target import Target
 
 __all__ = ["SVLSLoss", "SpatiallyVaryingCrossEntropy"]
@@ -31,17 +31,7 @@ class SpatiallyVaryingCrossEntropy(nn.Module):
         self.padding = one_of("padding", padding, PADDINGS)
 
     def forward(self, logits: Tensor, target: Target) -> Tensor:
-        label = target.marked if target.soft is None else target.soft
-        smooth = label_proportions(
-            label,
-            target.num_classes,
-            "gaussian",
-            self.kernel_size,
-            self.sigma,
-            self.padding,
-            ignore=target.ignore,
-            dtype=logits.dtype,
-        )
+        smooth = target.proportions(logits.dtype, "gaussian", self.kernel_size, self.sigma, self.padding)
         return F.cross_entropy(logits, smooth, reduction="none")
 
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
 from monai_calib.labels import as_plain_tensor, check_label, check_soft_label
+
+from .neighborhood import label_proportions, outer_voxels
 
 __all__ = ["Target", "plain", "prepare", "readable"]
 
@@ -58,6 +61,23 @@ class Target:
         shape = (self.index.shape[0], self.num_classes, *self.index.shape[1:])
         hot = torch.zeros(shape, dtype=dtype, device=self.index.device).scatter_(1, self.index.long().unsqueeze(1), 1)
         return hot if self.valid is None else hot * self.valid.unsqueeze(1)
+
+    def proportions(
+        self,
+        dtype: torch.dtype,
+        kernel_ops: str = "mean",
+        kernel_size: int | Sequence[int] = 3,
+        sigma: float | Sequence[float] = 1.0,
+        padding: str = "replicate",
+    ) -> Tensor:
+        """tau ``(B, K, *spatial)``, see :func:`~.neighborhood.label_proportions`."""
+        label = self.marked if self.soft is None else self.soft
+        window = (kernel_ops, kernel_size, sigma, padding)
+        return label_proportions(label, self.num_classes, *window, self.image, self.ignore, dtype)
+
+    def outer(self, kernel_size: int | Sequence[int]) -> Tensor:
+        """Voxels whose window holds more than one known label, bool ``(B, *spatial)``."""
+        return outer_voxels(self.marked, kernel_size, self.ignore)
 
     def at_label(self, values: Tensor) -> Tensor:
         """``values`` of the labelled class: ``(B, K, *spatial)`` to ``(B, *spatial)``; the mean under a soft label."""
