@@ -7,8 +7,8 @@
 
 Runs are interleaved, one after another in turn, so that a machine that slows down slows all; a figure is the median
 of its ratios to the cross-entropy of the same round. Memory is the peak above the logits, measured in a process of its
-own by the operating system; on a GPU by PyTorch's allocator. Shapes that an output file holds already and that are not
-measured now stay in it, so that a long run can be cut; table and plot are of all it holds.
+own by the operating system; on a GPU by PyTorch's allocator. Shapes and losses that an output file holds already and
+that are not measured now stay in it, so that a long run can be cut; table and plot are of all it holds.
 """
 
 from __future__ import annotations
@@ -224,7 +224,7 @@ def main() -> None:
         names = options.losses or list(contestants(shape, options.device))
         measured = times(shape, names, options.rounds, options.device)
         memory = {} if options.no_memory else peak_memory(shape, list(measured), options.device)
-        results[title] = {
+        results[title] = results.get(title, {}) | {
             name: {
                 "milliseconds": round(milliseconds, 2),
                 "ratio": round(ratio, 4),
@@ -232,7 +232,7 @@ def main() -> None:
             }
             for name, (milliseconds, ratio) in measured.items()
         }
-        for name, row in results[title].items():
+        for name, row in ((name, results[title][name]) for name in measured):
             print(
                 f"{title:16} {name:22} {row['milliseconds']:8.1f} ms {row['ratio']:6.2f} {row['memory']:6.2f}",
                 flush=True,

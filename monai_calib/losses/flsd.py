@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
-from .arguments import within
+from .arguments import at_least, within
 from .base import ConstrainedLoss, Options
-from .focal import FocalCrossEntropy
+from .focal import focal_cross_entropy
 from .target import Target
 
 __all__ = ["FLSDLoss", "SampleFocalCrossEntropy"]
@@ -22,15 +22,15 @@ class SampleFocalCrossEntropy(nn.Module):
 
     def __init__(self, gamma: float = 3.0, gamma_unsure: float = 5.0, threshold: float = 0.2) -> None:
         super().__init__()
-        self.sure = FocalCrossEntropy(gamma)
-        self.between = FocalCrossEntropy(_BETWEEN)
-        self.unsure = FocalCrossEntropy(gamma_unsure)
+        self.gamma = at_least("gamma", gamma, 0)
+        self.gamma_unsure = at_least("gamma_unsure", gamma_unsure, 0)
         self.threshold = within("threshold", threshold, 0, 1)
 
     def forward(self, logits: Tensor, target: Target) -> Tensor:
         prob = target.at_label(logits.detach().softmax(1))
-        likely = torch.where(prob < _LIKELY, self.between(logits, target), self.sure(logits, target))
-        return torch.where(prob < self.threshold, self.unsure(logits, target), likely)
+        gamma = torch.full_like(prob, self.gamma)
+        gamma = gamma.masked_fill(prob < _LIKELY, _BETWEEN).masked_fill(prob < self.threshold, self.gamma_unsure)
+        return focal_cross_entropy(logits, target, gamma)
 
 
 class FLSDLoss(ConstrainedLoss):

@@ -11,25 +11,29 @@ from .base import ConstrainedLoss, Options
 from .cross_entropy import CrossEntropy
 from .target import Target
 
-__all__ = ["FocalCrossEntropy", "FocalLoss"]
+__all__ = ["FocalCrossEntropy", "FocalLoss", "focal_cross_entropy"]
+
+
+def focal_cross_entropy(logits: Tensor, target: Target, gamma: float | Tensor) -> Tensor:
+    """``-(1 - s_y)^gamma log s_y`` at every voxel, gamma one number or one a voxel; under a soft label its mean."""
+    soft = target.soft is not None
+    surprise = -logits.log_softmax(1) if soft else CrossEntropy()(logits, target)
+    if soft and isinstance(gamma, Tensor):
+        gamma = gamma.unsqueeze(1)
+    # 1 - s without cancellation; the clamp keeps the slope of x^gamma finite at 0 for gamma < 1
+    value = (-torch.expm1(-surprise)).clamp(min=1e-12) ** gamma * surprise
+    return target.at_label(value) if soft else value
 
 
 class FocalCrossEntropy(nn.Module):
-    """``-(1 - s_y)^gamma log s_y`` at every voxel; under a soft label the mean over its classes."""
+    """:func:`focal_cross_entropy` with one gamma."""
 
     def __init__(self, gamma: float = 3.0) -> None:
         super().__init__()
         self.gamma = at_least("gamma", gamma, 0)
 
     def forward(self, logits: Tensor, target: Target) -> Tensor:
-        if target.soft is None:
-            cross_entropy = CrossEntropy()(logits, target)
-            # 1 - s_y without cancellation; the clamp keeps the slope of x^gamma finite at 0 for gamma < 1
-            missing = -torch.expm1(-cross_entropy)
-            return missing.clamp(min=1e-12) ** self.gamma * cross_entropy
-        log_prob = logits.log_softmax(1)
-        missing = -torch.expm1(log_prob)
-        return target.at_label(-(missing.clamp(min=1e-12) ** self.gamma) * log_prob)
+        return focal_cross_entropy(logits, target, self.gamma)
 
 
 class FocalLoss(ConstrainedLoss):
