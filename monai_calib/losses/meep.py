@@ -11,7 +11,7 @@ from typing_extensions import Unpack
 from .arguments import one_of
 from .base import Options, StatisticLoss
 from .cross_entropy import CrossEntropy
-from .target import Target
+from .target import Target, likeliest
 
 __all__ = ["ErroneousConfidence", "MEEPLoss"]
 
@@ -30,7 +30,7 @@ class ErroneousConfidence(nn.Module):
         self.form = one_of("form", form, FORMS)
 
     def forward(self, logits: Tensor, target: Target) -> Tensor:
-        wrong = target.known(logits.dtype) * (logits.argmax(1) != target.index)
+        wrong = target.known(logits.dtype) * (likeliest(logits) != target.index)
         return (self._confidence(logits) * wrong).sum() / wrong.sum().clamp(min=1)
 
     def _confidence(self, logits: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from monai.data import MetaTensor
 from torch import Tensor, nn
 
 from monai_calib.losses import PRESETS, MbLSLoss, NACLLoss, SVLSLoss, build_loss
-from monai_calib.losses.target import prepare
+from monai_calib.losses.target import likeliest, prepare
 
 WITH_DICE = ("dice", "recommended")
 NAMES = [*PRESETS, "dice_ce+mbls", "dice_ce+nacl_outer", "dice_ce+mdca", "dice_ce+hard_l1ace"]
@@ -252,3 +252,9 @@ def test_a_list_of_heads_is_refused() -> None:
 def test_a_text_in_place_of_a_number_is_named(name: str, arguments: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=r"mbls: (margin|alpha): expected a number, got the text '(5|0\.1)'"):
         build_loss(name, **arguments)
+
+
+@pytest.mark.parametrize("classes", [2, 5, 300])
+def test_the_likeliest_class_is_the_first_of_the_largest(classes: int) -> None:
+    values = torch.randint(0, 4, (2, classes, 7, 3)).float()  # with many equals
+    assert torch.equal(likeliest(values).long(), values.argmax(1))
