@@ -21,6 +21,9 @@ import numpy as np
 from monai_calib.report.runs import Run, read_run
 from monai_calib.report.statistics import bootstrap_mean
 
+NAMES = {"dsc": "mean_dice"}
+"""Names of metrics where the page's differ."""
+
 PAGE = Path(__file__).with_name("posthoc.md")
 FIGURES = Path(__file__).with_name("ensembles.json")
 PLAIN = "one network"
@@ -46,7 +49,7 @@ def row(name: str, runs: list[Run], plain: list[Run]) -> dict[str, Any]:
     assert all(run.cases == runs[0].cases for run in [*runs, *plain]), f"{name}: evaluated on different cases"
     figures, change = {}, {}
     for key in COLUMNS:
-        values, before = (np.mean([run.values[key] for run in some], axis=0) for some in (runs, plain))
+        values, before = (np.mean([run.values[NAMES.get(key, key)] for run in some], axis=0) for some in (runs, plain))
         figures[key] = [round(float(x), 5) for x in bootstrap_mean(values, subjects)]
         change[key] = [round(float(x), 5) for x in bootstrap_mean(values - before, subjects)]
     kept = {"loss": loss, "way": way, "seeds": sorted(seeds), "cases": len(subjects), "subjects": len(set(subjects))}

@@ -23,11 +23,12 @@ from numpy.typing import NDArray
 from pages import cell, fill, table, write_json
 
 from monai_calib.metrics import CalibrationHistogram, ace, mce
+from monai_calib.metrics.bootstrap import bootstrap_ratio
 from monai_calib.metrics.evaluated import read_evaluated
 from monai_calib.report.comparison import Comparison, Method, compare
 from monai_calib.report.published import read_published
 from monai_calib.report.runs import Run, read_runs
-from monai_calib.report.statistics import bootstrap_mean, bootstrap_ratio, friedman_nemenyi
+from monai_calib.report.statistics import bootstrap_mean, friedman_nemenyi
 
 PAGE = Path(__file__).with_name("results.md")
 FIGURES = Path(__file__).with_name("results.json")
@@ -100,7 +101,7 @@ def table_of(comparison: Comparison, method: Method) -> dict[str, NDArray[np.flo
     for run in method.runs:
         position = {case: number for number, case in enumerate(run.cases)}
         order = [position[case] for case in comparison.cases]
-        values = {**run.values, **case_values(run)}
+        values = {**run.values, "dsc": run.values["mean_dice"], **case_values(run)}
         for name in COLUMNS:
             rows[name].append(values[name][order])
     return {name: np.stack(values) for name, values in rows.items()}

@@ -6,6 +6,7 @@ Imports inside functions and under ``TYPE_CHECKING`` count like any other.
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterable, Mapping
@@ -21,7 +22,7 @@ FLOORS = (
     {"__main__"},
 )
 """From the ground up: a part imports from its own floor or from one below; on the ground, from itself alone."""
-BASIS = {"__init__", "compiled", "files", "labels", "lock", "version"}
+BASIS = {"__init__", "compiled", "files", "labels", "lock", "variants", "version"}
 """Single files that everything may import, and that import nothing but each other."""
 FORMER = {"data", "phantom"}
 """Names of 0.1.0 that only pass on what lies in ``datasets`` now; nothing here imports them."""
@@ -153,3 +154,16 @@ def test_the_package_imports_light() -> None:
     code = f"import sys, monai_calib; print(sorted({heavy} & set(sys.modules)))"
     loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
     assert loaded == "[]"
+
+
+def test_second_versions_are_gone() -> None:
+    """Each idea has one home: evaluations, bootstraps, histograms on disk, back ends of losses, readers of tables."""
+    former = (
+        *("losses/slabs.py", "posthoc/evaluation.py", "report/before_after.py", "report/changes.py"),
+        *("report/volumes.py", "report/packing.py", "report/protocols.py", "report/measures.py", "metrics/serial.py"),
+    )
+    assert not [name for name in former if (PACKAGE / name).exists()]
+    texts = {path: path.read_text(encoding="utf-8") for path in PACKAGE.rglob("*.py")}
+    for pattern, most in ((r"\.multinomial\(|\.choice\(.*replace", 1), (r"os\.replace\(", 3), (r"fcntl|msvcrt", 0)):
+        found = [str(path.relative_to(PACKAGE)) for path, text in texts.items() if re.search(pattern, text)]
+        assert len(found) <= most, f"{pattern}: one of each, got {found}"

@@ -11,7 +11,8 @@ from types import ModuleType
 import pytest
 import torch
 
-from monai_calib.posthoc import LogitCase, TemperatureScaling, VectorScaling, compare, fit
+from monai_calib.metrics.evaluated import read_evaluated
+from monai_calib.posthoc import LogitCase, TemperatureScaling, VectorScaling, evaluate_corrections, fit
 
 DOCS = Path(__file__).parents[1] / "docs"
 BARS = {"0.05", "0.02", "0.004"}
@@ -45,12 +46,13 @@ def drawn_split(results: ModuleType, count: int, seed: int):
     return run_logits.RunLogits(settings, ["a", "b", "c"], cases, [str(i // 2) for i in range(count)])
 
 
-def test_measured_figures_are_those_of_the_package(results: ModuleType) -> None:
+def test_measured_figures_are_those_of_the_package(results: ModuleType, tmp_path: Path) -> None:
     split = drawn_split(results, 4, seed=0)
     scaling = TemperatureScaling(3)
     scaling.set_temperature(2.0)
     measured = results.measured(scaling, split)
-    summary = compare({"after": scaling}, split.cases).summary["after"]
+    folders = evaluate_corrections({"after": scaling}, split.cases, tmp_path, num_classes=3)
+    summary = read_evaluated(folders["after"]).summary
     for name in ("ece_foreground_15bins", "ece_boundary2mm_15bins", "nll_all", "classwise_ece_paper_foreground_15bins"):
         assert math.fsum(measured["figures"][name]) / 4 == pytest.approx(summary[f"{name}_macro"])
     assert measured["pooled"]["ece_all_15bins"] == pytest.approx(summary["ece_all_15bins_micro"])

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import csv
 import math
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from pathlib import Path
 from typing import Any
 
 from monai_calib.files import read_json, write_json
+from monai_calib.variants import choose_variant
 
 from .folders import posthoc_folder, training_record, validation_folder
 from .manifest import Manifest
@@ -33,27 +34,26 @@ def chosen_runs(plan: Plan, done: Sequence[Run]) -> tuple[list[Run], list[dict[s
     choices = []
     for (group, family), members in plan.families().items():
         runs = [run for run in members if run.key in finished]
-        seeds = {loss: {run.seed for run in runs if run.loss.key == loss} for loss in {run.loss.key for run in runs}}
+        losses = sorted({run.loss.key for run in runs})
         if len({run.loss.key for run in members}) == 1 or not runs:
             chosen += runs
             continue
-        common = set.intersection(*seeds.values())
-        compared = [run for run in runs if run.seed in common]
-        values = {
-            loss: _mean([_on_validation(run, plan.choose_by) for run in compared if run.loss.key == loss])
-            for loss in seeds
-        }
-        defined = {loss: value for loss, value in values.items() if math.isfinite(value)}
-        best = min(defined, key=lambda loss: defined[loss]) if defined else None
+        values: dict[str, dict[Hashable, float]] = {loss: {} for loss in losses}
+        for run in runs:
+            values[run.loss.key][run.seed] = _on_validation(run, plan.choose_by)
+        found = choose_variant(values)
+        best = losses[found.best] if found.best >= 0 else None
         chosen += [run for run in runs if run.loss.key == best]
         choices.append(
             {
                 "group": group,
                 "family": family,
                 "by": plan.choose_by,
-                "seeds": sorted(common),
-                "values": {loss: values[loss] if loss in defined else None for loss in sorted(values)},
-                "without_a_finished_run": sorted({run.loss.key for run in members} - seeds.keys()),
+                "seeds": sorted(found.seeds, key=str),
+                "values": {
+                    loss: mean if math.isfinite(mean) else None for loss, mean in zip(losses, found.means, strict=True)
+                },
+                "without_a_finished_run": sorted({run.loss.key for run in members} - values.keys()),
                 "chosen": best,
             }
         )
@@ -112,10 +112,6 @@ def _on_validation(run: Run, metric: str) -> float:
 
 def _calibration(folder: Path) -> dict[str, Any]:
     return dict(read_json(folder / "eval" / "calibration.json", advice="Evaluate the run again."))
-
-
-def _mean(values: Sequence[float]) -> float:
-    return sum(values) / len(values) if values else math.nan
 
 
 def _rounded(value: float | str | None) -> float | None:

@@ -51,7 +51,7 @@ def step_of(run: Run, name: str) -> Step:
         "split": "validation" if what == "validation" else "test",
     }
     if what not in ("", "validation"):
-        settings |= {"evaluated_run#posthoc": what, **_calibrated_network(folder)}
+        settings |= {"evaluated_run#posthoc": what, **_correction(folder), **_calibrated_network(folder)}
     return Step(name, _arguments(run, "evaluate", settings))
 
 
@@ -74,7 +74,7 @@ def _calibration(run: Run, method: Named) -> dict[str, Any]:
     region = {"region": arguments.pop("region")} if "region" in arguments else {}
     return {
         "run_dir": folder,
-        "output_dir": folder / "fit",
+        "calibration#output_dir": None,  # the test split is evaluated, and nothing else
         "model_path": run.folder / "models" / "model.pt",
         "trained_with": {
             "loss_name": run.loss.name,
@@ -87,6 +87,12 @@ def _calibration(run: Run, method: Named) -> dict[str, Any]:
         "method_args": arguments,
         **region,
     }
+
+
+def _correction(folder: Path) -> dict[str, Any]:
+    """Record of the correction, for the report; nothing from a record of 0.1.0."""
+    record = read_json(folder / "models" / "calibration_parameters.json", advice="Calibrate the run again.")
+    return {"evaluated_run#correction": record["correction"]} if "correction" in record else {}
 
 
 def _calibrated_network(folder: Path) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from monai_calib.handlers.cases import Case
 from monai_calib.handlers.ranks import broadcast, gather_lists, rank, world_size
 from monai_calib.metrics.case_table import CaseTable
 from monai_calib.metrics.evaluated_writer import EvaluatedWriter
-from monai_calib.metrics.evaluation import VOLUME_METRICS, CaseEvaluation
+from monai_calib.metrics.evaluation import CaseEvaluation
 from monai_calib.metrics.histogram import CalibrationHistogram
 from monai_calib.metrics.inputs import Activation
 from monai_calib.metrics.metric import Metric
@@ -103,9 +103,7 @@ class CalibrationHandler(CaseMetric):
         self.num_classes = num_classes
         self.run = dict(run or {})
         self.output_dir = None if output_dir is None else Path(output_dir, prefix.rstrip("_"))
-        summary = [m for protocol in self.protocols for m in protocol.summary_metrics(self.class_names)]
-        volumes = [m.reduced("macro") for name, m in self.evaluation.metrics.items() if name in VOLUME_METRICS]
-        self.summary_metrics = {metric.name: metric for metric in (*summary, *volumes)}
+        self.summary_metrics = self.evaluation.summary_metrics
         self._writer: EvaluatedWriter | None = None
         transform = output_transform or from_engine(["prob", "label"])
         details = save_details or output_dir is not None

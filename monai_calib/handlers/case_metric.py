@@ -14,6 +14,7 @@ from ignite.metrics.metric import EpochWise, MetricUsage, reinit__is_reduced, sy
 
 from monai_calib.handlers.cases import Case, cases_of_iteration
 from monai_calib.handlers.ranks import gather_lists, rank
+from monai_calib.metrics.evaluation import mean_without_nan
 from monai_calib.metrics.metric import Metric
 
 __all__ = ["CaseMetric", "lower_is_better", "mean_without_nan"]
@@ -158,14 +159,3 @@ def lower_is_better(current: float, best: float) -> bool:
         (True, False, True)
     """
     return current < best or math.isnan(best)
-
-
-def mean_without_nan(values: Sequence[float]) -> float:
-    """Mean of the values that are not NaN, NaN if there are none.
-
-    Example:
-        >>> mean_without_nan([1.0, math.nan, 2.0]), mean_without_nan([math.nan])
-        (1.5, nan)
-    """
-    kept = [v for v in values if not math.isnan(v)]
-    return math.fsum(kept) / len(kept) if kept else math.nan

@@ -6,11 +6,14 @@ handler that asks for its rank in the middle of an epoch must not wait.
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 import torch.distributed as dist
 
-__all__ = ["barrier", "broadcast", "gather_lists", "rank", "world_size"]
+__all__ = ["barrier", "broadcast", "gather_lists", "leave_process_group", "rank", "world_size"]
+
+_SECONDS_TO_LET_GO = 1.0
 
 
 def rank() -> int:
@@ -50,3 +53,14 @@ def barrier() -> None:
     """Wait until every rank is here."""
     if world_size() > 1:
         gather_lists([])
+
+
+def leave_process_group() -> None:
+    """Leave the process group together with all other ranks, when the work is done.
+
+    Gloo's threads free the tensors of a sum a moment after it is there, for which they need the interpreter. A process
+    that ends in that moment has none, and aborts ("terminate called without an active exception"); so they get time.
+    """
+    dist.barrier()
+    dist.destroy_process_group()
+    time.sleep(_SECONDS_TO_LET_GO)

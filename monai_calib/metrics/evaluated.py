@@ -37,6 +37,7 @@ from numpy.typing import NDArray
 
 from monai_calib.files import FileError, read_json
 from monai_calib.metrics.case_table import ADVICE, MOST_ROWS, Store
+from monai_calib.metrics.evaluation import mean_without_nan
 from monai_calib.metrics.histogram import CalibrationHistogram
 from monai_calib.metrics.metric import Metric
 from monai_calib.metrics.protocols import Protocol
@@ -58,7 +59,7 @@ class EvaluatedCase(NamedTuple):
     def value(self, name: str) -> float:
         """A metric as one number: the mean of its values, NaN left out; NaN where it has none."""
         found = self.values.get(name, math.nan)
-        return found if isinstance(found, float) else _mean(found)
+        return found if isinstance(found, float) else mean_without_nan(found)
 
 
 @dataclass(frozen=True, eq=False)
@@ -205,11 +206,6 @@ def _parse(folder: Path, content: Mapping[str, Any]) -> Evaluated:
         checksum=content.get("histograms"),
         left_out={str(name): [str(case) for case in _list(of, "left_out")] for name, of in content["left_out"].items()},
     )
-
-
-def _mean(values: Sequence[float]) -> float:
-    kept = [value for value in values if not math.isnan(value)]
-    return math.fsum(kept) / len(kept) if kept else math.nan
 
 
 def _from_json(value: Any, what: str) -> Value:

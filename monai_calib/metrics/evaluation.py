@@ -15,7 +15,7 @@ from monai_calib.metrics.metric import Metric
 from monai_calib.metrics.protocols import METRICS, Protocol, measure, resolve_protocols
 from monai_calib.metrics.regions import Region, RegionMasks
 
-__all__ = ["VOLUME_METRICS", "CaseEvaluation", "Measured", "top_class", "volume_errors"]
+__all__ = ["VOLUME_METRICS", "CaseEvaluation", "Measured", "mean_without_nan", "top_class", "volume_errors"]
 
 VOLUME_METRICS = {
     "expected_volume_bias": ("error of the expected volume, signed, relative", 0),
@@ -45,6 +45,7 @@ class CaseEvaluation:
 
     Attributes:
         metrics: of a case, by name; volume errors are among them where the whole volume is measured.
+        summary_metrics: of all cases, by name.
         regions: to measure in, by name.
 
     Raises: ``ValueError`` for protocols or names that do not fit.
@@ -90,6 +91,9 @@ class CaseEvaluation:
             and (name != "argmax_volume_error" or "predicted" in regions)
         ]
         self.metrics = self.from_histograms | {metric.name: metric for metric in volumes}
+        summary = [metric for protocol in self.protocols for metric in protocol.summary_metrics(self.classes)]
+        summary += [metric.reduced("macro") for metric in volumes]
+        self.summary_metrics = {metric.name: metric for metric in summary}
 
     def histogram(self) -> CalibrationHistogram:
         """An empty histogram of the kind that is filled."""
@@ -133,6 +137,24 @@ class CaseEvaluation:
             histogram.check()
             histogram.sums = histogram.sums.to("cpu")
         return Measured(self._values(histograms), histograms)
+
+    def summarize(
+        self, rows: Mapping[str, Sequence[Sequence[float]]], pooled: Mapping[str, CalibrationHistogram]
+    ) -> dict[str, float]:
+        """The summary of all cases: means over cases, and metrics of the histograms of all cases together.
+
+        Args:
+            rows: values of the cases per metric, as :meth:`measure` gives them.
+            pooled: histogram per region.
+        """
+        found = {
+            f"{name}_macro": mean_without_nan([mean_without_nan(row) for row in rows[name]]) for name in self.metrics
+        }
+        found |= {
+            f"{name}_micro": mean_without_nan(measure(metric, pooled[metric.region or ""]))
+            for name, metric in self.from_histograms.items()
+        }
+        return {name: found[name] for name in self.summary_metrics}
 
     def _values(self, histograms: Mapping[str, CalibrationHistogram]) -> dict[str, list[float]]:
         values = {
@@ -182,6 +204,17 @@ def volume_errors(whole: CalibrationHistogram, predicted: CalibrationHistogram |
     if predicted is not None:
         errors["argmax_volume_error"] = abs(predicted.voxels - true) / true
     return errors
+
+
+def mean_without_nan(values: Sequence[float]) -> float:
+    """Mean of the values that are numbers, NaN if there is none.
+
+    Example:
+        >>> mean_without_nan([1.0, math.nan, 2.0]), mean_without_nan([math.nan])
+        (1.5, nan)
+    """
+    known = [value for value in values if not math.isnan(value)]
+    return math.fsum(known) / len(known) if known else math.nan
 
 
 def top_class(prediction: torch.Tensor) -> torch.Tensor:

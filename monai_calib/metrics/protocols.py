@@ -137,6 +137,8 @@ class Protocol:
                 raise ValueError(f"protocol {self.name!r}: unknown {field} {unknown}; expected {', '.join(known)}")
         coarse_of_fine(FINE_BINS, self.num_bins)
         object.__setattr__(self, "regions", tuple(Region.parse(region) for region in self.regions))
+        object.__setattr__(self, "metrics", tuple(self.metrics))
+        object.__setattr__(self, "reductions", tuple(self.reductions))
 
     @classmethod
     def from_config(cls, config: str | Mapping[str, Any] | Protocol) -> Protocol:
@@ -200,19 +202,6 @@ class Protocol:
             "num_bins": self.num_bins,
             "reductions": list(self.reductions),
             "description": self.description,
-        }
-
-    def to_json(self) -> dict[str, Any]:
-        """A plain mapping for reports, with ``region`` and ``reduction`` beside the lists where there is just one."""
-        regions, reductions = [Region.parse(region).name for region in self.regions], list(self.reductions)
-        return {
-            "description": self.description,
-            "regions": regions,
-            **({"region": regions[0]} if len(regions) == 1 else {}),
-            "num_bins": self.num_bins,
-            "reductions": reductions,
-            **({"reduction": reductions[0]} if len(reductions) == 1 else {}),
-            "metrics": list(self.metrics),
         }
 
 

@@ -2,13 +2,13 @@
 
 from monai_calib.posthoc.auto import Candidate, Choice, RefusedCorrectionError, choose, default_candidates
 from monai_calib.posthoc.base import Calibrator, CalibratorWarning, FitRecord, fit
+from monai_calib.posthoc.before_after import evaluate_corrections
 from monai_calib.posthoc.boundary import BoundaryTemperature
 from monai_calib.posthoc.boundary_vector import BoundaryVector
 from monai_calib.posthoc.calibrate import Calibrated, calibrate
 from monai_calib.posthoc.conformal import ConformalThreshold, FalseNegativeControl, conformal_threshold
-from monai_calib.posthoc.evaluation import Comparison, compare
 from monai_calib.posthoc.export import CalibratedNetwork, export_onnx, export_torchscript
-from monai_calib.posthoc.files import calibrated_model, posthoc_settings
+from monai_calib.posthoc.files import calibrated_model, correction_record, posthoc_settings
 from monai_calib.posthoc.folding import FoldingError, find_last_convolution, fold
 from monai_calib.posthoc.isotonic import HistogramBinning, IsotonicRegression
 from monai_calib.posthoc.kept import KeptCases
@@ -31,7 +31,6 @@ __all__ = [
     "Candidate",
     "Choice",
     "ClasswiseTemperature",
-    "Comparison",
     "ConformalThreshold",
     "DirichletScaling",
     "FalseNegativeControl",
@@ -53,9 +52,10 @@ __all__ = [
     "calibrate",
     "calibrated_model",
     "choose",
-    "compare",
     "conformal_threshold",
+    "correction_record",
     "default_candidates",
+    "evaluate_corrections",
     "export_onnx",
     "export_torchscript",
     "find_last_convolution",
@@ -63,3 +63,12 @@ __all__ = [
     "fold",
     "posthoc_settings",
 ]
+
+
+def __getattr__(name: str) -> object:
+    if name in ("Comparison", "compare"):
+        raise ImportError(
+            f"monai_calib.posthoc.{name} went with 0.2: evaluate_corrections writes evaluated folders, which "
+            "monai_calib.report.load and python -m monai_calib report read."
+        )
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -1,4 +1,4 @@
-"""What every post-hoc calibration method is: something that watches passes over the data and ends as a small head."""
+"""Post-hoc corrections: each watches passes over the data and ends as a small head."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ class CalibratorWarning(UserWarning):
 
 @dataclass
 class FitRecord:
-    """How a fit went.
+    """Record of a fit.
 
     ``status`` is ``"converged"``, ``"at bound"`` (the best value lies outside the allowed range), ``"undetermined"``
     (nothing to learn from the data; the identity is kept) or ``"pass limit"``; ``message`` says it in words. ``nll``
@@ -119,8 +119,12 @@ class Calibrator(ABC):
         images = [None] * plain.shape[across] if image is None else image.unbind(across)
         return torch.stack([head(*slices) for slices in zip(plain.unbind(across), images, strict=True)], across)
 
+    def in_words(self) -> str:
+        """The fitted numbers, as far as there are few."""
+        return f"{sum(value.numel() for value in self.head.state_dict().values())} numbers"
+
     def to_json(self) -> dict[str, Any]:
-        """Everything as plain values, for ``json.dump``."""
+        """All of it in plain values, for ``json.dump``."""
         state = {name: value.tolist() for name, value in self.head.state_dict().items()}
         return {
             "format": CALIBRATOR_FORMAT,

@@ -65,7 +65,7 @@ def distance_to_boundary(predicted: Tensor, num_classes: int, spacing: list[floa
 
 
 class DistanceHead(nn.Module):
-    """What heads share whose parameters are drawn between knots of the signed distance to the predicted boundary.
+    """A head whose parameters are drawn between knots of the signed distance to the predicted boundary.
 
     Args:
         num_classes: channels of the logits.
@@ -117,7 +117,7 @@ def between_knots(values: Tensor, distance: Tensor, knots: list[float]) -> Tenso
 
 
 def knot_weights(distance: Tensor, knots: Sequence[float]) -> Tensor:
-    """How much each knot weighs in each voxel: ``(*spatial)`` to ``(M, *spatial)``, summing to 1 over M.
+    """Weight of each knot in each voxel: ``(*spatial)`` to ``(M, *spatial)``, summing to 1 over M.
 
     Example:
         >>> knot_weights(torch.tensor([-5.0, 1.0]), [-2.0, 2.0]).tolist()
@@ -181,6 +181,15 @@ class BoundaryTemperature(Calibrator):
         """The temperature at each knot."""
         beta = self.head.state_dict()["beta"].tolist()
         return {knot: 1 / value for knot, value in zip(self.knots, beta, strict=True)}
+
+    def in_words(self) -> str:
+        return "temperature by mm from the predicted boundary: " + self.by_distance(
+            [1 / max(beta, 1e-6) for beta in self.head.state_dict()["beta"].tolist()]
+        )
+
+    def by_distance(self, values: Sequence[float]) -> str:
+        """One value per knot, in words."""
+        return ", ".join(f"{knot:g}: {value:.3g}" for knot, value in zip(self.knots, values, strict=True))
 
     def make_head(self) -> nn.Module:
         return BoundaryHead(self.num_classes, self.knots, self.spacing or (1.0, 1.0, 1.0))

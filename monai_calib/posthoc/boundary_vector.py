@@ -60,6 +60,14 @@ class BoundaryVector(BoundaryTemperature):
     method = "boundary_vector"
     keeps_argmax = False
 
+    def in_words(self) -> str:
+        state = self.head.state_dict()
+        rows = zip(state["weight"].tolist(), state["bias"].tolist(), strict=True)
+        return "by mm from the predicted boundary: " + "; ".join(
+            f"class {k} times {self.by_distance(weight)} plus {self.by_distance(bias)}"
+            for k, (weight, bias) in enumerate(rows)
+        )
+
     def make_head(self) -> nn.Module:
         return BoundaryVectorHead(self.num_classes, self.knots, self.spacing or (1.0, 1.0, 1.0))
 

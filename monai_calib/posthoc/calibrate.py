@@ -13,14 +13,14 @@ from monai.inferers import SliceInferer
 from torch import Tensor, nn
 
 from monai_calib.datasets.checksums import sha256
-from monai_calib.files import atomic_path, write_json, write_text
+from monai_calib.files import atomic_path, write_json
 from monai_calib.handlers.weights import load_weights, read_checkpoint
 from monai_calib.metrics.protocols import Protocol, resolve_protocols
 from monai_calib.posthoc.auto import Candidate, RefusedCorrectionError, choose, default_candidates, examine
 from monai_calib.posthoc.base import Calibrator, fit
-from monai_calib.posthoc.evaluation import Comparison, compare
+from monai_calib.posthoc.before_after import AS_TRAINED, evaluate_corrections
 from monai_calib.posthoc.export import CalibratedNetwork, export_torchscript
-from monai_calib.posthoc.files import FOLDED, PARAMETERS, WITH_HEAD
+from monai_calib.posthoc.files import FOLDED, PARAMETERS, WITH_HEAD, correction_record
 from monai_calib.posthoc.folding import fold
 from monai_calib.posthoc.kept import KeptCases
 from monai_calib.posthoc.methods import build_calibrator
@@ -34,10 +34,10 @@ AUTO = "auto"
 
 
 class Calibrated(NamedTuple):
-    """What :func:`calibrate` made: the fitted method, the figures, and the model's file."""
+    """Result of :func:`calibrate`: the fitted method, the evaluated folders by method, and the model's file."""
 
     calibrator: Calibrator
-    comparison: Comparison
+    evaluated: dict[str, Path]
     model_path: Path
 
 
@@ -48,7 +48,7 @@ def calibrate(
     *,
     num_classes: int,
     models_dir: str | os.PathLike[str],
-    output_dir: str | os.PathLike[str],
+    output_dir: str | os.PathLike[str] | None = None,
     method: str = AUTO,
     method_args: Mapping[str, Any] | None = None,
     region: str | None = None,
@@ -63,35 +63,41 @@ def calibrate(
     run: Mapping[str, Any] | None = None,
     force: bool = False,
     most_bytes: int = 8 * 2**30,
+    class_names: Sequence[str] | None = None,
+    fitted_on: str = "validation",
+    compared_on: str = "test",
 ) -> Calibrated:
-    """Fit a correction on validation data, build it into the network, and write model, parameters and figures.
+    """Fit a correction on validation data, build it into the network, and write model, parameters and evaluations.
 
     Written are
 
     - ``models_dir/model_calibrated.pt``: the network's state dict with the correction folded in, for a method that is
       linear in the logits; else ``models_dir/model_calibrated.ts``, the network and its head as TorchScript;
     - ``models_dir/calibration_parameters.json``: the fitted method, for :meth:`Calibrator.from_json`;
-    - ``output_dir/before_after.json`` and ``before_after.md``: the protocols' figures before and after, for this
-      method and those of ``also``.
+    - ``output_dir/posthoc/<method>/eval``: an evaluated folder of this method, of each of ``also``, and of the network
+      ``as_trained``; ``python -m monai_calib report output_dir`` compares them.
 
     Args:
         network: the trained network, or one to load ``checkpoint`` into. A method that folds changes it in place.
         loader: validation data without augmentation; the network runs over it once, and its logits are kept.
         inferer: as the evaluation will use; it must average logits where windows overlap.
         num_classes: channels of the logits.
-        models_dir, output_dir: folders, made when missing.
+        models_dir: folder of the model, made when missing.
+        output_dir: the run's folder, which gets the evaluations; none are made if it is not given.
         method: ``"auto"``, chosen on held-out subjects by :func:`~.auto.choose`, which may be no correction at all; or
             a name out of :data:`~monai_calib.posthoc.METHODS`.
         method_args: arguments of the method beside ``num_classes`` and ``region``.
         region: voxels that count in the fit; the method's own default if not given.
         also: further methods to fit and to show beside it.
         checkpoint: state dict of the network to load first.
-        comparison_loader: data for the figures, such as the test split; the validation data if not given, which
+        comparison_loader: data for the evaluations, such as the test split; the validation data if not given, which
             flatters the fitted methods.
         protocols, device, amp, ignore_index, spacing: as in evaluation.
         run: plain values that the JSON files should say about the run.
         force: write a method asked for by name even if it makes the network worse on held-out cases.
         most_bytes: of disk for logits of a temporary folder; for cases beyond it the network runs in every pass.
+        class_names: names of the channels.
+        fitted_on, compared_on: names of the splits that ``loader`` and ``comparison_loader`` hold.
 
     Raises: ``ValueError`` for an unknown method, no data or broken data; :class:`~.auto.RefusedCorrectionError` for a
         method by name that makes the network worse, nothing being written; :class:`~.folding.FoldingError` for a
@@ -112,7 +118,8 @@ def calibrate(
     network.to(stream.device)
     example = _FirstWindow(network)
     kept = KeptCases(stream, most_bytes, with_images="local_temperature" in (method, *also))
-    if not sum(1 for _ in kept):
+    cases = sum(1 for _ in kept)
+    if not cases:
         raise ValueError("the loader gave no case to calibrate on: name a validation set that holds cases")
     example.remove()
     chosen, about = _chosen(kept, method, region, method_args, num_classes, slice_axis, force)
@@ -125,24 +132,40 @@ def calibrate(
         fit(to_fit, kept)
     for name, calibrator in methods.items():
         record = calibrator.record
+        record.cases = cases
         _log.info("%s: %s in %d passes over %d cases", name, record.status, record.passes, record.cases)
-    seen: KeptCases | LogitStream = kept
-    if comparison_loader is not None:
-        seen = LogitStream(network, comparison_loader, inferer, device, amp, ignore_index=ignore_index, spacing=spacing)
-    comparison = compare(methods, seen, resolved)
-    about |= {"run": dict(run or {}), "method": method, "model": FOLDED if chosen.foldable else WITH_HEAD}
-    model_path = _write_model(network, chosen, example.image, Path(models_dir), about)
-    content = {
-        "format": "monai_calib/before_after/1",
-        **about,
-        "compared_on": "validation data, which the methods were fitted on" if seen is kept else "other data",
-        "protocols": {protocol.name: protocol.to_json() for protocol in resolved},
-        "fits": {name: calibrator.to_json() for name, calibrator in methods.items()},
-        **comparison.to_json(),
+    about |= {"run": dict(run or {}), "model": FOLDED if chosen.foldable else WITH_HEAD}
+    records = {
+        name: correction_record(
+            {**(about if calibrator is chosen else {}), **calibrator.to_json()}, calibrator.in_words(), fitted_on
+        )
+        for name, calibrator in methods.items()
     }
-    write_json(Path(output_dir) / "before_after.json", content, indent=None)
-    write_text(Path(output_dir) / "before_after.md", _page(content, comparison))
-    return Calibrated(chosen, comparison, model_path)
+    evaluated: dict[str, Path] = {}
+    if output_dir is not None:
+        seen: KeptCases | LogitStream = kept
+        if comparison_loader is not None:
+            seen = LogitStream(
+                network, comparison_loader, inferer, device, amp, ignore_index=ignore_index, spacing=spacing
+            )
+        shared = {**(run or {}), "split": fitted_on if seen is kept else compared_on}
+        evaluated = evaluate_corrections(
+            methods,
+            seen,
+            Path(output_dir, "posthoc"),
+            num_classes=num_classes,
+            protocols=resolved,
+            classes=class_names,
+            ignore_index=ignore_index,
+            runs={AS_TRAINED: shared}
+            | {name: {**shared, "posthoc": name, "correction": record} for name, record in records.items()},
+        )
+    about["correction"] = records[method]
+    model_path = _write_model(network, chosen, example.image, Path(models_dir), about)
+    _log.info("wrote %s: %s, %s", model_path, method, records[method]["in_words"])
+    if output_dir is not None:
+        _log.info("next: python -m monai_calib report %s shows before and after", output_dir)
+    return Calibrated(chosen, evaluated, model_path)
 
 
 def _chosen(
@@ -212,15 +235,3 @@ def _write_model(
     for other in {FOLDED, WITH_HEAD} - {path.name}:
         (folder / other).unlink(missing_ok=True)
     return path
-
-
-def _page(content: Mapping[str, Any], comparison: Comparison) -> str:
-    lines = ["# Calibration before and after", "", f"Figures on {content['compared_on']}.", ""]
-    for name, fitted in content["fits"].items():
-        record = fitted["fit"]
-        lines.append(
-            f"- **{name}**{' (in the model)' if name == content['method'] else ''}: {record['status']}, "
-            f"{record['passes']} passes over {record['cases']} cases, {record['voxels']} voxels of region "
-            f"{record['region']}. {record['message']}"
-        )
-    return "\n".join([*lines, "", comparison.table(), ""])

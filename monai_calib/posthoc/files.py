@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from monai_calib.datasets.checksums import sha256
 from monai_calib.files import FileError, read_json
 
-__all__ = ["FOLDED", "PARAMETERS", "WITH_HEAD", "calibrated_model", "posthoc_settings"]
+__all__ = ["FOLDED", "PARAMETERS", "WITH_HEAD", "calibrated_model", "correction_record", "posthoc_settings"]
 
 FOLDED = "model_calibrated.pt"
 """State dict of the network with the correction in its last convolution."""
@@ -37,10 +38,27 @@ def calibrated_model(directory: str | os.PathLike[str]) -> str:
 def posthoc_settings(directory: str | os.PathLike[str]) -> dict[str, Any]:
     """The method and region of the calibrated model in a models folder, as an evaluation records them.
 
+    ``correction`` says how it came about: see :func:`correction_record`.
+
     Raises: as :func:`calibrated_model`.
     """
     fitted, _ = _read(directory)
-    return {"posthoc": fitted["method"], "posthoc_region": fitted["fit"]["region"]}
+    record = {"posthoc": fitted["method"], "posthoc_region": fitted["fit"]["region"]}
+    return record | ({"correction": fitted["correction"]} if "correction" in fitted else {})
+
+
+def correction_record(fitted: Mapping[str, Any], in_words: str, fitted_on: str) -> dict[str, Any]:
+    """Record of a correction for evaluations and the report, from :meth:`~.base.Calibrator.to_json` and its record.
+
+    Args:
+        fitted: the correction's plain values, and what was asked for, guards and choice.
+        in_words: its numbers.
+        fitted_on: the split it was fitted on.
+    """
+    told = {name: fitted[name] for name in ("asked", "guards", "held_out", "choice") if name in fitted}
+    fit = fitted["fit"]
+    how = {name: fit[name] for name in ("status", "message", "region", "cases", "voxels", "passes")}
+    return {"method": fitted["method"], "in_words": in_words, "fitted_on": fitted_on, **how, **told}
 
 
 def _read(directory: str | os.PathLike[str]) -> tuple[dict[str, Any], Path]:

@@ -38,6 +38,9 @@ class NoCorrection(Calibrator):
     def end_pass(self) -> bool:
         return True
 
+    def in_words(self) -> str:
+        return "the network as trained"
+
 
 class _Unchanged(nn.Module):
     def forward(self, logits: Tensor, image: Tensor | None = None) -> Tensor:

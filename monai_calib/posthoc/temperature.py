@@ -110,7 +110,7 @@ class TemperatureSearch:
 
 
 def _root_of_cubic(a: float, b: float, fa: float, da: float, fb: float, db: float) -> float:
-    """Where the cubic with values ``fa > 0 >= fb`` and slopes ``da``, ``db`` at ``a`` and ``b`` is 0, by bisection."""
+    """Root, by bisection, of the cubic with values ``fa > 0 >= fb`` and slopes ``da``, ``db`` at ``a`` and ``b``."""
     width, low, high = b - a, 0.0, 1.0
     for _ in range(60):
         t = (low + high) / 2
@@ -158,6 +158,9 @@ class TemperatureScaling(Calibrator):
         if not 0 < temperature < math.inf:
             raise ValueError(f"temperature: expected a positive number, got {temperature}")
         self.head = LinearHead(torch.eye(self.num_classes) / temperature, torch.zeros(self.num_classes))
+
+    def in_words(self) -> str:
+        return f"temperature {self.temperature:.4g}"
 
     def make_head(self) -> nn.Module:
         return LinearHead(torch.eye(self.num_classes), torch.zeros(self.num_classes))

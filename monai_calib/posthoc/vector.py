@@ -50,6 +50,16 @@ class _LinearScaling(Calibrator):
         """The smallest value of an entry of ``W``."""
         return -_LARGEST
 
+    def in_words(self) -> str:
+        state = self.head.state_dict()
+        weight, bias = state["weight"], state["bias"]
+        diagonal = weight.diagonal()
+        if not torch.equal(weight, diagonal.diag()):
+            return f"weights {'; '.join(map(_listed, weight))}; intercepts {_listed(bias)}"
+        if bias.any() or not diagonal.all():
+            return f"logits times {_listed(diagonal)}, plus {_listed(bias)}"
+        return f"temperatures of the classes {_listed(1 / diagonal)}"
+
     def make_head(self) -> nn.Module:
         return LinearHead(torch.eye(self.num_classes), torch.zeros(self.num_classes))
 
@@ -254,3 +264,7 @@ class _LogSoftmaxHead(LinearHead):
     def forward(self, logits: Tensor, image: Tensor | None = None) -> Tensor:
         log_p = torch.log_softmax(logits, 1).flatten(2)
         return (torch.matmul(self.weight, log_p) + self.bias.unsqueeze(1)).reshape(logits.shape)
+
+
+def _listed(values: Tensor) -> str:
+    return ", ".join(f"{value:.4g}" for value in values.tolist())

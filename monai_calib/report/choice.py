@@ -6,15 +6,17 @@ Picking the best of several margins by their test figures would flatter the loss
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from monai_calib.metrics.metric import Metric
+from monai_calib.variants import choose_variant
+
 from .case_tables import RunError, number
 from .grouping import Identity, identity_of
-from .protocols import region_in_words
 from .runs import Run
 
 __all__ = ["Choice", "Variant", "choose_on_validation", "read_choices"]
@@ -24,8 +26,8 @@ RESULTS = "monai_calib/benchmark_results/1"
 VALIDATION = ("validation", "val")
 # What makes another loss, network or data set; whatever else differs is a hyper-parameter.
 _NOT_CHOSEN = ("bundle", "loss_name", "network_name")
-# A proper score, which rewards accuracy and calibration: the first of these that validation measured.
-_PREFERRED = ("nll_all", "nll_dilated2mm", "nll_union", "nll_foreground")
+# A proper score, which rewards accuracy and calibration, in the first of these regions that validation measured.
+_SCORE, _REGIONS = "nll", ("all", "dilated", "union", "foreground")
 
 
 @dataclass(frozen=True)
@@ -85,28 +87,34 @@ def choose_on_validation(runs: Sequence[Run]) -> tuple[list[Run], list[Choice]]:
 
 
 def _training(run: Run) -> Identity:
-    """What was trained: a run's settings without the split it was evaluated on and what was fitted afterwards."""
+    """The training: a run's settings without the split it was evaluated on and what was fitted afterwards."""
     return tuple(pair for pair in identity_of(run.settings) if pair[0] != "split" and not pair[0].startswith("posthoc"))
 
 
 def _choose(family: Mapping[str, str], variants: Sequence[tuple[Identity, list[Run]]]) -> Choice:
-    shared = set.intersection(*({key for run in members for key in run.values} for _, members in variants))
-    key = next((key for key in _PREFERRED if key in shared), "")
-    # None may be judged by luckier seeds than the others.
-    seeds = set.intersection(*({run.seed for run in members} for _, members in variants))
-    values = [_mean([run for run in members if run.seed in seeds], key) if key else np.nan for _, members in variants]
-    if not np.isfinite(values).all():
-        key = ""
-    best = int(np.argmin(values)) if key else -1
+    criterion = _criterion([run for _, members in variants for run in members])
+    values: list[dict[Hashable, float]] = [{} for _ in variants]
+    if criterion is not None and all(members for _, members in variants):
+        values = [{run.seed: _mean_of_cases(run, criterion) for run in members} for _, members in variants]
+    chosen = choose_variant(dict(enumerate(values)))
+    decided = criterion is not None and bool(np.isfinite(chosen.means).all())
     common = set.intersection(*(set(training) for training, _ in variants))
     return Choice(
         family.get("loss_name", "unnamed"),
-        f"NLL, {region_in_words(key.removeprefix('nll_'))}" if key else "",
+        criterion.label if criterion is not None and decided else "",
         tuple(
-            Variant(_in_words(training, common), value, len(members), number == best)
-            for number, ((training, members), value) in enumerate(zip(variants, values, strict=True))
+            Variant(_in_words(training, common), mean, len(members), decided and place == chosen.best)
+            for place, ((training, members), mean) in enumerate(zip(variants, chosen.means, strict=True))
         ),
     )
+
+
+def _criterion(runs: Sequence[Run]) -> Metric | None:
+    """The score to choose by: one that all runs measured, of the largest region."""
+    names = set.intersection(*(set(run.values) for run in runs)) if runs else set()
+    scores = [metric for name in names if (metric := runs[0].metrics[name]).kind == _SCORE]
+    ranked = [m for kind in _REGIONS for m in scores if (m.region or "").startswith(kind)]
+    return ranked[0] if ranked else None
 
 
 def _in_words(training: Identity, common: set[tuple[str, str]]) -> str:
@@ -114,10 +122,9 @@ def _in_words(training: Identity, common: set[tuple[str, str]]) -> str:
     return ", ".join(own) or "defaults"
 
 
-def _mean(runs: Sequence[Run], key: str) -> float:
-    """Over cases, then seeds."""
-    means = [float(np.nanmean(run.values[key])) for run in runs if np.isfinite(run.values[key]).any()]
-    return float(np.mean(means)) if means else float("nan")
+def _mean_of_cases(run: Run, metric: Metric) -> float:
+    values = run.values[metric.name]
+    return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
 
 
 def read_choices(results: Path) -> list[Choice]:

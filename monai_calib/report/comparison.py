@@ -9,9 +9,12 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from monai_calib.metrics.metric import Metric
+from monai_calib.metrics.protocols import Protocol
+from monai_calib.metrics.regions import Region
+
+from .columns import TRAINING, Column
 from .grouping import Identity, group_seeds, labels_of
-from .measures import Measure
-from .protocols import Protocol
 from .runs import Run
 from .statistics import Interval, bootstrap_mean
 
@@ -56,53 +59,53 @@ class Comparison:
     def runs(self) -> tuple[Run, ...]:
         return tuple(run for method in (*self.methods, *self.failed) for run in (*method.runs, *method.failed))
 
-    def overlap_measures(self) -> list[Measure]:
-        """DSC and HD95, as far as any run measured them."""
-        return self._measured("dsc", "hd95_mm")
+    @property
+    def metrics(self) -> dict[str, Metric]:
+        """Descriptions of what any run measured, by name."""
+        return {name: metric for run in self.runs for name, metric in run.metrics.items()}
 
-    def volume_measures(self) -> list[Measure]:
+    def overlap_columns(self) -> list[Column]:
+        """DSC and HD95, of each part of the problem, as far as any run measured them."""
+        return self.columns_of_kind("dice") + self.columns_of_kind("hd95")
+
+    def volume_columns(self) -> list[Column]:
         """Errors of the foreground's volume, as far as any run measured them."""
-        return self._measured("expected_volume_error", "argmax_volume_error")
+        return self.columns_of_kind("expected_volume_error") + self.columns_of_kind("argmax_volume_error")
 
-    def cost_measures(self) -> list[Measure]:
+    def cost_columns(self) -> list[Column]:
         """Seconds of training, if any run knows them."""
         known = any(np.isfinite(run.train_seconds) for run in self.runs)
-        return [Measure("train_seconds", "train_seconds")] if known else []
+        return [Column(TRAINING)] if known else []
 
-    def _measured(self, *kinds: str) -> list[Measure]:
-        measured = {key for run in self.runs for key in run.values}
-        return [Measure(kind, kind) for kind in kinds if kind in measured]
+    def columns_of_kind(self, kind: str) -> list[Column]:
+        """Columns of the metrics of this kind, in the order of their files."""
+        return [Column(m) for m in self.metrics.values() if m.kind == kind and m.reduction is None]
 
-    def calibration_measures(self, protocol: Protocol, region: str, reduction: str) -> list[Measure]:
-        """The figures of a protocol in one of its regions, in the protocol's order, as far as any run has them."""
-        measures = []
-        for kind in protocol.measures:
-            for stem in dict.fromkeys((f"{kind}_{region}_{protocol.num_bins}bins", f"{kind}_{region}")):
-                key = f"{stem}_{reduction}"
-                if any(key in run.summary for run in self.runs):
-                    measures.append(Measure(kind, stem, key, protocol, region, reduction))
-                    break
-        return measures
+    def calibration_columns(self, protocol: Protocol, region: Region, reduction: str) -> list[Column]:
+        """The metrics of a protocol in one of its regions, in the protocol's order, as far as any run has them."""
+        asked = [m for m in protocol.case_metrics(self.class_names) if m.region == region.name]
+        known = {name for run in self.runs for name in run.summary}
+        return [Column(m, reduction, protocol.name) for m in asked if m.reduced(reduction).name in known]
 
-    def case_values(self, runs: Iterable[Run], measure: Measure) -> NDArray[np.float64]:
+    def case_values(self, runs: Iterable[Run], column: Column) -> NDArray[np.float64]:
         """``(cases,)``: mean over the runs, in this comparison's order of cases; NaN where a run has no figure."""
-        return np.mean([self._aligned(run, run.values.get(measure.case_key)) for run in runs], axis=0)
+        return np.mean([self._aligned(run, run.values.get(column.metric.name)) for run in runs], axis=0)
 
-    def class_values(self, runs: Iterable[Run], measure: Measure) -> NDArray[np.float64] | None:
-        """``(cases, classes)``: mean over the runs, or None if the measure has no figure a class."""
-        tables = [run.class_values.get(measure.case_key) for run in runs]
+    def class_values(self, runs: Iterable[Run], column: Column) -> NDArray[np.float64] | None:
+        """``(cases, classes)``: mean over the runs, or None if the metric has no value per class."""
+        tables = [run.class_values.get(column.metric.name) for run in runs]
         if any(table is None for table in tables):
             return None
         return np.mean([self._aligned(run, table) for run, table in zip(runs, tables, strict=True)], axis=0)
 
-    def estimate(self, runs: Sequence[Run], measure: Measure) -> Estimate:
+    def estimate(self, runs: Sequence[Run], column: Column) -> Estimate:
         """The runs' figure. Spread is the standard deviation over seeds, NaN for one run."""
-        if not measure.has_cases:
-            return self._estimate_of_runs([self.mean_of(run, measure) for run in runs])
-        values = self.case_values(runs, measure)
+        if not column.has_cases:
+            return self._estimate_of_runs([self.mean_of(run, column) for run in runs])
+        values = self.case_values(runs, column)
         finite = np.isfinite(values)
         interval = bootstrap_mean(values, self.subjects)
-        per_run = [self.mean_of(run, measure) for run in runs]
+        per_run = [self.mean_of(run, column) for run in runs]
         return Estimate(interval, _spread(per_run), int((~finite).sum()))
 
     def _estimate_of_runs(self, values: list[float]) -> Estimate:
@@ -111,13 +114,13 @@ class Comparison:
         mean = float(np.mean(known)) if known else float("nan")
         return Estimate(Interval(mean, float("nan"), float("nan")), _spread(known), 0)
 
-    def mean_of(self, run: Run, measure: Measure) -> float:
+    def mean_of(self, run: Run, column: Column) -> float:
         """A run's own figure: over cases, or pooled, or its cost."""
-        if measure.kind == "train_seconds":
+        if column.metric == TRAINING:
             return run.train_seconds
-        if measure.reduction == "micro":
-            return run.summary.get(measure.summary_key or "", float("nan"))
-        values = self.case_values([run], measure)
+        if column.reduction == "micro":
+            return run.summary.get(column.metric.reduced("micro").name, float("nan"))
+        values = self.case_values([run], column)
         finite = values[np.isfinite(values)]
         return float(finite.mean()) if len(finite) else float("nan")
 

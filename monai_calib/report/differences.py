@@ -26,9 +26,9 @@ def differences(findings: Findings) -> Figure | None:
         mark[i][j] = mark[j][i] = "●" if test.p_holm < LEVEL else ""
         told[i][j] = told[j][i] = f"p {p_text(test.p_value)}, Holm {p_text(test.p_holm)}"
     largest = max((abs(x) for row in value for x in row if math.isfinite(x)), default=0.0) or 1.0
-    low_end, high_end = (COLOURS[0], COLOURS[1]) if findings.measure.lower_is_better else (COLOURS[1], COLOURS[0])
+    low_end, high_end = (COLOURS[0], COLOURS[1]) if findings.column.lower_is_better else (COLOURS[1], COLOURS[0])
     labels = [plain(name) for name in names]
-    measure = findings.measure
+    column = findings.column
     plot = new_plot(
         150 + 24 * len(names),
         narrowest=None if len(names) <= 8 else 240 + 20 * len(names),
@@ -56,11 +56,11 @@ def differences(findings: Findings) -> Figure | None:
     )
     real = [f"{t.first} and {t.second}" for t in findings.pairs if t.p_holm < LEVEL]
     return Figure(
-        f"pairs-{measure.key}",
-        f"All pairs by {measure.label}",
+        f"pairs-{column.key}",
+        f"All pairs by {column.label}",
         "Row minus column, mean over subjects; blue where the row is better. ● : p below 0.05 after Holm's correction "
         f"over {len(findings.pairs)} pairs (Wilcoxon's signed-rank test over subjects).",
-        f"Matrix of paired differences of {measure.title}. {len(real)} of {len(findings.pairs)} pairs differ: "
+        f"Matrix of paired differences of {column.title}. {len(real)} of {len(findings.pairs)} pairs differ: "
         f"{', '.join(real) or 'none'}.",
         plot,
         figure_csv(pair_columns(), [pair_row(findings, test) for test in findings.pairs]),

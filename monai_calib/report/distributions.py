@@ -1,4 +1,4 @@
-"""How a figure spreads over cases, for each method and each class: a mean hides the case that went wrong."""
+"""Spread of a metric over cases, for each method and each class: a mean hides the case that went wrong."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from .columns import Column
 from .comparison import Comparison, Method
 from .figures import Figure, axis, figure_csv, new_plot, plain, style, transparent
-from .measures import Measure
 
 __all__ = ["class_distribution", "distribution"]
 
@@ -21,38 +21,38 @@ FEW = 8
 NARROWEST = 420
 
 
-def distribution(comparison: Comparison, measure: Measure, note: str = "") -> Figure:
+def distribution(comparison: Comparison, column: Column, note: str = "") -> Figure:
     """A figure's spread over cases: box and every case, one row a method; cases are means over seeds."""
     number = len(comparison.methods)
     plot = new_plot(
         120 + (44 if number <= FEW else 28) * number,
         narrowest=None if number <= FEW else NARROWEST,
-        xaxis=axis(_title(measure)),
+        xaxis=axis(_title(column)),
         yaxis={"autorange": "reversed", "automargin": True},
         showlegend=False,
     )
     rows: list[list[Any]] = []
     told: list[str] = []
     for method in comparison.methods:
-        values = comparison.case_values(method.runs, measure)
+        values = comparison.case_values(method.runs, column)
         plot["data"].append(
             _box(method, values, [plain(method.label)] * len(values), comparison.cases, number * len(values))
         )
         rows.extend([method.label, case, value] for case, value in zip(comparison.cases, values, strict=True))
         told.append(_quartiles(method.label, values))
     return Figure(
-        f"cases-{measure.key}",
-        f"{measure.label} per case",
+        f"cases-{column.key}",
+        f"{column.label} per case",
         "Every point is a case (mean over seeds); the box spans the quartiles, its line is the median." + note,
-        f"Box plot of {measure.title} per case. {'; '.join(told)}.",
+        f"Box plot of {column.title} per case. {'; '.join(told)}.",
         plot,
-        figure_csv(["method", "case", measure.label], rows),
+        figure_csv(["method", "case", column.label], rows),
     )
 
 
-def class_distribution(comparison: Comparison, measure: Measure) -> Figure | None:
+def class_distribution(comparison: Comparison, column: Column) -> Figure | None:
     """A figure's spread over cases for each class, or None if it has no figure a class."""
-    tables = [comparison.class_values(method.runs, measure) for method in comparison.methods]
+    tables = [comparison.class_values(method.runs, column) for method in comparison.methods]
     present = [table for table in tables if table is not None]
     if not present:
         return None
@@ -61,7 +61,7 @@ def class_distribution(comparison: Comparison, measure: Measure) -> Figure | Non
     plot = new_plot(
         height,
         narrowest=None if len(present) <= FEW else NARROWEST,
-        xaxis=axis(_title(measure)),
+        xaxis=axis(_title(column)),
         yaxis={"autorange": "reversed", "automargin": True},
         boxmode="group",
     )
@@ -77,12 +77,12 @@ def class_distribution(comparison: Comparison, measure: Measure) -> Figure | Non
         rows.extend([method.label, *rest] for rest in zip(names, cases, values, strict=True))
         told.extend(_quartiles(f"{method.label}, {comparison.class_names[k]}", table[:, k]) for k in measured)
     return Figure(
-        f"classes-{measure.key}",
-        f"{measure.label} per class",
+        f"classes-{column.key}",
+        f"{column.label} per class",
         "Every point is a case (mean over seeds). Classes absent from a case have no point.",
-        f"Box plot of {measure.title} per class. {'; '.join(told)}.",
+        f"Box plot of {column.title} per class. {'; '.join(told)}.",
         plot,
-        figure_csv(["method", "class", "case", measure.label], rows),
+        figure_csv(["method", "class", "case", column.label], rows),
     )
 
 
@@ -108,8 +108,8 @@ def _box(
     }
 
 
-def _title(measure: Measure) -> str:
-    return f"{measure.label} ({measure.unit})" if measure.unit else measure.label
+def _title(column: Column) -> str:
+    return f"{column.label} ({column.unit})" if column.unit else column.label
 
 
 def _quartiles(label: str, values: NDArray[np.float64]) -> str:

@@ -1,4 +1,4 @@
-"""What a figure of the report is: a plot, its data as CSV, and a description in words for those who do not see it."""
+"""Figures of the report: a plot, its data as CSV, and a description in words for those who do not see it."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from .runs import Run
 __all__ = ["Identity", "group_seeds", "identity_of", "labels_of"]
 
 # What differs between two runs of one method, like anything in seconds; all else the bundle reports is the method's.
-_PER_RUN = frozenset({"seed", "started", "finished", "date", "run_dir", "best_epoch", "device"})
+_PER_RUN = frozenset({"seed", "started", "finished", "date", "run_dir", "best_epoch", "device", "correction"})
 
 Identity = tuple[tuple[str, str], ...]
 

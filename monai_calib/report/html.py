@@ -6,11 +6,12 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
+from monai_calib.files import write_text
+
 from .choice import Choice, choose_on_validation, read_choices
 from .comparison import Method, compare
 from .findings import pair_cells, tests_csv
-from .page import render_page, require_extra, write_page
-from .protocols import region_in_words
+from .page import render_page, require_extra
 from .published import PublishedTable, read_published
 from .runs import read_runs
 from .sections import Part, part_of
@@ -50,11 +51,11 @@ def write_report(
     tables = path.parent / f"{path.stem}_tables"
     for number, part in enumerate(parts, start=1):
         prefix = f"comparison{number}_" if len(parts) > 1 else ""
-        write_page(tables / f"{prefix}results.csv", result_csv(part.tables))
-        write_page(tables / f"{prefix}tests.csv", tests_csv(part.tests))
+        write_text(tables / f"{prefix}results.csv", result_csv(part.tables))
+        write_text(tables / f"{prefix}tests.csv", tests_csv(part.tests))
         for table in part.tables:
-            write_page(tables / f"{_safe(prefix + table.name)}.tex", latex_text(table))
-    write_page(path, page)
+            write_text(tables / f"{_safe(prefix + table.name)}.tex", latex_text(table))
+    write_text(path, page)
     return path
 
 
@@ -67,7 +68,6 @@ def _render(parts: Sequence[Part], choices: Sequence[Choice], published: Sequenc
         published=published,
         failures=[_failure(method) for method in methods if method.failed],
         pair_cells=pair_cells,
-        region_in_words=region_in_words,
         safe=_safe,
         most_unfolded=MOST_UNFOLDED,
     )

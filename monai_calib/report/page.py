@@ -3,19 +3,16 @@
 from __future__ import annotations
 
 import importlib
-import os
-import tempfile
 from importlib import resources
-from pathlib import Path
 from typing import Any
 
 from ..version import __version__
 from .figures import p_text, pack, packed
 from .tables import figure_text
 
-__all__ = ["render_page", "require_extra", "write_page"]
+__all__ = ["render_page", "require_extra"]
 
-_EXTRA = ("jinja2", "plotly", "PIL")
+_EXTRA = ("jinja2", "plotly", "PIL", "pandas")
 
 
 def require_extra() -> None:
@@ -51,16 +48,3 @@ def render_page(template: str, **content: Any) -> str:
         script=(here / "page.js").read_text(encoding="utf-8"),
         plotly=pack(get_plotlyjs()),
     )
-
-
-def write_page(path: Path, text: str) -> None:
-    """Writes a file in one step: it is there in full or as it was."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, suffix=".tmp", delete=False, encoding="utf-8") as file:
-        try:
-            file.write(text)
-        except BaseException:
-            os.unlink(file.name)
-            raise
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, path)

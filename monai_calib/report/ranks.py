@@ -6,21 +6,21 @@ from typing import Any
 
 import numpy as np
 
+from .columns import Column
 from .comparison import Comparison
 from .figures import NEUTRAL, Figure, figure_csv, new_plot, p_text, plain, style
-from .measures import Measure
 from .statistics import Ranking, cliques
 
 __all__ = ["ranking_diagram"]
 
 
-def ranking_diagram(comparison: Comparison, ranking: Ranking, measure: Measure) -> Figure:
+def ranking_diagram(comparison: Comparison, ranking: Ranking, column: Column) -> Figure:
     """Methods at their mean rank; thick bars join those that the data do not tell apart.
 
     Args:
         comparison: whose methods were ranked, in its order.
         ranking: of at least three methods.
-        measure: that was ranked.
+        column: that was ranked.
 
     Source: Demšar, JMLR 2006, figure 1.
     """
@@ -84,12 +84,12 @@ def ranking_diagram(comparison: Comparison, ranking: Ranking, measure: Measure) 
     told = ", ".join(f"{name} {rank:.2f}" for name, rank in rows)
     groups = "; ".join(", ".join(str(rows[k][0]) for k in range(start, stop + 1)) for start, stop in joined)
     return Figure(
-        f"ranks-{measure.key}",
-        f"Ranks by {measure.label}",
+        f"ranks-{column.key}",
+        f"Ranks by {column.label}",
         f"Friedman's mean ranks over {ranking.num_subjects} subjects, 1 is best (p {p_text(ranking.p_value)}); a thick "
         f"bar joins methods closer than Nemenyi's critical difference at the 5 % level. A subject is ranked by its "
         f"means over cases and seeds: neither adds to the number of subjects.",
-        f"Critical-difference diagram of {measure.title}. Mean ranks: {told}. Not told apart: {groups or 'none'}.",
+        f"Critical-difference diagram of {column.title}. Mean ranks: {told}. Not told apart: {groups or 'none'}.",
         plot,
         figure_csv(
             ["method", "mean rank", "critical difference", "p"], [[*r, critical, ranking.p_value] for r in rows]

@@ -9,11 +9,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from monai_calib.metrics.bootstrap import bootstrap_ratio
+from monai_calib.metrics.protocols import Protocol
+from monai_calib.metrics.regions import Region
+
 from .comparison import Comparison
 from .figures import NEUTRAL, Figure, axis, figure_csv, new_plot, plain, style, transparent
-from .protocols import Protocol, region_in_words
 from .runs import Run
-from .statistics import bootstrap_ratio
 
 __all__ = ["Curve", "curve", "overlaid_reliability", "reliability_diagram", "reliability_of_runs"]
 
@@ -47,7 +49,7 @@ def curve(bins: NDArray[np.float64], subjects: Sequence[str], num_runs: int = 1)
 
 
 def overlaid_reliability(
-    comparison: Comparison, protocol: Protocol, region: str, row: int | None = None
+    comparison: Comparison, protocol: Protocol, region: Region, row: int | None = None
 ) -> Figure | None:
     """One diagram for all methods, each with the voxels of its seeds together; None without histograms.
 
@@ -68,11 +70,11 @@ def overlaid_reliability(
     if not named:
         return None
     whose = "" if row is None else f" of {comparison.class_names[row]}"
-    key = f"reliability-{protocol.name}-{region}" + ("" if row is None else f"-class{row}")
-    return reliability_diagram(key, f"Reliability{whose}, {region_in_words(region)}", named)
+    key = f"reliability-{protocol.name}-{region.name}" + ("" if row is None else f"-class{row}")
+    return reliability_diagram(key, f"Reliability{whose}, {region.words}", named)
 
 
-def reliability_of_runs(comparison: Comparison, protocol: Protocol, region: str) -> list[Figure]:
+def reliability_of_runs(comparison: Comparison, protocol: Protocol, region: Region) -> list[Figure]:
     """One diagram for each method of several runs, and for what did not converge."""
     figures = []
     for number, method in enumerate((*comparison.methods, *comparison.failed)):
@@ -85,15 +87,15 @@ def reliability_of_runs(comparison: Comparison, protocol: Protocol, region: str)
                 note = ", did not converge" if run in method.failed else ""
                 named.append((f"seed {run.seed}{note}", (index, 0), curve(table, run.subjects)))
         if named:
-            key = f"reliability-{protocol.name}-{region}-method{number}"
-            title = f"{method.label}: reliability of each run, {region_in_words(region)}"
+            key = f"reliability-{protocol.name}-{region.name}-method{number}"
+            title = f"{method.label}: reliability of each run, {region.words}"
             figures.append(reliability_diagram(key, title, named))
     return figures
 
 
-def _row(run: Run, protocol: Protocol, region: str, row: int | None) -> NDArray[np.float64] | None:
+def _row(run: Run, protocol: Protocol, region: Region, row: int | None) -> NDArray[np.float64] | None:
     """``(cases, 3, bins)`` of a class or the top label, as far as the run has it."""
-    table = run.bins.get((region, protocol.diagram_bins))
+    table = run.bins.get((region.name, protocol.num_bins))
     if table is None or (row is None and table.shape[1] == len(run.class_names)):
         return None
     return table[:, -1 if row is None else row]

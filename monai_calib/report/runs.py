@@ -13,9 +13,11 @@ from numpy.typing import NDArray
 
 from monai_calib.files import FileError
 from monai_calib.metrics.evaluated import Evaluated, read_evaluated
+from monai_calib.metrics.metric import Metric
+from monai_calib.metrics.protocols import Protocol
+from monai_calib.metrics.regions import Region
 
-from .case_tables import RunError, mean_of_defined, number
-from .protocols import Protocol, read_protocol
+from .case_tables import RunError, number
 
 __all__ = ["Run", "RunError", "find_evaluations", "read_run", "read_runs"]
 
@@ -27,9 +29,8 @@ LEAST_DSC = 0.05
 class Run:
     """One evaluated run; equal to itself only.
 
-    ``values[name]`` has one figure a case, ``class_values[name]`` one a case and class, with NaN where undefined;
-    both in the order of ``cases``. ``dsc`` and ``hd95_mm`` are among them when the run measured them, and the errors of
-    :func:`~.volumes.volume_errors`.
+    ``metrics`` describes what was measured; ``values[name]`` has one number per case, ``class_values[name]`` one per
+    case and class, with NaN where undefined; both in the order of ``cases``.
     ``bins[region, num_bins]`` has voxels, hits and summed confidence, ``(cases, rows, 3, num_bins)``: a row for each
     class and a last one for the top label, which a multi-label run does not have.
     """
@@ -38,6 +39,7 @@ class Run:
     settings: Mapping[str, Any]
     class_names: tuple[str, ...]
     protocols: tuple[Protocol, ...]
+    metrics: Mapping[str, Metric]
     summary: Mapping[str, float]
     cases: tuple[str, ...]
     subjects: tuple[str, ...]
@@ -62,9 +64,10 @@ class Run:
 
     def missed_classes(self) -> tuple[str, ...]:
         """Foreground classes whose mean DSC is next to 0: the run did not converge. Empty without DSC."""
-        dsc = self.class_values.get("dsc")
-        if dsc is None:
+        overlap = next((name for name in self.class_values if self.metrics[name].kind == "dice"), None)
+        if overlap is None:
             return ()
+        dsc = self.class_values[overlap]
         defined = np.isfinite(dsc)
         means = np.where(defined, dsc, 0.0).sum(axis=0) / np.maximum(defined.sum(axis=0), 1)
         missed = defined.any(axis=0) & (means < LEAST_DSC)
@@ -148,21 +151,19 @@ def _of_evaluated(evaluated: Evaluated) -> Run:
     values: dict[str, NDArray[np.float64]] = {}
     class_values: dict[str, NDArray[np.float64]] = {}
     for name, metric in evaluated.metrics.items():
-        key = {"mean_dice": "dsc"}.get(name, name)
-        table = evaluated.class_values(name)
-        if metric.per != "class":
-            values[key] = table[:, 0]
+        if metric.reduction is not None:
             continue
+        values[name] = evaluated.values(name)
         if metric.classes and set(metric.classes) <= set(classes):
-            class_values[key] = np.full((len(table), len(classes)), np.nan)
-            class_values[key][:, [classes.index(label) for label in metric.classes]] = table
-        values[key] = mean_of_defined(table)
-    protocols = tuple(read_protocol(name, protocol.to_json()) for name, protocol in evaluated.protocols.items())
+            table = evaluated.class_values(name)
+            class_values[name] = np.full((len(table), len(classes)), np.nan)
+            class_values[name][:, [classes.index(label) for label in metric.classes]] = table
+    protocols = tuple(evaluated.protocols.values())
     wanted: dict[int, list[str]] = {}
     for protocol in protocols:
-        for region in protocol.regions:
-            if region in evaluated.regions and region not in wanted.setdefault(protocol.diagram_bins, []):
-                wanted[protocol.diagram_bins].append(region)
+        for region in map(Region.parse, protocol.regions):
+            if region.name in evaluated.regions and region.name not in wanted.setdefault(protocol.num_bins, []):
+                wanted[protocol.num_bins].append(region.name)
     bins = {
         (region, size): table
         for size, regions in wanted.items()
@@ -173,6 +174,7 @@ def _of_evaluated(evaluated: Evaluated) -> Run:
         settings=_settings(evaluated.folder, evaluated.run),
         class_names=tuple(classes),
         protocols=protocols,
+        metrics=evaluated.metrics,
         summary=dict(evaluated.summary),
         cases=tuple(case.case for case in evaluated.cases),
         subjects=tuple(case.subject or case.case for case in evaluated.cases),
@@ -183,9 +185,9 @@ def _of_evaluated(evaluated: Evaluated) -> Run:
 
 
 def _settings(evaluation: Path, said: Mapping[str, Any]) -> dict[str, Any]:
-    """What the evaluation says of its run, what its training says, and what its folder says: the post-hoc method.
+    """Settings from what the evaluation says of its run, and what its training says.
 
-    ``models/training.json`` lies in the run's folder, which holds those of other splits and of post-hoc variants.
+    ``models/training.json`` lies in the run's folder, which holds those of other splits and of corrections.
     """
     run = evaluation.parent
     records = [folder / "models" / "training.json" for folder in (run, *run.parents[:2])]
@@ -194,7 +196,6 @@ def _settings(evaluation: Path, said: Mapping[str, Any]) -> dict[str, Any]:
         trained: Mapping[str, Any] = {} if record is None else json.loads(record.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise RunError(f"{record} cannot be read as JSON: {error}. Train the run again or delete the file.") from error
-    posthoc = said.get("posthoc") or (run.name if run.parent.name == "posthoc" else None)
     seconds = said.get("train_seconds", trained.get("seconds"))
-    settings = {**trained.get("settings", {}), **said, "posthoc": posthoc, "train_seconds": seconds}
+    settings = {**trained.get("settings", {}), **said, "train_seconds": seconds}
     return {key: value for key, value in settings.items() if value is not None}

@@ -6,23 +6,23 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+from .columns import Column
 from .comparison import Comparison, Estimate
 from .figures import Figure, axis, figure_csv, new_plot, plain, style
-from .measures import Measure
 from .statistics import Interval
 
 __all__ = ["overlap_scatter"]
 
 
-def overlap_scatter(comparison: Comparison, estimates: Sequence[tuple[Estimate, Estimate]], measure: Measure) -> Figure:
+def overlap_scatter(comparison: Comparison, estimates: Sequence[tuple[Estimate, Estimate]], column: Column) -> Figure:
     """Calibration against DSC, one mark a method, with both intervals.
 
     Args:
         comparison: its methods, in the order of ``estimates``.
-        estimates: DSC and ``measure`` of each method.
-        measure: of the vertical axis.
+        estimates: DSC and ``column`` of each method.
+        column: of the vertical axis.
     """
-    plot = new_plot(420, tallest=0.95, xaxis=axis("DSC"), yaxis=axis(measure.label))
+    plot = new_plot(420, tallest=0.95, xaxis=axis("DSC"), yaxis=axis(column.label))
     rows: list[list[Any]] = []
     for method, (overlap, calibration) in zip(comparison.methods, estimates, strict=True):
         x, y = overlap.interval, calibration.interval
@@ -38,18 +38,18 @@ def overlap_scatter(comparison: Comparison, estimates: Sequence[tuple[Estimate, 
                 "marker": look["marker"] | {"size": 10},
                 "name": plain(method.label),
                 "legendgroup": plain(method.label),
-                "hovertemplate": f"DSC %{{x:.3f}}, {plain(measure.label)} %{{y:.4f}}",
+                "hovertemplate": f"DSC %{{x:.3f}}, {plain(column.label)} %{{y:.4f}}",
             }
         )
         rows.append([method.label, *x, *y])
-    columns = ["method", "DSC", "DSC low", "DSC high", *(f"{measure.label}{end}" for end in ("", " low", " high"))]
-    best = "lower" if measure.lower_is_better else "upper"
-    told = "; ".join(f"{row[0]}: DSC {row[1]:.3f}, {measure.label} {row[4]:.3f}" for row in rows)
+    columns = ["method", "DSC", "DSC low", "DSC high", *(f"{column.label}{end}" for end in ("", " low", " high"))]
+    best = "lower" if column.lower_is_better else "upper"
+    told = "; ".join(f"{row[0]}: DSC {row[1]:.3f}, {column.label} {row[4]:.3f}" for row in rows)
     return Figure(
-        f"scatter-{measure.key}",
-        f"{measure.label} against DSC",
+        f"scatter-{column.key}",
+        f"{column.label} against DSC",
         f"Bars are 95 % bootstrap intervals over subjects. The {best} right corner is best.",
-        f"Scatter of {measure.title} against DSC. {told}.",
+        f"Scatter of {column.title} against DSC. {told}.",
         plot,
         figure_csv(columns, rows),
     )

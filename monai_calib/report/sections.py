@@ -1,17 +1,20 @@
-"""What the page says of one comparison, section by section: tables, sentences, figures, tests."""
+"""Sections of the page on one comparison: tables, sentences, figures, tests."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from monai_calib.metrics.protocols import Protocol
+from monai_calib.metrics.regions import Region
+
+from .columns import Column
 from .comparison import Comparison
+from .corrections import Correction, corrections_of
 from .differences import differences
 from .distributions import class_distribution, distribution
 from .figures import Figure, swatch
 from .findings import Findings, findings, reading
-from .measures import Measure
-from .protocols import Protocol, region_in_words
 from .ranks import ranking_diagram
 from .reliability import overlaid_reliability, reliability_of_runs
 from .runs import Run
@@ -45,6 +48,7 @@ class Part:
     views: tuple[CaseView, ...]
     swatches: Mapping[str, str]
     settings: Mapping[str, str]
+    corrections: tuple[Correction, ...]
 
     @property
     def num_subjects(self) -> int:
@@ -66,7 +70,9 @@ class Part:
 
 def part_of(comparison: Comparison) -> Part:
     overview = _overview(comparison)
-    regions = [(protocol, region) for protocol in comparison.protocols for region in protocol.regions]
+    regions = [
+        (protocol, region) for protocol in comparison.protocols for region in map(Region.parse, protocol.regions)
+    ]
     bundles = dict.fromkeys(str(run.settings.get("bundle", "runs")) for run in comparison.runs)
     return Part(
         comparison,
@@ -75,12 +81,14 @@ def part_of(comparison: Comparison) -> Part:
         tuple(case_views(comparison)) if comparison.methods else (),
         {method.label: swatch(method.place) for method in comparison.methods},
         {method.label: _settings(method.runs or method.failed) for method in (*comparison.methods, *comparison.failed)},
+        tuple(corrections_of(comparison)),
     )
 
 
 def _settings(runs: Sequence[Run]) -> str:
-    """What a method's runs say of themselves beyond the columns of the page's first table."""
+    """Settings of a method's runs beyond the columns of the page's first table."""
     shown = {"bundle", "loss_name", "network_name", "posthoc", "split", "seed", "train_seconds", "training_seconds"}
+    shown |= {"posthoc_region", "correction"}
     pairs: dict[str, list[str]] = {}
     for run in runs:
         for key, value in run.settings.items():
@@ -96,20 +104,19 @@ def _settings(runs: Sequence[Run]) -> str:
 def _overview(comparison: Comparison) -> Section:
     """Overlap, distance, volume and cost."""
     table = overview_table(comparison)
-    tests = [findings(comparison, measure) for measure in table.measures]
+    tests = [findings(comparison, column) for column in table.columns]
     figures: list[Figure | None] = []
     more: list[Figure | None] = []
     if comparison.methods:
-        overlap = comparison.overlap_measures()
-        figures += [distribution(comparison, measure) for measure in overlap]
-        figures += [class_distribution(comparison, measure) for measure in overlap[:1]]
-        if comparison.volume_measures():
-            bias = Measure("expected_volume_bias", "expected_volume_bias")
+        overlap = comparison.overlap_columns()
+        figures += [distribution(comparison, column) for column in overlap]
+        figures += [class_distribution(comparison, column) for column in overlap[:1]]
+        for bias in comparison.columns_of_kind("expected_volume_bias"):
             note = " Summed foreground probability minus true volume, relative to it: right of 0 too much is expected."
             figures.append(distribution(comparison, bias, note))
         figures += _rankings(comparison, tests)
-        more += [class_distribution(comparison, measure) for measure in overlap[1:]]
-        more += [distribution(comparison, measure) for measure in comparison.volume_measures()]
+        more += [class_distribution(comparison, column) for column in overlap[1:]]
+        more += [distribution(comparison, column) for column in comparison.volume_columns()]
     return Section(
         table.heading,
         (table,),
@@ -121,32 +128,32 @@ def _overview(comparison: Comparison) -> Section:
     )
 
 
-def _section(comparison: Comparison, protocol: Protocol, region: str, overview_tests: Sequence[Findings]) -> Section:
+def _section(comparison: Comparison, protocol: Protocol, region: Region, overview_tests: Sequence[Findings]) -> Section:
     tables = tuple(result_table(comparison, protocol, region, reduction) for reduction in protocol.reductions)
-    measures = comparison.calibration_measures(protocol, region, protocol.reductions[0])
-    tests = [findings(comparison, measure) for measure in measures]
+    columns = comparison.calibration_columns(protocol, region, protocol.reductions[0])
+    tests = [findings(comparison, column) for column in columns]
     figures: list[Figure | None] = []
     more: list[Figure | None] = []
     if comparison.methods:
         figures.append(overlaid_reliability(comparison, protocol, region))
-        if measures:
-            figures += _scatters(comparison, measures[0])
-            figures.append(distribution(comparison, measures[0]))
+        if columns:
+            figures += _scatters(comparison, columns[0])
+            figures.append(distribution(comparison, columns[0]))
             rankings = _rankings(comparison, tests)
             figures += rankings[:1]
             more += rankings[1:]
-        more += [distribution(comparison, measure) for measure in measures[1:]]
-        more += [class_distribution(comparison, measure) for measure in measures]
+        more += [distribution(comparison, column) for column in columns[1:]]
+        more += [class_distribution(comparison, column) for column in columns]
         more += [
             overlaid_reliability(comparison, protocol, region, index) for index in range(len(comparison.class_names))
         ]
     more += reliability_of_runs(comparison, protocol, region)
-    known = {item.measure: item for item in (*overview_tests, *tests)}
+    known = {item.column: item for item in (*overview_tests, *tests)}
     return Section(
-        f"Protocol {protocol.name}: {region_in_words(region)}",
+        f"Protocol {protocol.name}: {region.words}",
         tables,
         # Pooled figures have no tests, since they are not a mean over cases.
-        tuple(reading(table, [known.get(m) or findings(comparison, m) for m in table.measures]) for table in tables),
+        tuple(reading(table, [known.get(m) or findings(comparison, m) for m in table.columns]) for table in tables),
         _drawn(figures),
         _drawn(more),
         tuple(item for item in tests if item.pairs),
@@ -154,21 +161,21 @@ def _section(comparison: Comparison, protocol: Protocol, region: str, overview_t
     )
 
 
-def _scatters(comparison: Comparison, measure: Measure) -> list[Figure]:
+def _scatters(comparison: Comparison, column: Column) -> list[Figure]:
     """Against DSC, if that was measured."""
     return [
         overlap_scatter(
             comparison,
-            [(comparison.estimate(m.runs, overlap), comparison.estimate(m.runs, measure)) for m in comparison.methods],
-            measure,
+            [(comparison.estimate(m.runs, overlap), comparison.estimate(m.runs, column)) for m in comparison.methods],
+            column,
         )
-        for overlap in comparison.overlap_measures()
-        if overlap.kind == "dsc"
+        for overlap in comparison.overlap_columns()
+        if overlap.kind == "dice"
     ]
 
 
 def _rankings(comparison: Comparison, tests: Sequence[Findings]) -> list[Figure]:
-    return [ranking_diagram(comparison, item.ranking, item.measure) for item in tests if item.ranking is not None]
+    return [ranking_diagram(comparison, item.ranking, item.column) for item in tests if item.ranking is not None]
 
 
 def _drawn(figures: Sequence[Figure | None]) -> tuple[Figure, ...]:

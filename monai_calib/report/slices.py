@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from monai_calib.metrics.regions import Region
+
+from .columns import Column
 from .comparison import Comparison
 from .figures import COLOURS, figure_csv
-from .measures import Measure
-from .protocols import region_in_words
 from .runs import Run
 
 __all__ = ["CaseView", "Picture", "case_views"]
@@ -63,30 +64,33 @@ def case_views(comparison: Comparison) -> list[CaseView]:
 
 def _chosen_cases(comparison: Comparison) -> dict[str, str]:
     chosen: dict[str, list[str]] = {}
-    measures = [(measure, True) for measure in comparison.overlap_measures()[:1]]
+    columns = [(column, True) for column in comparison.overlap_columns()[:1]]
     for protocol in comparison.protocols[:1]:
-        measures += [
-            (measure, False)
-            for measure in comparison.calibration_measures(protocol, protocol.regions[0], protocol.reductions[0])[:1]
+        columns += [
+            (column, False)
+            for column in comparison.calibration_columns(
+                protocol, Region.parse(protocol.regions[0]), protocol.reductions[0]
+            )[:1]
         ]
-    for measure, both_ends in measures:
-        values = np.mean([comparison.case_values(method.runs, measure) for method in comparison.methods], axis=0)
+    for column, both_ends in columns:
+        values = np.mean([comparison.case_values(method.runs, column) for method in comparison.methods], axis=0)
         if not np.isfinite(values).any():
             continue
-        # "Good" grows with quality, so that its ends are best and worst whichever way the measure points.
-        good = np.where(np.isfinite(values), -values if measure.lower_is_better else values, np.nan)
+        # "Good" grows with quality, so that its ends are best and worst whichever way the column points.
+        good = np.where(np.isfinite(values), -values if column.lower_is_better else values, np.nan)
         order = np.argsort(good)[: int(np.isfinite(good).sum())].tolist()
         ends = list(zip(("worst", "second worst"), order[:_NUM_WORST], strict=False))
         if both_ends and len(order) > _NUM_WORST:
             ends.append(("best", order[-1]))
         for end, position in ends:
-            reason = f"{end} {_where(measure)} ({values[position]:.3f}, mean over all methods)"
+            reason = f"{end} {_where(column)} ({values[position]:.3f}, mean over all methods)"
             chosen.setdefault(comparison.cases[position], []).append(reason)
     return {case: "; ".join(reasons) for case, reasons in chosen.items()}
 
 
-def _where(measure: Measure) -> str:
-    return measure.label if measure.region is None else f"{measure.label} in the {region_in_words(measure.region)}"
+def _where(column: Column) -> str:
+    region = column.metric.region if column.protocol else None
+    return column.label if region is None else f"{column.label} in {region}"
 
 
 def _view(comparison: Comparison, case: str, why: str) -> CaseView | None:

@@ -7,7 +7,6 @@ are the thousands of voxels of one volume.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from functools import lru_cache
 from itertools import combinations
 from typing import NamedTuple
 
@@ -15,12 +14,13 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
+from monai_calib.metrics import bootstrap
+
 __all__ = [
     "Interval",
     "PairedTest",
     "Ranking",
     "bootstrap_mean",
-    "bootstrap_ratio",
     "cliques",
     "friedman_nemenyi",
     "holm",
@@ -28,7 +28,6 @@ __all__ = [
     "paired_tests",
 ]
 
-NUM_SAMPLES = 2000
 CONFIDENCE = 0.95
 
 
@@ -61,98 +60,21 @@ class Ranking(NamedTuple):
     num_subjects: int
 
 
-@lru_cache(maxsize=8)
-def _resamples(num_subjects: int, num_samples: int, seed: int) -> NDArray[np.float64]:
-    """How often each subject is drawn, ``(num_samples, num_subjects)``; every row sums to the number of subjects."""
-    chance = np.full(num_subjects, 1.0 / num_subjects)
-    drawn = np.random.default_rng(seed).multinomial(num_subjects, chance, size=num_samples).astype(np.float64)
-    drawn.setflags(write=False)
-    return drawn
-
-
-def _sum_by_subject(values: NDArray[np.float64], index: NDArray[np.intp], num_subjects: int) -> NDArray[np.float64]:
-    sums = np.zeros((num_subjects, *values.shape[1:]))
-    np.add.at(sums, index, values)
-    return sums
-
-
-def bootstrap_ratio(
-    numerator: ArrayLike,
-    denominator: ArrayLike,
-    subjects: Sequence[str],
-    confidence: float = CONFIDENCE,
-    num_samples: int = NUM_SAMPLES,
-    seed: int = 0,
-) -> tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]]:
-    """Percentile interval of a ratio of sums over cases, ``sum_i a_i / sum_i b_i``, resampling whole subjects.
-
-    All cases of a drawn subject come along, so that the interval reflects how subjects differ. The mean is the ratio
-    with ``b_i = 1``; the accuracy of a reliability bin is the one with hits over voxels.
-
-    Args:
-        numerator: ``(cases, ...)``.
-        denominator: same shape.
-        subjects: the subject of each case.
-        confidence: coverage of the interval.
-        num_samples: resamples drawn.
-        seed: of the generator; the same seed gives the same interval.
-
-    Returns: estimate, lower and upper bound, each of the trailing shape; NaN where the denominator is 0, and bounds
-    NaN when there are fewer than two subjects.
-    Raises: ``ValueError`` if the lengths differ or there is no case.
-    Source: Efron and Tibshirani, An Introduction to the Bootstrap, 1993, chapters 8 and 13.
-
-    Example:
-        >>> value, low, high = bootstrap_ratio([1.0, 2.0, 3.0], [2.0, 2.0, 2.0], ["a", "b", "c"])
-        >>> float(value)
-        1.0
-        >>> bool(low <= value <= high)
-        True
-    """
-    top, bottom = np.asarray(numerator, dtype=np.float64), np.asarray(denominator, dtype=np.float64)
-    if top.shape != bottom.shape or top.shape[0] != len(subjects) or len(subjects) == 0:
-        raise ValueError(
-            "bootstrap_ratio expects one subject and one row of numerator and denominator per case, at least one; "
-            f"got {top.shape}, {bottom.shape} and {len(subjects)} subjects."
-        )
-    names, index = np.unique(np.asarray(subjects), return_inverse=True)
-    top, bottom = _sum_by_subject(top, index, len(names)), _sum_by_subject(bottom, index, len(names))
-    shape = top.shape[1:]
-    with np.errstate(invalid="ignore", divide="ignore"):
-        value = top.sum(axis=0) / bottom.sum(axis=0)
-        if len(names) < 2:
-            return value, np.full(shape, np.nan), np.full(shape, np.nan)
-        weights = _resamples(len(names), num_samples, seed)
-        drawn = (weights @ top.reshape(len(names), -1)) / (weights @ bottom.reshape(len(names), -1))
-    tail = (1.0 - confidence) / 2.0
-    # A resample without any voxel of a bin says nothing about that bin; a bin that no case fills stays NaN.
-    low, high = np.full(drawn.shape[1], np.nan), np.full(drawn.shape[1], np.nan)
-    finite = np.isfinite(drawn)
-    always, sometimes = finite.all(axis=0), finite.any(axis=0) & ~finite.all(axis=0)
-    # The same figures either way; the one that looks for NaN takes several times as long.
-    for quantile, chosen in ((np.quantile, always), (np.nanquantile, sometimes)):
-        if chosen.any():
-            low[chosen], high[chosen] = quantile(drawn[:, chosen], [tail, 1.0 - tail], axis=0)
-    return value, low.reshape(shape), high.reshape(shape)
-
-
 def bootstrap_mean(
-    values: ArrayLike,
-    subjects: Sequence[str],
-    confidence: float = CONFIDENCE,
-    num_samples: int = NUM_SAMPLES,
-    seed: int = 0,
+    values: ArrayLike, subjects: Sequence[str], level: float = CONFIDENCE, seed: int = 0, samples: int = 2000
 ) -> Interval:
-    """Mean over cases with its percentile interval over subjects; cases without a finite value are left out.
+    """Mean over cases with its interval over subjects; cases without a finite value are left out.
+
+    See :func:`monai_calib.metrics.bootstrap.bootstrap_mean`.
 
     Args:
-        values: ``(cases,)``; NaN or infinite where a measure is undefined.
+        values: ``(cases,)``; NaN or infinite where a metric is undefined.
         subjects: the subject of each case.
-        confidence: coverage of the interval.
-        num_samples: resamples drawn.
+        level: coverage of the interval.
         seed: of the generator.
+        samples: resamples drawn.
 
-    Returns: the :class:`Interval`; all NaN if no value is finite.
+    Returns: the :class:`Interval`; all NaN if no value is finite, bounds NaN with fewer than two subjects.
 
     Example:
         >>> bootstrap_mean([0.5, 0.5, float("nan")], ["1", "2", "3"])
@@ -162,10 +84,9 @@ def bootstrap_mean(
     finite = np.isfinite(numbers)
     if not finite.any():
         return Interval(np.nan, np.nan, np.nan)
-    kept = [subject for subject, is_finite in zip(subjects, finite, strict=True) if is_finite]
-    numbers = numbers[finite]
-    ratio = bootstrap_ratio(numbers, np.ones_like(numbers), kept, confidence, num_samples, seed)
-    return Interval(*(float(part) for part in ratio))
+    kept = [subject for subject, known in zip(subjects, finite, strict=True) if known]
+    found = bootstrap.bootstrap_mean(numbers[finite], kept, level, samples, seed)
+    return Interval(float(found.value[0]), float(found.low[0]), float(found.high[0]))
 
 
 def mean_by_subject(values: ArrayLike, subjects: Sequence[str]) -> tuple[list[str], NDArray[np.float64]]:
@@ -178,7 +99,7 @@ def mean_by_subject(values: ArrayLike, subjects: Sequence[str]) -> tuple[list[st
     numbers = np.asarray(values, dtype=np.float64)
     names, index = np.unique(np.asarray(subjects), return_inverse=True)
     with np.errstate(invalid="ignore"):
-        means = _sum_by_subject(numbers, index, len(names)) / np.bincount(index, minlength=len(names))
+        means = np.bincount(index, numbers, len(names)) / np.bincount(index, minlength=len(names))
     return [str(name) for name in names], means
 
 

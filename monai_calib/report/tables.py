@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from monai_calib.metrics.protocols import Protocol
+from monai_calib.metrics.regions import Region
+
+from .columns import Column
 from .comparison import Comparison, Estimate
-from .measures import Measure
-from .protocols import Protocol
 
 __all__ = ["ResultRow", "ResultTable", "csv_text", "latex_text", "overview_table", "result_table"]
 
@@ -54,7 +54,7 @@ class ResultTable:
     region: str
     num_bins: int | None
     reduction: str
-    measures: tuple[Measure, ...]
+    columns: tuple[Column, ...]
     rows: tuple[ResultRow, ...]
 
     @property
@@ -72,38 +72,38 @@ class ResultTable:
 
     def best(self, index: int) -> float:
         """The best mean of a column over methods, NaN if there are fewer than two or nothing is better than another."""
-        measure = self.measures[index]
+        column = self.columns[index]
         values = [row.cells[index].interval.value for row in self.rows if row.kind == "method"]
         finite = [value for value in values if math.isfinite(value)]
-        if len(finite) < 2 or not measure.ranks:
+        if len(finite) < 2 or not column.ranks:
             return float("nan")
-        return min(finite) if measure.lower_is_better else max(finite)
+        return min(finite) if column.lower_is_better else max(finite)
 
 
-def result_table(comparison: Comparison, protocol: Protocol, region: str, reduction: str) -> ResultTable:
+def result_table(comparison: Comparison, protocol: Protocol, region: Region, reduction: str) -> ResultTable:
     """One protocol's figures in one region, with DSC and HD95 beside them."""
-    measures = (*comparison.overlap_measures(), *comparison.calibration_measures(protocol, region, reduction))
-    return ResultTable(protocol.name, region, protocol.num_bins, reduction, measures, _rows(comparison, measures))
+    columns = (*comparison.overlap_columns(), *comparison.calibration_columns(protocol, region, reduction))
+    return ResultTable(protocol.name, region.name, protocol.num_bins, reduction, columns, _rows(comparison, columns))
 
 
 def overview_table(comparison: Comparison) -> ResultTable:
-    """What belongs to no protocol: overlap, distance, errors of the volume, time of training."""
-    measures = (*comparison.overlap_measures(), *comparison.volume_measures(), *comparison.cost_measures())
-    return ResultTable("", "", None, "macro", measures, _rows(comparison, measures))
+    """The table of what belongs to no protocol: overlap, distance, errors of the volume, time of training."""
+    columns = (*comparison.overlap_columns(), *comparison.volume_columns(), *comparison.cost_columns())
+    return ResultTable("", "", None, "macro", columns, _rows(comparison, columns))
 
 
-def _rows(comparison: Comparison, measures: Sequence[Measure]) -> tuple[ResultRow, ...]:
+def _rows(comparison: Comparison, columns: Sequence[Column]) -> tuple[ResultRow, ...]:
     """Methods first, each followed by its runs if it has several, and failed runs marked as such."""
     rows = []
     for method in (*comparison.methods, *comparison.failed):
         if method.runs:
-            cells = tuple(comparison.estimate(method.runs, measure) for measure in measures)
+            cells = tuple(comparison.estimate(method.runs, column) for column in columns)
             rows.append(ResultRow(method.label, "method", method.label, len(method.runs), "", cells))
         for run in (*method.runs, *method.failed):
             missed = run.missed_classes()
             if len(method.runs) < 2 and not missed:
                 continue
-            cells = tuple(comparison.estimate([run], measure) for measure in measures)
+            cells = tuple(comparison.estimate([run], column) for column in columns)
             note = f"did not converge: {', '.join(missed)} never found" if missed else ""
             kind = "failed" if missed else "run"
             rows.append(ResultRow(f"{method.label}, seed {run.seed}", kind, method.label, 1, note, cells))
@@ -120,33 +120,33 @@ def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
         '=a,0.5
         b,
     """
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow([_csv_cell(column) for column in columns])
-    writer.writerows([_csv_cell(value) for value in row] for row in rows)
-    return buffer.getvalue()
+    import pandas as pd
+
+    table = pd.DataFrame(
+        [list(map(_harmless, row)) for row in rows], columns=list(map(_harmless, columns)), dtype=object
+    )
+    return table.to_csv(index=False, lineterminator="\n")
 
 
-def _csv_cell(value: Any) -> Any:
+def _harmless(value: Any) -> Any:
+    """A cell that no spreadsheet runs."""
     if isinstance(value, str):
         return f"'{value}" if value.startswith(_FORMULA_START) else value
-    if isinstance(value, float):
-        return "" if math.isnan(value) else repr(float(value))
-    return value
+    return float(value) if isinstance(value, float) else value
 
 
 def result_csv(tables: Iterable[ResultTable]) -> str:
     """Every figure of the tables, one a line: with its protocol, region, interval and spread over seeds."""
-    columns = ["protocol", "region", "bins", "reduction", "measure", "unit", "row", "kind", "runs", "note"]
+    columns = ["protocol", "region", "bins", "reduction", "metric", "unit", "row", "kind", "runs", "note"]
     rows = [
         [
             *(table.protocol, table.region, table.num_bins, table.reduction),
-            *(measure.label, measure.unit, row.label, row.kind, row.num_runs, row.note),
+            *(column.label, column.unit, row.label, row.kind, row.num_runs, row.note),
             *(*cell.interval, cell.spread, cell.undefined),
         ]
         for table in tables
         for row in table.rows
-        for measure, cell in zip(table.measures, row.cells, strict=True)
+        for column, cell in zip(table.columns, row.cells, strict=True)
     ]
     return csv_text([*columns, "value", "low", "high", "seed_sd", "undefined_cases"], rows)
 
@@ -156,37 +156,32 @@ def latex_text(table: ResultTable) -> str:
 
     The document needs ``\\usepackage{booktabs}``.
     """
-    methods = [row for row in table.rows if row.kind == "method"]
-    best = [table.best(index) for index in range(len(table.measures))]
-    header = " & ".join(["Loss", *(f"{latex_escape(_head(measure))}{_arrow(measure)}" for measure in table.measures)])
-    lines = [
-        r"\begin{table}",
-        r"  \centering",
-        rf"  \caption{{{latex_escape(table.heading)}. Mean, $\pm$ standard deviation over seeds, and 95\,\% bootstrap "
-        r"interval over subjects.}",
-        rf"  \begin{{tabular}}{{l{'r' * len(table.measures)}}}",
-        r"    \toprule",
-        rf"    {header} \\",
-        r"    \midrule",
-    ]
-    for row in methods:
+    import pandas as pd
+
+    best = [table.best(index) for index in range(len(table.columns))]
+    lines = []
+    for row in (row for row in table.rows if row.kind == "method"):
         values = [_latex_value(cell, cell.interval.value == top) for cell, top in zip(row.cells, best, strict=True)]
         bounds = [_latex_bounds(cell) for cell in row.cells]
-        lines.append(rf"    {' & '.join([latex_escape(row.label), *values])} \\")
-        if any(bounds):
-            lines.append(rf"    {' & '.join(['', *bounds])} \\")
-    lines += [r"    \bottomrule", r"  \end{tabular}", r"\end{table}", ""]
-    return "\n".join(lines)
+        lines += [[latex_escape(row.label), *values], *([["", *bounds]] if any(bounds) else [])]
+    heads = ["Loss", *(f"{latex_escape(_head(column))}{_arrow(column)}" for column in table.columns)]
+    caption = (
+        rf"{latex_escape(table.heading)}. Mean, $\pm$ standard deviation over seeds, and 95\,\% bootstrap interval "
+        "over subjects."
+    )
+    frame = pd.DataFrame(lines, columns=heads, dtype=object)
+    layout = f"l{'r' * len(table.columns)}"
+    return frame.to_latex(index=False, escape=False, caption=caption, column_format=layout)
 
 
-def _head(measure: Measure) -> str:
-    return f"{measure.label} [{measure.unit}]" if measure.unit else measure.label
+def _head(column: Column) -> str:
+    return f"{column.label} [{column.unit}]" if column.unit else column.label
 
 
-def _arrow(measure: Measure) -> str:
-    if not measure.ranks:
+def _arrow(column: Column) -> str:
+    if not column.ranks:
         return ""
-    return r" $\downarrow$" if measure.lower_is_better else r" $\uparrow$"
+    return r" $\downarrow$" if column.lower_is_better else r" $\uparrow$"
 
 
 def _latex_value(cell: Estimate, best: bool) -> str:

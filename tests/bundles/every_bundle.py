@@ -21,6 +21,7 @@ from official_layouts import LAYOUTS, script
 from monai_calib.datasets.convert import convert
 from monai_calib.handlers.case_metric import CaseMetric
 from monai_calib.handlers.composites import CompositeHandler
+from monai_calib.report import load, write_report
 
 SETTINGS = {"loss_name": "nacl_outer", "epochs": 1, "visits_per_epoch": 1, "batch_size": 2, "seed": 3}
 
@@ -73,12 +74,14 @@ class EveryBundle:
         for name, settings in (
             ("train", {"dataset_dir": str(data), **training}),
             ("evaluate", {"dataset_dir": str(data), "num_workers": 0}),
+            ("calibrate", {"dataset_dir": str(data), "num_workers": 0}),
+            ("evaluate calibrated", {"dataset_dir": str(data), "num_workers": 0, "calibrated": True}),
             ("inference", {"dataset_dir": str(data / "imagesTr")}),
         ):
             monkeypatch_of_class.chdir(folder if name == "train" else copy)
             root = str(copy) if name == "train" else "."
-            workflow = load_workflow(copy, name, bundle_root=root, **small, **settings)
-            missing[name] = workflow.check_properties()
+            workflow = load_workflow(copy, name.split()[0], bundle_root=root, **small, **settings)
+            missing[name] = None if name == "calibrate" else workflow.check_properties()
             workflow.run()
             if name == "evaluate":
                 for handler in workflow.val_handlers:
@@ -88,7 +91,9 @@ class EveryBundle:
         return Life(folder, missing, registered, workflow.evaluator.state.output[0])
 
     def test_every_required_property_is_there(self, life: Life) -> None:
-        assert life.missing == {"train": [], "evaluate": [], "inference": []}
+        assert life.missing == {
+            "train": [], "evaluate": [], "calibrate": None, "evaluate calibrated": [], "inference": []
+        }  # fmt: skip
 
     def test_data_set_and_bundle_speak_of_the_same_classes(self, bundle: Path, data: Path) -> None:
         datalist = json.loads((data / "datalist.json").read_text())
@@ -98,7 +103,8 @@ class EveryBundle:
 
     def test_training_keeps_best_and_last_model(self, life: Life) -> None:
         written = {path.name for path in (life.folder / "models").glob("[!.]*")}
-        assert written == {"model.pt", "checkpoint.ckpt", "training.json"}
+        corrected = {"calibration_parameters.json", "model_calibrated.pt", "model_calibrated.ts"}
+        assert written - corrected == {"model.pt", "checkpoint.ckpt", "training.json"}
         record = json.loads((life.folder / "models" / "training.json").read_text())
         assert (record["epoch"], record["best_epoch"]) == (1, 1)
         assert record["settings"]["loss_name"] == "nacl_outer"
@@ -125,6 +131,20 @@ class EveryBundle:
             "split": "test",
         }
         assert {path.stem for path in (life.folder / "eval" / "previews").iterdir()} == set(listed)
+
+    def test_report_shows_the_test_split_before_and_after(self, bundle: Path, life: Life, tmp_path: Path) -> None:
+        pytest.importorskip("pandas")
+        table = load(life.folder)
+        record = json.loads((life.folder / "models" / "calibration_parameters.json").read_text())
+        assert set(table[table.split == "test"].correction) == {"", record["method"]}
+        assert set(table[table.split == "validation"].correction) == {"", record["method"]}
+        parts = set(table[table.metric == "dice"].name)
+        assert parts == {"mean_dice"} | (
+            {f"{p}_dice" for p in ("WT", "TC", "ET")} if "brats19" in bundle.name else set()
+        )
+        page = write_report([life.folder], tmp_path / "report.html").read_text()
+        assert "Corrections after training" in page
+        assert record["correction"]["in_words"][:20] in page
 
     def test_inference_writes_labels_and_confidence_on_the_grid_of_the_image(
         self, bundle: Path, data: Path, life: Life

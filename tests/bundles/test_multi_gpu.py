@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import signal
 import socket
 import subprocess
@@ -102,6 +103,35 @@ def trained(data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     said = finish(train_on_two_ranks(dataset_dir=data, run_dir=run, **settings))
     assert said.count("epoch 3/3") == 1, "only the first rank logs"
     return run
+
+
+LEAVES = """
+import json, sys, time
+import torch
+from monai_calib.handlers.ranks import leave_process_group
+torch.distributed.init_process_group("gloo")
+torch.distributed.all_reduce(torch.ones(4))
+time.sleep(2.0 * (torch.distributed.get_rank() == 0))
+began = time.monotonic()
+for expression in json.loads(sys.argv[1]):
+    eval(expression.removeprefix("$"))
+print(f"waited {time.monotonic() - began:.1f}", flush=True)
+"""
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("workflow", ["multi_gpu_train", "multi_gpu_evaluate"])
+def test_ranks_leave_together(workflow: str, tmp_path: Path) -> None:
+    """A rank that exits just after a collective may abort: a thread of gloo frees tensors without an interpreter."""
+    (tmp_path / "leave.py").write_text(LEAVES)
+    finalize = json.loads((BUNDLE / "configs" / f"{workflow}.json").read_text())["finalize"]
+    said = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", *ONE_NODE, str(tmp_path / "leave.py"), json.dumps(finalize)],
+        capture_output=True, text=True, timeout=300, check=True,
+    ).stdout  # fmt: skip
+    waited = sorted(float(seconds) for seconds in re.findall(r"waited (\d+\.\d)", said))  # lines may run together
+    assert len(waited) == 2
+    assert waited[1] > 1.0, "the second rank must wait for the first"
 
 
 @pytest.mark.slow

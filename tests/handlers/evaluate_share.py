@@ -12,6 +12,7 @@ from evaluation import evaluator
 from monai.handlers import MetricsSaver
 
 from monai_calib.handlers import CalibrationHandler, SurfaceHandler
+from monai_calib.handlers.ranks import leave_process_group
 
 
 def main(folder: Path, shares: str) -> None:
@@ -38,7 +39,7 @@ def main(folder: Path, shares: str) -> None:
     again.load_state_dict(torch.load(folder / f"state{dist.get_world_size()}.pt", weights_only=True))
     resumed = again.compute()
     assert all(abs(resumed[name] - run.state.metrics[name]) < 1e-12 for name in resumed)
-    dist.destroy_process_group()
+    leave_process_group()
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from monai.losses import DeepSupervisionLoss
 from torch import Tensor, nn
 
 from monai_calib.handlers.multipliers import MultiplierHandler
+from monai_calib.handlers.ranks import leave_process_group
 from monai_calib.losses import build_loss
 from monai_calib.losses.adaptive import AdaptivePenalty
 from monai_calib.losses.base import ConstrainedLoss
@@ -175,7 +176,7 @@ def _rank(rank: int, folder: str, shares: Sequence[Sequence[int]]) -> None:
         _validate(loss, network, [data[i] for i in shares[rank]], epochs=2)
         states[name] = state_of(loss)
     torch.save(states, f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+    leave_process_group()
 
 
 @pytest.mark.slow

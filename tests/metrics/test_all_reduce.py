@@ -9,6 +9,7 @@ import torch
 import torch.distributed as dist
 import torch.multiprocessing as mp
 
+from monai_calib.handlers.ranks import leave_process_group
 from monai_calib.metrics import CalibrationHistogram
 
 
@@ -27,7 +28,7 @@ def work(rank: int, world: int, folder: str) -> None:
         hist.update(logits[i : i + 1], label[i : i + 1])
     hist.all_reduce()
     torch.save(hist.state_dict(), f"{folder}/{rank}.pt")
-    dist.destroy_process_group()
+    leave_process_group()
 
 
 @pytest.mark.slow

@@ -184,7 +184,9 @@ def test_where_none_wins_the_model_is_the_unchanged_network_with_a_record(tmp_pa
     before = {name: value.clone() for name, value in network.state_dict().items()}
     run(tmp_path, network, batches(9, 1.0))
     models = tmp_path / "models"
-    assert posthoc_settings(models) == {"posthoc": "none", "posthoc_region": "all"}
+    told = posthoc_settings(models)
+    assert (told["posthoc"], told["posthoc_region"]) == ("none", "all")
+    assert (told["correction"]["cases"], told["correction"]["in_words"]) == (9, "the network as trained")
     saved = torch.load(calibrated_model(models), weights_only=True)
     assert saved.keys() == before.keys()
     assert all(torch.equal(saved[name], before[name]) for name in before)

@@ -15,7 +15,7 @@ from monai.networks.nets import UNet
 from torch import nn
 
 from monai_calib.files import FileError
-from monai_calib.metrics.serial import array_from_json
+from monai_calib.metrics.evaluated import read_evaluated
 from monai_calib.posthoc import (
     METHODS,
     CalibratedNetwork,
@@ -24,7 +24,7 @@ from monai_calib.posthoc import (
     build_calibrator,
     calibrate,
     calibrated_model,
-    compare,
+    evaluate_corrections,
     export_onnx,
     export_torchscript,
     fit,
@@ -58,7 +58,7 @@ def loader(count: int = 3, dims: int = 3) -> list[dict[str, Any]]:
 
 
 def run(folder: Path, method: str = "temperature", **arguments: Any) -> Any:
-    settings = {"num_classes": 3, "models_dir": folder / "models", "output_dir": folder / "eval", "spacing": (1, 1, 1)}
+    settings = {"num_classes": 3, "models_dir": folder / "models", "output_dir": folder, "spacing": (1, 1, 1)}
     return calibrate(network(), loader(), INFERER, method=method, region="all", force=True, **{**settings, **arguments})
 
 
@@ -84,29 +84,38 @@ def test_files_say_what_was_done(tmp_path: Path) -> None:
     assert saved["run"] == {"seed": 3}
     logits = torch.randn(1, 3, 4, 4)
     assert torch.equal(Calibrator.from_json(saved).apply(logits), result.calibrator.apply(logits))
-    content = json.loads((tmp_path / "eval" / "before_after.json").read_text())
-    assert set(content["summary"]) == {"before", "temperature", "vector"}
-    assert content["labels_changed"]["temperature"] == 0
+    assert saved["correction"]["in_words"] == f"temperature {result.calibrator.temperature:.4g}"
+    assert posthoc_settings(tmp_path / "models")["correction"] == saved["correction"]
+
+
+def test_every_correction_and_the_network_as_trained_are_ordinary_evaluations(tmp_path: Path) -> None:
+    result = run(tmp_path, also=["vector"], run={"seed": 3}, class_names=["background", "a", "b"])
+    assert list(result.evaluated) == ["as_trained", "temperature", "vector"]
+    found = {name: read_evaluated(folder) for name, folder in result.evaluated.items()}
+    before, after = found["as_trained"], found["temperature"]
+    assert before.run == {"seed": 3, "split": "validation"}
+    assert (after.run["posthoc"], after.run["correction"]["fitted_on"]) == ("temperature", "validation")
+    assert after.classes == ("background", "a", "b")
     for name in ("nll_all_micro", "ece_all_15bins_micro"):
-        assert content["summary"]["temperature"][name] < content["summary"]["before"][name]
-    mean, low, high = content["change"]["temperature"]["nll_all"]
-    assert low <= mean <= high < 0
-    for method, tables in content["bins"].items():
-        count, hits, confidence = array_from_json(tables["all"]).sum(axis=0)
-        assert count.sum() == content["voxels"], "the whole volume"
-        gap = abs(hits - confidence).sum() / count.sum()
-        assert gap == pytest.approx(content["summary"][method]["ece_all_15bins_micro"], rel=1e-6)
-    page = (tmp_path / "eval" / "before_after.md").read_text()
-    assert "| figure | before | temperature | vector |" in page
-    assert "fitted on" in page
+        assert after.summary[name] < before.summary[name]
+    assert before.summary["nll_all_micro"] == pytest.approx(result.calibrator.record.nll_before, rel=1e-5)
+    assert after.values("labels_changed").tolist() == [0.0] * 3
+    assert after.values("mean_dice").tolist() == before.values("mean_dice").tolist()
+    labels = [batch["label"] for batch in loader()]
+    for case, histogram in zip(after.cases, after.histograms("all"), strict=True):
+        assert int(histogram.bins(15).count.sum()) == labels[after.cases.index(case)].numel()
+    plain, image = network(), loader()[0]["image"]
+    predicted, label = INFERER(image, plain).argmax(1)[0], labels[0][0, 0]
+    for k in (1, 2):
+        both = ((predicted == k) & (label == k)).sum()
+        expected = 2 * both / ((predicted == k).sum() + (label == k).sum())
+        assert before.class_values("mean_dice")[0, k - 1] == pytest.approx(float(expected))
 
 
-def test_the_first_row_is_the_network_before_and_its_labels_stay(tmp_path: Path) -> None:
-    stream = LogitStream(network(), loader(), INFERER, spacing=(1, 1, 1))
-    calibrator = run(tmp_path).calibrator
-    comparison = compare({"again": calibrator}, stream)
-    assert comparison.labels_changed == {"again": 0}
-    assert comparison.summary["before"]["nll_all_micro"] == pytest.approx(calibrator.record.nll_before, rel=1e-5)
+def test_no_case_to_evaluate_leaves_nothing(tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no case to evaluate on"):
+        evaluate_corrections({}, [], tmp_path, num_classes=2)
+    assert not list(tmp_path.rglob("*.json"))
 
 
 ALONE = """
@@ -186,14 +195,15 @@ def test_an_unknown_method_and_an_empty_loader_are_refused(tmp_path: Path) -> No
     with pytest.raises(ValueError, match="unknown method 'plat'; expected one of temperature"):
         run(tmp_path, "plat")
     with pytest.raises(ValueError, match="the loader gave no case"):
-        calibrate(network(), [], num_classes=3, models_dir=tmp_path, output_dir=tmp_path)
+        calibrate(network(), [], num_classes=3, models_dir=tmp_path)
     assert not list(tmp_path.iterdir())
 
 
 def test_a_model_beside_another_ones_record_is_refused(tmp_path: Path) -> None:
     run(tmp_path)
     models = tmp_path / "models"
-    assert posthoc_settings(models) == {"posthoc": "temperature", "posthoc_region": "all"}
+    told = posthoc_settings(models)
+    assert (told["posthoc"], told["posthoc_region"]) == ("temperature", "all")
     assert calibrated_model(models) == str(models / "model_calibrated.pt")
     torch.save(network().state_dict(), models / "model_calibrated.pt")
     for read in (posthoc_settings, calibrated_model):

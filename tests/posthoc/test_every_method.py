@@ -12,6 +12,7 @@ from cases import draw
 from monai.inferers import SliceInferer
 from torch import Tensor, nn
 
+from monai_calib.metrics.evaluated import read_evaluated
 from monai_calib.posthoc import METHODS, Calibrator, CalibratorWarning, LogitCase, build_calibrator, calibrate, fit
 
 EVERY = sorted(METHODS)
@@ -211,8 +212,7 @@ def test_a_head_of_a_2d_network_is_fitted_as_it_acts_inside_it(method: str, axis
     again = Calibrator.from_json(json.loads((tmp_path / "models" / "calibration_parameters.json").read_text()))
     with torch.no_grad():
         torch.testing.assert_close(again.apply(inferer(image[0], network), image[0]).softmax(1), expected)
-    content = json.loads((tmp_path / "eval" / "before_after.json").read_text())
-    after, before = content["summary"][method]["nll_all_micro"], content["summary"]["before"]["nll_all_micro"]
+    before, after = (read_evaluated(made.evaluated[name]).summary["nll_all_micro"] for name in ("as_trained", method))
     with torch.no_grad():
         losses = [nn.functional.cross_entropy(inferer(b["image"], network), b["label"][0]) for b in batches]
     assert before == pytest.approx(float(torch.stack(losses).mean()), rel=1e-4)

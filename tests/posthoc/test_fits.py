@@ -12,7 +12,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.optimize import minimize, minimize_scalar
 
-from monai_calib.metrics.protocols import Protocol
 from monai_calib.posthoc import (
     Calibrator,
     CalibratorWarning,
@@ -22,7 +21,6 @@ from monai_calib.posthoc import (
     MatrixScaling,
     TemperatureScaling,
     VectorScaling,
-    compare,
     fit,
 )
 
@@ -241,19 +239,3 @@ def test_ignored_voxels_form_no_boundary() -> None:
     case = LogitCase("a", logits, torch.tensor([[1, 1, 1, 255, 255, 255]]), spacing=(1.0, 1.0), ignore_index=255)
     assert int(case.mask("boundary:2mm").sum()) == 0
     assert int(case.mask("union").sum()) == 3
-
-
-def test_changes_are_resampled_by_subject() -> None:
-    """Two cases of one subject count as one draw: with one subject the interval has no width."""
-    cool = TemperatureScaling(3)
-    cool.set_temperature(2.0)
-    cases = drawn_cases(4)
-    protocol = [Protocol("whole", ["all"], ["nll"])]
-    for case in cases:
-        case.subject = "left and right"
-    mean, low, high = compare({"cool": cool}, cases, protocol).change["cool"]["nll_all"]
-    assert low == mean == high
-    for number, case in enumerate(cases):
-        case.subject = str(number)
-    mean, low, high = compare({"cool": cool}, cases, protocol).change["cool"]["nll_all"]
-    assert low < mean < high

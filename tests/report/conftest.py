@@ -49,12 +49,12 @@ class _Grey(torch.nn.Module):
 
 @pytest.fixture(scope="session")
 def calibrated(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """What a calibration with a temperature, and isotonic regression beside it, writes into output_dir."""
+    """Run folder of a calibration with a temperature, and isotonic regression beside it."""
     folder = tmp_path_factory.mktemp("calibrated")
     batches = [{key: value[None] for key, value in case(number).items()} for number in range(4)]
     run = {"bundle": "phantom_segmentation_3d", "loss_name": "dice_ce", "loss_args": {}, "seed": 1}
     calibrate(
-        _Grey(), batches, SimpleInferer(), num_classes=3, models_dir=folder / "models", output_dir=folder / "eval",
+        _Grey(), batches, SimpleInferer(), num_classes=3, models_dir=folder / "models", output_dir=folder,
         method="temperature", force=True, also=["isotonic"], spacing=(1, 1, 2), run=run,
     )  # fmt: skip
-    return folder / "eval"
+    return folder

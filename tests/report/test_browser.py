@@ -14,7 +14,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from monai_calib.report import calibration_page, write_report
+from monai_calib.report import write_report
 
 selenium = pytest.importorskip("selenium")
 from selenium import webdriver  # noqa: E402
@@ -159,7 +159,7 @@ def test_methods_can_be_hidden_from_all_figures(browser: webdriver.Chrome) -> No
 
 
 def test_folded_figures_are_drawn_when_unfolded(browser: webdriver.Chrome) -> None:
-    details = next(d for d in browser.find_elements(By.TAG_NAME, "details") if "More figures" in d.text)
+    details = next(d for d in browser.find_elements(By.TAG_NAME, "details") if "More plots" in d.text)
     assert not details.find_elements(By.CSS_SELECTOR, ".main-svg")
     details.find_element(By.TAG_NAME, "summary").send_keys(Keys.ENTER)
     _wait(lambda: len(details.find_elements(By.CSS_SELECTOR, ".canvas.js-plotly-plot")) > 3)
@@ -251,17 +251,18 @@ def test_prints_without_cutting_off(browser: webdriver.Chrome) -> None:
     assert browser.get_log("browser") == []
 
 
-def test_page_on_a_calibration_draws_sorts_and_fits_a_phone(browser: webdriver.Chrome, calibrated: Path) -> None:
-    page = calibration_page(calibrated)
-    assert page is not None
-    browser.get(page.as_uri())
+def test_page_on_a_calibration_draws_sorts_and_fits_a_phone(
+    browser: webdriver.Chrome, calibrated: Path, tmp_path: Path
+) -> None:
+    page = write_report([calibrated], tmp_path / "report.html")
+    browser.get(page.absolute().as_uri())
     _wait(lambda: browser.execute_script("return document.documentElement.dataset.ready") == "true")
     assert _draw_all(browser) > 7
-    table = browser.find_element(By.CSS_SELECTOR, "#protocol-2 table")
-    table.find_elements(By.CSS_SELECTOR, "thead button")[3].send_keys(Keys.ENTER)
-    before = [float(row.find_elements(By.TAG_NAME, "td")[2].get_attribute("data-value"))
+    table = browser.find_element(By.CSS_SELECTOR, "#section-1-2 table.results")
+    table.find_elements(By.CSS_SELECTOR, "thead button")[2].send_keys(Keys.ENTER)
+    values = [float(row.find_elements(By.TAG_NAME, "td")[1].get_attribute("data-value"))
               for row in table.find_elements(By.CSS_SELECTOR, "tbody tr")]  # fmt: skip
-    assert before == sorted(before)
+    assert values == sorted(values)
     device = {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
     browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", device)
     _wait(lambda: browser.execute_script("return document.documentElement.clientWidth") == 360)

@@ -28,7 +28,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         place = root / f"mbls_{margin}"
         write_run(place, run | {"split": "test"}, [0, 1], noise=TEST[margin])
         write_run(place / "validation", run | {"split": "validation"}, [2, 3], noise=VALIDATION[margin])
-        write_run(place / "posthoc" / "temperature", run | {"split": "test"}, [0, 1], temperature=0.8)
+        corrected = run | {"split": "test", "posthoc": "temperature"}
+        write_run(place / "posthoc" / "temperature", corrected, [0, 1], temperature=0.8)
     write_run(
         root / "ce", {"bundle": "b", "loss_name": "ce", "network_name": "unet", "seed": 0, "split": "test"}, [0, 1]
     )

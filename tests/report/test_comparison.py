@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 from synthetic_runs import write_run
 
+from monai_calib.metrics.regions import Region
+from monai_calib.report.columns import Column
 from monai_calib.report.comparison import Comparison, compare
-from monai_calib.report.findings import findings
+from monai_calib.report.findings import findings, reading
 from monai_calib.report.grouping import identity_of, labels_of
-from monai_calib.report.measures import Measure
 from monai_calib.report.runs import read_run, read_runs
+from monai_calib.report.tables import result_table
 
 
 @pytest.fixture(scope="module")
@@ -21,9 +23,10 @@ def comparison(run_folders: list[Path]) -> Comparison:
     return only
 
 
-def measure(comparison: Comparison, kind: str, reduction: str = "macro") -> Measure:
+def column(comparison: Comparison, kind: str, reduction: str = "macro") -> Column:
     protocol = next(p for p in comparison.protocols if p.name == "recommended")
-    return next(m for m in comparison.calibration_measures(protocol, "boundary2mm", reduction) if m.kind == kind)
+    band = Region.parse("boundary:2mm")
+    return next(m for m in comparison.calibration_columns(protocol, band, reduction) if m.kind == kind)
 
 
 def test_seeds_become_one_method_and_failures_stay_apart(comparison: Comparison) -> None:
@@ -40,7 +43,7 @@ def test_a_method_of_failures_only_is_listed_and_not_compared(run_folders: list[
 
 
 def test_estimates_are_means_over_seeds_then_cases(comparison: Comparison) -> None:
-    ece = measure(comparison, "ece")
+    ece = column(comparison, "ece")
     first, second = (run.values["ece_boundary2mm_15bins"] for run in comparison.methods[0].runs)
     estimate = comparison.estimate(comparison.methods[0].runs, ece)
     assert estimate.interval.value == pytest.approx((first.mean() + second.mean()) / 2)
@@ -51,7 +54,7 @@ def test_estimates_are_means_over_seeds_then_cases(comparison: Comparison) -> No
 
 def test_pooled_figures_come_from_the_pooled_histogram(comparison: Comparison) -> None:
     runs = comparison.methods[0].runs
-    estimate = comparison.estimate(runs, measure(comparison, "ece", "micro"))
+    estimate = comparison.estimate(runs, column(comparison, "ece", "micro"))
     assert estimate.interval.value == pytest.approx(
         np.mean([run.summary["ece_boundary2mm_15bins_micro"] for run in runs])
     )
@@ -63,9 +66,9 @@ def test_runs_align_by_case_whatever_their_order(tmp_path: Path) -> None:
     forward = write_run(tmp_path / "forward", settings, [0, 1, 2], protocols=["paper"])
     backward = write_run(tmp_path / "backward", settings | {"seed": 2}, [2, 1, 0], protocols=["paper"])
     (only,) = compare([read_run(forward), read_run(backward)])
-    by_hand = [dict(zip(run.cases, run.values["dsc"], strict=True)) for run in only.runs]
+    by_hand = [dict(zip(run.cases, run.values["mean_dice"], strict=True)) for run in only.runs]
     expected = [np.mean([values[case] for values in by_hand]) for case in only.cases]
-    np.testing.assert_allclose(only.case_values(only.methods[0].runs, Measure("dsc", "dsc")), expected)
+    np.testing.assert_allclose(only.case_values(only.methods[0].runs, only.overlap_columns()[0]), expected)
 
 
 def test_other_settings_make_another_method_and_name_it(tmp_path: Path) -> None:
@@ -95,9 +98,9 @@ def test_settings_that_tell_nothing_apart_are_not_in_the_name() -> None:
 
 
 def test_seeds_that_agree_are_counted_and_pairs_turned_to_the_best(comparison: Comparison) -> None:
-    ece = measure(comparison, "ece")
+    ece = column(comparison, "ece")
     item = findings(comparison, ece)
-    means = {m.label: {run.seed: np.mean(run.values[ece.case_key]) for run in m.runs} for m in comparison.methods}
+    means = {m.label: {run.seed: np.mean(run.values[ece.metric.name]) for run in m.runs} for m in comparison.methods}
     for test in item.pairs:
         signs = [np.sign(means[test.first][seed] - means[test.second][seed]) for seed in ("1", "2")]
         agreeing = sum(sign == np.sign(test.difference.value) for sign in signs)
@@ -127,9 +130,24 @@ def test_runs_measured_otherwise_are_not_compared(tmp_path: Path, other: dict[st
 
 
 def test_seeds_do_not_add_to_the_subjects_of_a_ranking(comparison: Comparison) -> None:
-    ranking = findings(comparison, measure(comparison, "ece")).ranking
+    ranking = findings(comparison, column(comparison, "ece")).ranking
     assert ranking is not None
     assert ranking.num_subjects == len(comparison.cases) == 6
-    means = np.stack([comparison.case_values(m.runs, measure(comparison, "ece")) for m in comparison.methods], axis=1)
+    means = np.stack([comparison.case_values(m.runs, column(comparison, "ece")) for m in comparison.methods], axis=1)
     ranks = means.argsort(axis=1).argsort(axis=1) + 1
     np.testing.assert_allclose(ranking.mean_ranks, ranks.mean(axis=0))
+
+
+@pytest.mark.parametrize(("subjects", "possible"), [(5, False), (6, True)])
+def test_tests_that_cannot_reach_significance_say_so(subjects: int, possible: bool, tmp_path: Path) -> None:
+    """Six subjects that all agree give p = 2/64 for one pair, five 2/32: the smallest there is."""
+    for loss, temperature in (("ce", 1.0), ("dice_ce", 0.2)):
+        settings = {"loss_name": loss, "seed": 1, "split": "test"}
+        write_run(tmp_path / loss, settings, range(subjects), temperature=temperature, protocols=["recommended"])
+    (only,) = compare(read_runs([tmp_path]))
+    item = findings(only, column(only, "nll"))
+    assert item.pairs[0].p_holm == pytest.approx(item.least_p) == pytest.approx(2 / 2**subjects)
+    assert bool(item.hopeless) != possible
+    table = result_table(only, only.protocols[0], Region.parse("boundary:2mm"), "macro")
+    sentences = " ".join(reading(table, [findings(only, each) for each in table.columns]))
+    assert ("no test can tell methods apart" in sentences) != possible

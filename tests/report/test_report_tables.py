@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from monai_calib.metrics.regions import Region
 from monai_calib.report.comparison import Comparison, compare
 from monai_calib.report.runs import read_runs
 from monai_calib.report.tables import ResultTable, csv_text, latex_escape, latex_text, result_csv, result_table
@@ -25,7 +26,7 @@ def comparison(run_folders: list[Path]) -> Comparison:
 
 @pytest.fixture(scope="module")
 def table(comparison: Comparison) -> ResultTable:
-    return result_table(comparison, comparison.protocols[0], "foreground", "macro")
+    return result_table(comparison, comparison.protocols[0], Region.parse("foreground"), "macro")
 
 
 def test_heading_names_protocol_region_bins_and_reduction(table: ResultTable) -> None:
@@ -41,7 +42,7 @@ def test_rows_are_methods_then_their_runs_and_failures(table: ResultTable) -> No
         ("ce, seed 3", "failed", 1),
     ]
     assert table.rows[3].note == "did not converge: posterior never found"
-    assert [measure.label for measure in table.measures][:4] == ["DSC", "HD95", "ECE", "cECE"]
+    assert [column.label for column in table.columns][:4] == ["DSC", "HD95", "ECE", "cECE"]
 
 
 def test_best_is_by_the_direction_of_the_measure(table: ResultTable) -> None:
@@ -53,13 +54,13 @@ def test_best_is_by_the_direction_of_the_measure(table: ResultTable) -> None:
 
 def test_csv_returns_the_figures_of_the_runs(comparison: Comparison, table: ResultTable) -> None:
     rows = list(csv.DictReader(io.StringIO(result_csv([table]))))
-    single = {(row["row"], row["measure"]): row for row in rows}
+    single = {(row["row"], row["metric"]): row for row in rows}
     run = comparison.methods[0].runs[0]
-    assert float(single["ce, seed 1", "DSC"]["value"]) == pytest.approx(run.values["dsc"].mean())
+    assert float(single["ce, seed 1", "DSC"]["value"]) == pytest.approx(run.values["mean_dice"].mean())
     assert float(single["ce, seed 1", "ECE"]["value"]) == pytest.approx(run.summary["ece_foreground_15bins_macro"])
     assert {row["bins"] for row in rows} == {"15"}
-    assert {row["unit"] for row in rows if row["measure"] == "HD95"} == {"mm"}
-    assert len(rows) == len(table.rows) * len(table.measures)
+    assert {row["unit"] for row in rows if row["metric"] == "HD95"} == {"mm"}
+    assert len(rows) == len(table.rows) * len(table.columns)
 
 
 @pytest.mark.parametrize("name", ['=cmd|" /C calc"!A0', "+1", "-1", "@x", 'a,"b"\nc', "plain"])
@@ -81,7 +82,7 @@ def test_latex_has_a_row_a_method_and_one_bold_figure_a_column(table: ResultTabl
     values = [line for line in body.splitlines() if line.strip() and not line.strip().startswith("&")]
     assert [line.split("&")[0].strip() for line in values] == ["ce", r"dice\_ce", "nacl"]
     assert all(r"$\pm$" in line for line in values), "spread over seeds"
-    for column in range(1, len(table.measures) + 1):
+    for column in range(1, len(table.columns) + 1):
         assert sum("textbf" in line.split("&")[column] for line in values) == 1
     assert text.count("{") - text.count(r"\{") == text.count("}") - text.count(r"\}")
 

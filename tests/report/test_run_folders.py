@@ -33,8 +33,8 @@ def test_reads_what_the_handlers_wrote(run_folders: list[Path]) -> None:
     for name, values in run.values.items():
         if f"{name}_macro" in run.summary:
             assert np.nanmean(values) == pytest.approx(run.summary[f"{name}_macro"]), name
-    assert run.class_values["dsc"].shape == (6, 3)
-    assert np.isnan(run.class_values["dsc"][:, 0]).all(), "background has no Dice here"
+    assert run.class_values["mean_dice"].shape == (6, 3)
+    assert np.isnan(run.class_values["mean_dice"][:, 0]).all(), "background has no Dice here"
     preview = run.preview("case_000")
     assert preview is not None
     assert preview["label"].shape == (24, 28)

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
+from monai_calib.metrics.bootstrap import bootstrap_ratio
 from monai_calib.report.statistics import (
     bootstrap_mean,
-    bootstrap_ratio,
     cliques,
     friedman_nemenyi,
     holm,
@@ -29,14 +29,14 @@ def subjects(count: int) -> list[str]:
 
 def test_bootstrap_of_two_subjects_has_three_outcomes() -> None:
     # Means 0, 1/2, 1 with chances 1/4, 1/2, 1/4: a 40 % interval is a point, a 60 % one everything.
-    assert bootstrap_mean([0.0, 1.0], ["a", "b"], confidence=0.4) == (0.5, 0.5, 0.5)
-    assert bootstrap_mean([0.0, 1.0], ["a", "b"], confidence=0.6) == (0.5, 0.0, 1.0)
+    assert bootstrap_mean([0.0, 1.0], ["a", "b"], level=0.4) == (0.5, 0.5, 0.5)
+    assert bootstrap_mean([0.0, 1.0], ["a", "b"], level=0.6) == (0.5, 0.0, 1.0)
 
 
 def test_bootstrap_agrees_with_scipy_when_every_case_is_a_subject() -> None:
     values = RNG.gamma(2.0, size=40)
     expected = stats.bootstrap((values,), np.mean, n_resamples=20_000, method="percentile", rng=3).confidence_interval
-    found = bootstrap_mean(values, subjects(40), num_samples=20_000)
+    found = bootstrap_mean(values, subjects(40), samples=20_000)
     assert found.value == pytest.approx(values.mean())
     assert found.low == pytest.approx(expected.low, rel=0.01)
     assert found.high == pytest.approx(expected.high, rel=0.01)
@@ -71,18 +71,21 @@ def test_ratio_is_that_of_sums_and_is_drawn_bin_by_bin() -> None:
         np.testing.assert_allclose([part[column] for part in (value, low, high)], [float(part) for part in alone])
 
 
-def test_empty_bins_are_undefined_and_rare_ones_keep_their_interval() -> None:
-    count = np.zeros((6, 2))
-    count[0, 1] = 10
+def test_empty_bins_are_undefined_and_those_of_one_subject_have_no_interval() -> None:
+    count = np.zeros((6, 3))
+    count[0, 1:] = 10
+    count[1, 2] = 10
     value, low, high = bootstrap_ratio(0.5 * count, count, subjects(6))
     assert np.isnan([value[0], low[0], high[0]]).all()
-    assert [value[1], low[1], high[1]] == [0.5, 0.5, 0.5]
+    assert value[1] == 0.5
+    assert np.isnan([low[1], high[1]]).all()
+    assert [value[2], low[2], high[2]] == [0.5, 0.5, 0.5]
 
 
 def test_bootstrap_refuses_lengths_that_do_not_fit() -> None:
-    with pytest.raises(ValueError, match="one subject and one row"):
+    with pytest.raises(ValueError, match="groups: expected one a case, 2, got 1"):
         bootstrap_ratio([1.0, 2.0], [1.0, 1.0], ["a"])
-    with pytest.raises(ValueError, match="one subject and one row"):
+    with pytest.raises(ValueError, match="at least one"):
         bootstrap_ratio([], [], [])
 
 

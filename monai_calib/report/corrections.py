@@ -1,0 +1,88 @@
+"""Corrections after training as the page tells them: what was fitted, why it was chosen, what it makes worse."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from .case_tables import number
+from .comparison import Comparison
+from .runs import Run
+
+__all__ = ["Candidate", "Correction", "corrections_of"]
+
+_NAMES = ("nll", "ece", "volume_error", "labels_changed")
+
+
+@dataclass(frozen=True)
+class Candidate:
+    """A candidate on held-out cases: means of the whole volume's NLL and ECE, error of the expected volume, share of
+    foreground labels changed; and why it is out, if it is."""
+
+    name: str
+    values: tuple[float, ...]
+    note: str
+    chosen: bool
+
+
+@dataclass(frozen=True)
+class Correction:
+    """The correction of one run; texts as the calibration wrote them."""
+
+    method: str
+    seed: str
+    fitted: str
+    data: str
+    status: str
+    message: str
+    why: str
+    worse: tuple[str, ...]
+    candidates: tuple[Candidate, ...]
+    flattering: bool
+
+
+def corrections_of(comparison: Comparison) -> list[Correction]:
+    """The corrections of a comparison's runs, as far as they say how they came about."""
+    return [
+        _correction(method.label, run, run.settings["correction"])
+        for method in (*comparison.methods, *comparison.failed)
+        for run in (*method.runs, *method.failed)
+        if isinstance(run.settings.get("correction"), Mapping)
+    ]
+
+
+def _correction(label: str, run: Run, record: Mapping[str, Any]) -> Correction:
+    choice = record.get("choice") or {}
+    on = str(record.get("fitted_on", "unknown"))
+    return Correction(
+        method=label,
+        seed=run.seed,
+        fitted=str(record.get("in_words", "")),
+        data=f"{record.get('cases')} cases of {on}, {record.get('voxels', 0):,} voxels, region {record.get('region')}",
+        status=str(record.get("status", "")),
+        message=str(record.get("message", "")),
+        why=f"chosen: {choice['why']}" if choice else "asked for by name",
+        worse=tuple(str(sentence) for sentence in record.get("guards", ())),
+        candidates=_candidates(choice) if choice else _asked(record),
+        flattering=on == run.split,
+    )
+
+
+def _candidates(choice: Mapping[str, Any]) -> tuple[Candidate, ...]:
+    held, guards, dropped = choice.get("candidates", {}), choice.get("guards", {}), choice.get("dropped", {})
+    found = [
+        Candidate(name, _values(values), "; ".join(guards.get(name, ())), name == choice.get("chosen"))
+        for name, values in held.items()
+    ]
+    out = [Candidate(name, _values({}), why, False) for name, why in dropped.items() if name not in held]
+    return (*found, *out)
+
+
+def _asked(record: Mapping[str, Any]) -> tuple[Candidate, ...]:
+    held = record.get("held_out", {})
+    return tuple(Candidate(name, _values(values), "", name == record.get("method")) for name, values in held.items())
+
+
+def _values(values: Mapping[str, Any]) -> tuple[float, ...]:
+    return tuple(number(values.get(name)) for name in _NAMES)
