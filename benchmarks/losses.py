@@ -1,12 +1,14 @@
 """Time and peak memory of every loss, forward and backward, against cross-entropy, MONAI's and the plain formula.
 
     python benchmarks/losses.py                       # a table on the screen
-    python benchmarks/losses.py --table docs/benchmarks/losses.md --plot docs/benchmarks/losses.png
+    python benchmarks/losses.py --output docs/benchmarks/losses.json --table docs/benchmarks/losses.md \
+        --plot docs/benchmarks/losses.png && python benchmarks/cost_column.py
     python benchmarks/losses.py --device cuda --rounds 50 --table docs/benchmarks/losses_cuda.md
 
 Runs are interleaved, one after another in turn, so that a machine that slows down slows all; a figure is the median
 of its ratios to the cross-entropy of the same round. Memory is the peak above the logits, measured in a process of its
-own by the operating system; on a GPU by PyTorch's allocator.
+own by the operating system; on a GPU by PyTorch's allocator. Shapes and losses that an output file holds already and
+that are not measured now stay in it, so that a long run can be cut; table and plot are of all it holds.
 """
 
 from __future__ import annotations
@@ -51,7 +53,7 @@ def _plain(name: str, **arguments: object) -> Step:
 
 
 def contestants(shape: tuple[int, ...], device: torch.device) -> dict[str, Step]:
-    """Every loss under its name, and the peers."""
+    """Every loss by its name, and the peers."""
     classes, axes = shape[1], len(shape) - 2
     peer = MonaiNACLLoss(classes, axes).to(device)
     steps: dict[str, Step] = {
@@ -198,6 +200,7 @@ def main() -> None:
     parser.add_argument("--losses", nargs="*", help="names; default all")
     parser.add_argument("--device", type=torch.device, default=torch.device("cpu"))
     parser.add_argument("--no-memory", action="store_true")
+    parser.add_argument("--output", type=Path, help="JSON of all figures")
     parser.add_argument("--table", type=Path)
     parser.add_argument("--plot", type=Path)
     parser.add_argument("--peak", nargs="+", help=argparse.SUPPRESS)
@@ -207,27 +210,40 @@ def main() -> None:
         print(json.dumps(_measure_peaks(tuple(json.loads(options.shape)), options.peak)))
         return
     results: dict[str, dict[str, dict[str, float]]] = {}
+    rounds: dict[str, int] = {}
+    threads = torch.get_num_threads()
+    if options.output and options.output.exists():
+        kept = json.loads(options.output.read_text())
+        if kept["threads"] != threads:
+            raise SystemExit(
+                f"{options.output}: expected {threads} threads, got {kept['threads']}. Write another file."
+            )
+        results, rounds = kept["shapes"], kept["rounds"]
     for title in options.shapes:
         shape = SHAPES[title]
         names = options.losses or list(contestants(shape, options.device))
         measured = times(shape, names, options.rounds, options.device)
         memory = {} if options.no_memory else peak_memory(shape, list(measured), options.device)
-        results[title] = {
+        results[title] = results.get(title, {}) | {
             name: {
-                "milliseconds": milliseconds,
-                "ratio": ratio,
-                "memory": memory.get(name, float("nan")),
+                "milliseconds": round(milliseconds, 2),
+                "ratio": round(ratio, 4),
+                "memory": round(memory.get(name, float("nan")), 3),
             }
             for name, (milliseconds, ratio) in measured.items()
         }
-        for name, row in results[title].items():
+        for name, row in ((name, results[title][name]) for name in measured):
             print(
                 f"{title:16} {name:22} {row['milliseconds']:8.1f} ms {row['ratio']:6.2f} {row['memory']:6.2f}",
                 flush=True,
             )
-    text = table(results)
+        rounds[title] = options.rounds
+    results = {title: results[title] for title in SHAPES if title in results}
+    if options.output:
+        kept = {"device": str(options.device), "threads": threads, "rounds": rounds, "shapes": results}
+        options.output.write_text(json.dumps(kept, indent=1) + "\n")
     if options.table:
-        options.table.write_text(text)
+        options.table.write_text(table(results))
     if options.plot:
         plot(results, options.plot)
 

@@ -1,4 +1,4 @@
-"""Check of labels: class numbers must be whole and in range, whatever their type."""
+"""Check of labels: class numbers must be whole and in range, whatever their type; shares of classes must sum to 1."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["CheckedLabel", "as_plain_tensor", "check_label"]
+__all__ = ["CheckedLabel", "as_plain_tensor", "check_label", "check_soft_label", "wrong_shares"]
 
 _UNSIGNED = {torch.uint16: torch.int32, torch.uint32: torch.int64, torch.uint64: torch.int64}
 
@@ -108,6 +108,47 @@ def check_label(
         wrong = wrong & ~ignored
     out = wrong if ignored is None else wrong | ignored
     return CheckedLabel(plain.masked_fill(out, 0).to(kept), ~out, wrong)
+
+
+def check_soft_label(label: Any, axis: int = 1, what: str = "label", look: bool | None = None) -> Tensor | None:
+    """Check shares of the classes, one-hot or soft: none is negative, and they sum to 1, to 0.001, at every voxel.
+
+    Args:
+        label: tensor or array of any shape and type of number.
+        axis: where the classes lie.
+        what: how errors call the label.
+        look: as in :func:`check_label`.
+
+    Returns:
+        None if the values were looked at, and all are right; otherwise bool in the shape of the label without its
+        classes, True where they are wrong.
+
+    Raises: ``ValueError`` that says how many voxels are wrong, and the first of them.
+
+    Example:
+        >>> check_soft_label(torch.tensor([[[0.3, 1.0], [0.7, 0.0]]]))
+        >>> check_soft_label(torch.tensor([[[0.3, 1.0], [0.7, 1.0]]]), look=False)
+        tensor([[False,  True]])
+    """
+    plain = as_plain_tensor(label)
+    wrong = wrong_shares(plain, axis)
+    if look is None:
+        look = plain.device.type == "cpu" and not torch.compiler.is_compiling()
+    if not look:
+        return wrong
+    if bool(wrong.any()):
+        first = ", ".join(f"{value:.6g}" for value in plain.movedim(axis, -1)[wrong][0].tolist()[:12])
+        raise ValueError(
+            f"{what}: expected shares of the classes that are not negative and sum to 1 at every voxel, got {first} at "
+            f"the first of {int(wrong.sum())} voxels. Divide by the sum, or give class numbers (B, 1, *spatial)."
+        )
+    return None
+
+
+def wrong_shares(label: Tensor, axis: int = 1) -> Tensor:
+    """Voxels whose shares of the classes are negative, NaN, or do not sum to 1, to 0.001; without a look at values."""
+    shares = label if label.dtype in (torch.float32, torch.float64) else label.float()
+    return ~((shares >= 0).all(axis) & ((shares.sum(axis) - 1).abs() <= 1e-3))
 
 
 def _ignored(label: Tensor, ignore_index: int | None) -> Tensor | None:

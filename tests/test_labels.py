@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from monai_calib.labels import as_plain_tensor, check_label
+from monai_calib.labels import as_plain_tensor, check_label, check_soft_label
 
 VALUES = [0, 2, 1, 2]
 TYPES = ["u1", "<u2", ">u2", "<u4", ">u4", "<u8", ">u8", "i1", "<i2", ">i2", "<i4", "<i8", ">i8", "f4", ">f8", "f2"]
@@ -73,3 +73,30 @@ def test_what_is_no_number_is_a_type_error(value: object) -> None:
 
 def test_an_empty_label_has_no_wrong_value() -> None:
     assert check_label(torch.zeros(0, 4), 2).index.shape == (0, 4)
+
+
+@pytest.mark.parametrize("kind", ["f2", ">f4", "f8", "u1", "bool"])
+@pytest.mark.parametrize("axis", [0, 1])
+def test_shares_of_the_classes_sum_to_one(kind: str, axis: int) -> None:
+    right = np.array([[1, 0, 0], [0, 1, 0]]).astype(kind)
+    wrong = right.copy()
+    wrong[0, 1] = 1  # two classes at once, along axis 0; along axis 1 one row of two
+    right, wrong = (right[:, :2], wrong[:, :2]) if axis == 0 else (right, wrong)
+    assert check_soft_label(right, axis) is None
+    marked = check_soft_label(wrong, axis, look=False)
+    assert marked is not None
+    assert marked.tolist() == ([False, True] if axis == 0 else [True, False])
+    with pytest.raises(ValueError, match=r"case a: expected shares .* sum to 1 .*, got 1, 1(, 0)? at the first of 1"):
+        check_soft_label(wrong, axis, what="case a")
+
+
+@pytest.mark.parametrize("shares", [(1.5, -0.5), (float("nan"), 1.0), (0.5, 0.498), (0.0, 0.0), (float("inf"), 0.0)])
+def test_shares_that_are_none_are_refused(shares: tuple[float, float]) -> None:
+    with pytest.raises(ValueError, match="expected shares of the classes that are not negative and sum to 1"):
+        check_soft_label(torch.tensor([shares]))
+
+
+def test_shares_may_be_off_by_rounding() -> None:
+    third = torch.full((1, 3, 4), 1 / 3)
+    for kind in (torch.float16, torch.float32, torch.float64):
+        assert check_soft_label(third.to(kind)) is None

@@ -105,7 +105,7 @@ class LossOfHeads(DeepSupervisionLoss):
     def __init__(self, loss: torch.nn.Module, weight_mode: str = "exp", weights: list[float] | None = None) -> None:
         super().__init__(loss, weight_mode, weights)  # type: ignore[arg-type]
         self.image: torch.Tensor | None = None
-        self.needs_image = any(_reads_image(module) for module in loss.modules())
+        self.needs_image = bool(getattr(loss, "needs_image", False))
 
     def get_loss(self, input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
         """The loss of one head."""
@@ -210,10 +210,6 @@ def _check_gradients() -> None:
                 f"bfloat16: this processor's library gets the gradient of a {dims}D convolution wrong. Train without "
                 "--bfloat16, or set ONEDNN_MAX_CPU_ISA=AVX2 (right, and slower)."
             )
-
-
-def _reads_image(module: torch.nn.Module) -> bool:
-    return bool(getattr(module, "needs_image", False)) or str(getattr(module, "kernel_ops", "")).startswith("image_")
 
 
 def _size_that_works(network: Any, inputs: torch.Tensor) -> list[int] | None:

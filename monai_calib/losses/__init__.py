@@ -1,21 +1,25 @@
 """Calibration losses: a primary objective plus a weighted penalty on the logits."""
 
 from .acls import ACLSLoss
-from .adaptive import CALSLoss, CRaCLoss
 from .base import ConstrainedLoss
-from .binned import HardL1ACELoss, SoftL1ACELoss
+from .cals import CALSLoss
+from .crac import CRaCLoss
 from .cross_entropy import CrossEntropyLoss
-from .dice import DiceSemimetricLoss, DSCPlusPlusLoss
-from .entropy import ECPLoss
-from .erroneous import MEEPLoss
-from .focal import FLSDLoss, FocalLoss
-from .frequency import MDCALoss
+from .dice_plus_plus import DSCPlusPlusLoss
+from .dice_semimetric import DiceSemimetricLoss
+from .ecp import ECPLoss
+from .flsd import FLSDLoss
+from .focal import FocalLoss
+from .l1ace import HardL1ACELoss, SoftL1ACELoss
+from .label_smoothing import LabelSmoothingLoss
 from .logit_norm import LogitNormLoss
-from .margin import MbLSLoss
+from .mbls import MbLSLoss
+from .mdca import MDCALoss
+from .meep import MEEPLoss
 from .nacl import NACLLoss
 from .neighborhood import label_proportions, outer_voxels
 from .presets import PRESETS, build_loss
-from .smoothing import LabelSmoothingLoss, SVLSLoss
+from .svls import SVLSLoss
 
 __all__ = [
     "PRESETS",

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
+from .arguments import at_least
 from .base import ConstrainedLoss, Options
 from .cross_entropy import CrossEntropy
 from .target import Target
@@ -24,20 +23,16 @@ class ConditionalPenalty(nn.Module):
 
     def __init__(self, pos_lambda: float = 1.0, neg_lambda: float = 0.1, margin: float = 10.0) -> None:
         super().__init__()
-        for name, value in (("pos_lambda", pos_lambda), ("neg_lambda", neg_lambda), ("margin", margin)):
-            if not value >= 0:
-                raise ValueError(f"{name} must not be negative, got {value}.")
-        self.pos_lambda = pos_lambda
-        self.neg_lambda = neg_lambda
-        self.margin = margin
+        self.pos_lambda = at_least("pos_lambda", pos_lambda, 0)
+        self.neg_lambda = at_least("neg_lambda", neg_lambda, 0)
+        self.margin = at_least("margin", margin, 0)
 
     def forward(self, logits: Tensor, target: Target | None) -> Tensor:
         classes = logits.shape[1]
         winning = logits.detach().amax(1, keepdim=True)
-        over = classes * self.pos_lambda * torch.relu(logits - self.margin) ** 2
-        share = classes / max(classes - 1, 1)
-        under = share * self.neg_lambda * torch.relu(winning - logits - self.margin) ** 2
-        return torch.where(logits == winning, over, under)
+        over = self.pos_lambda * torch.relu(logits - self.margin) ** 2
+        under = self.neg_lambda * torch.relu(winning - logits - self.margin) ** 2
+        return classes * torch.where(logits == winning, over, under / (classes - 1))
 
 
 class ACLSLoss(ConstrainedLoss):
@@ -53,7 +48,6 @@ class ACLSLoss(ConstrainedLoss):
         neg_lambda: weight of the losing logits' term.
         margin: in logits.
         alpha: weight of the penalty.
-        kernel_size: window that tells outer voxels, read with ``penalty_region="outer"`` only.
         options: the arguments of :class:`ConstrainedLoss`.
 
     Shape: logits ``(B, K, *spatial)``, label ``(B, 1, *spatial)``; returns a scalar, or ``(B, *spatial)`` with
@@ -74,8 +68,7 @@ class ACLSLoss(ConstrainedLoss):
         neg_lambda: float = 0.1,
         margin: float = 10.0,
         alpha: float = 0.1,
-        kernel_size: int | Sequence[int] = 3,
         **options: Unpack[Options],
     ) -> None:
         penalty = ConditionalPenalty(pos_lambda, neg_lambda, margin)
-        super().__init__(CrossEntropy(), penalty, alpha, kernel_size=kernel_size, **options)
+        super().__init__(CrossEntropy(), penalty, alpha, **options)

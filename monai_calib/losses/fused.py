@@ -1,9 +1,9 @@
-"""The fast path: cross-entropy, penalty and their gradient in one compiled sweep over the logits, on the CPU.
+"""Fast path: cross-entropy, penalty and their gradient in one compiled sweep over the logits, on the CPU.
 
 The plain formulas of the other files read the logits a dozen times and write as many tensors of their size. Here the
-logits are read once: maximum, exponentials, loss, penalty, and the gradient, which is all that is kept for the
-backward pass; neighbours are counted on the way (:mod:`.kernels`). Elsewhere the plain formulas run. Values agree with
-them to rounding; a test holds the two together.
+logits are read once (:mod:`.fused_cpu`): maximum, exponentials, loss, penalty, and the gradient, which is all that is
+kept for the backward pass; neighbours are counted on the way. Elsewhere the plain formulas run. Values agree with them
+to rounding; a test holds the two together.
 """
 
 from __future__ import annotations
@@ -19,13 +19,24 @@ from torch import Tensor
 
 from monai_calib.compiled import BLOCK, on_threads
 
-from .kernels import sweep_planes
+from .arguments import one_of
+from .fused_cpu import ENTROPY, MARGIN_L1, MARGIN_L2, NOTHING, PRIOR_L1, PRIOR_L2, SMOOTHING, sweep_planes
+from .neighborhood_cpu import PADDING_NUMBERS
 
-__all__ = ["Term", "can_sweep", "sweep", "using"]
+__all__ = [
+    "ENTROPY",
+    "MARGIN_L1",
+    "MARGIN_L2",
+    "NOTHING",
+    "PRIOR_L1",
+    "PRIOR_L2",
+    "SMOOTHING",
+    "Term",
+    "can_sweep",
+    "sweep",
+    "using",
+]
 
-_OUTSIDE = {"replicate": 0, "background": 1, "zeros": 2}
-
-_PATHS = ("compiled", "plain")
 _plain = False
 
 
@@ -40,9 +51,7 @@ def using(path: str) -> Iterator[None]:
         0.7431...
     """
     global _plain
-    if path not in _PATHS:
-        raise ValueError(f"path must be one of {', '.join(_PATHS)}, got {path!r}. The slabs of 0.1.0 are gone.")
-    before, _plain = _plain, path == "plain"
+    before, _plain = _plain, one_of("path", path, ("compiled", "plain")) == "plain"  # the "slabs" of 0.1.0 are gone
     try:
         yield
     finally:
@@ -53,7 +62,7 @@ class Term(NamedTuple):
     """A penalty in the words of the compiled sweep.
 
     Attributes:
-        kind: one of the constants of :mod:`.kernels`.
+        kind: one of the names in capitals above.
         margin: of the margin penalties.
         counted: ``(window, padding)`` if the prior is the share of each class in a window, counted on the way.
         prior: otherwise the prior itself, float32 ``(B, K, *spatial)``.
@@ -167,7 +176,7 @@ def _run(
         by_class(term.prior),
     )
     settings = (term.kind, term.margin, scale_ce, scale_penalty, first_class, outer_only)
-    walk = (shape, _as_planes(sizes), _OUTSIDE[padding], term.counted is not None, number)
+    walk = (shape, _as_planes(sizes), PADDING_NUMBERS[padding], term.counted is not None, number)
     depth, size = shape[0], shape[1] * shape[2]
 
     def planes(start: int, stop: int) -> tuple[float, float]:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
+from .arguments import above
 from .base import ConstrainedLoss, Options
 from .cross_entropy import CrossEntropy
 from .target import Target
@@ -18,13 +18,12 @@ class NormalizedCrossEntropy(nn.Module):
 
     def __init__(self, temperature: float = 0.04) -> None:
         super().__init__()
-        if not temperature > 0:
-            raise ValueError(f"temperature must be positive, got {temperature}.")
-        self.temperature = temperature
+        self.temperature = above("temperature", temperature, 0)
         self.cross_entropy = CrossEntropy()
 
     def forward(self, logits: Tensor, target: Target) -> Tensor:
-        length = torch.linalg.vector_norm(logits, dim=1, keepdim=True)
+        # vector_norm across the leading axis takes fifty times as long on a CPU; the clamp keeps its slope of 0 at 0
+        length = logits.square().sum(1, keepdim=True).clamp(min=1e-30).sqrt()
         return self.cross_entropy(logits / (self.temperature * (length + 1e-7)), target)
 
 
@@ -46,6 +45,7 @@ class LogitNormLoss(ConstrainedLoss):
     Source: Wei et al., ICML 2022; https://arxiv.org/abs/2205.09310
 
     Example:
+        >>> import torch
         >>> loss = LogitNormLoss(temperature=1.0)
         >>> loss(torch.tensor([[[3.0], [-4.0]]]), torch.zeros(1, 1, 1)).item()  # softplus(-0.8 - 0.6)
         0.2204...

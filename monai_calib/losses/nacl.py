@@ -7,12 +7,14 @@ from collections.abc import Sequence
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
-from . import fused, kernels
-from .base import ConstrainedLoss, Options
+from . import fused
+from .arguments import one_of
+from .base import ConstrainedLoss, SharedOptions
 from .cross_entropy import CrossEntropy
-from .margin import DISTANCES
-from .neighborhood import KERNEL_OPS, PADDINGS, label_proportions, window
+from .mbls import DISTANCES
+from .neighborhood import IMAGE_GUIDED, KERNEL_OPS, PADDINGS
 from .target import Target
+from .window import window
 
 __all__ = ["NACLLoss", "NeighborhoodPenalty"]
 
@@ -32,34 +34,17 @@ class NeighborhoodPenalty(nn.Module):
         matching: str = "logits",
     ) -> None:
         super().__init__()
-        for name, value, known in (
-            ("kernel_ops", kernel_ops, KERNEL_OPS),
-            ("distance_type", distance_type, DISTANCES),
-            ("padding", padding, PADDINGS),
-            ("matching", matching, MATCHINGS),
-        ):
-            if value not in known:
-                raise ValueError(f"{name} must be one of {', '.join(known)}, got {value!r}.")
-        self.kernel_ops = kernel_ops
+        self.kernel_ops = one_of("kernel_ops", kernel_ops, KERNEL_OPS)
         self.kernel_size = kernel_size
-        self.distance_type = distance_type
+        self.distance_type = one_of("distance_type", distance_type, DISTANCES)
         self.sigma = sigma
-        self.padding = padding
-        self.matching = matching
+        self.padding = one_of("padding", padding, PADDINGS)
+        self.matching = one_of("matching", matching, MATCHINGS)
+        self.needs_image = kernel_ops in IMAGE_GUIDED
 
     def proportions(self, logits: Tensor, target: Target) -> Tensor:
         """The label proportions the logits are held to, ``(B, K, *spatial)``."""
-        return label_proportions(
-            target.marked if target.soft is None else target.soft,
-            target.num_classes,
-            self.kernel_ops,
-            self.kernel_size,
-            self.sigma,
-            self.padding,
-            target.image,
-            target.ignore,
-            logits.dtype,
-        )
+        return target.proportions(logits.dtype, self.kernel_ops, self.kernel_size, self.sigma, self.padding)
 
     def forward(self, logits: Tensor, target: Target) -> Tensor:
         matched = logits if self.matching == "logits" else logits.softmax(1)
@@ -70,7 +55,7 @@ class NeighborhoodPenalty(nn.Module):
         """This penalty for the compiled sweep, which counts neighbours itself where every window is complete."""
         if self.matching == "softmax":
             return None
-        kind = kernels.PRIOR_L1 if self.distance_type == "l1" else kernels.PRIOR_L2
+        kind = fused.PRIOR_L1 if self.distance_type == "l1" else fused.PRIOR_L2
         if self.kernel_ops == "mean" and self.padding != "valid" and target.valid is None:
             return fused.Term(kind, counted=(window(self.kernel_size, logits.ndim - 2), self.padding))
         return fused.Term(kind, prior=self.proportions(logits, target))
@@ -88,7 +73,7 @@ class NACLLoss(ConstrainedLoss):
     Args:
         kernel_ops: how neighbours are summed up: ``"mean"`` (the paper's best), ``"gaussian"`` (the SVLS kernel),
             ``"mode"``, ``"median"``, ``"max"``, ``"min"``, ``"image_proportions_l1"`` or ``"image_proportions_l2"``
-            (these two read ``image``).
+            (with these two ``needs_image`` is true).
         kernel_size: odd window in voxels, one number or one per axis (thick slices: ``(3, 3, 1)``).
         distance_type: ``"l1"`` absolute or ``"l2"`` squared distance.
         alpha: weight of the penalty, a mean over voxels and classes as in the authors' code.
@@ -119,7 +104,7 @@ class NACLLoss(ConstrainedLoss):
         sigma: float | Sequence[float] = 1.0,
         padding: str = "replicate",
         matching: str = "logits",
-        **options: Unpack[Options],
+        **options: Unpack[SharedOptions],
     ) -> None:
         penalty = NeighborhoodPenalty(kernel_ops, kernel_size, distance_type, sigma, padding, matching)
         super().__init__(CrossEntropy(), penalty, alpha, kernel_size=kernel_size, **options)

@@ -1,61 +1,25 @@
-"""The one neighbourhood operator: what the labels around a voxel say about its class."""
+"""Neighbourhood operator: class proportions that the labels around a voxel suggest for it."""
 
 from __future__ import annotations
 
+import functools
 import itertools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from .image_prior import image_guided_proportions
+from .arguments import one_of
+from .neighborhood_cpu import image_guided_proportions
+from .window import middle, pad, per_axis, window
 
-__all__ = ["KERNEL_OPS", "PADDINGS", "label_proportions", "neighbor_counts", "outer_voxels", "per_axis"]
+__all__ = ["IMAGE_GUIDED", "KERNEL_OPS", "PADDINGS", "label_proportions", "neighbor_counts", "outer_voxels"]
 
-KERNEL_OPS = ("mean", "gaussian", "mode", "median", "max", "min", "image_proportions_l1", "image_proportions_l2")
+IMAGE_GUIDED = ("image_proportions_l1", "image_proportions_l2")
+KERNEL_OPS = ("mean", "gaussian", "mode", "median", "max", "min", *IMAGE_GUIDED)
 PADDINGS = ("replicate", "valid", "background", "zeros")
-
-
-def per_axis(value: float | Sequence[float], axes: int, name: str) -> tuple[float, ...]:
-    """One number for every axis, or one number for each.
-
-    Example:
-        >>> per_axis(3, 2, "kernel_size"), per_axis((1, 3), 2, "kernel_size")
-        ((3, 3), (1, 3))
-    """
-    values = (value,) * axes if isinstance(value, (int, float)) else tuple(value)
-    if len(values) != axes:
-        raise ValueError(f"{name} takes one number or one per axis: expected {axes}, got {value!r}.")
-    return values
-
-
-def window(kernel_size: int | Sequence[int], axes: int) -> tuple[int, ...]:
-    """``kernel_size`` per axis, checked to be positive and odd."""
-    sizes = per_axis(kernel_size, axes, "kernel_size")
-    if any(k != int(k) or k < 1 or k % 2 == 0 for k in sizes):
-        raise ValueError(f"kernel_size must be positive and odd so that the window has a centre, got {kernel_size!r}.")
-    return tuple(int(k) for k in sizes)
-
-
-def _middle(shape: Sequence[int], sizes: Sequence[int]) -> tuple[Any, ...]:
-    """Where the image lies in what :func:`_pad` makes of it."""
-    return (..., *(slice(k // 2, k // 2 + n) for n, k in zip(shape, sizes, strict=True)))
-
-
-def _pad(x: Tensor, sizes: Sequence[int], value: float | None) -> Tensor:
-    """Widen the trailing ``len(sizes)`` axes by half a window, with ``value`` or (None) by repeating the border."""
-    first = x.ndim - len(sizes)
-    if value is not None:
-        out = x.new_full([*x.shape[:first], *(n + k - 1 for n, k in zip(x.shape[first:], sizes, strict=True))], value)
-        out[_middle(x.shape[first:], sizes)] = x
-        return out
-    for axis, k in enumerate(sizes, start=first):
-        if k > 1:
-            n = x.shape[axis]
-            x = x.index_select(axis, torch.arange(-(k // 2), n + k // 2, device=x.device).clamp_(0, n - 1))
-    return x
 
 
 def _along(x: Tensor, axis: int, weights: Sequence[float] | int) -> Tensor:
@@ -82,7 +46,7 @@ def _classes_first(label: Tensor, num_classes: int, sizes: Sequence[int], paddin
     integer = torch.uint8 if num_classes < 255 else torch.int16
     index = label.to(integer) if ignore is None else torch.where(label == ignore, nothing, label).to(integer)
     value = {"replicate": None, "background": 0}.get(padding, nothing)
-    padded = _pad(index, sizes, value).unsqueeze(1)
+    padded = pad(index, sizes, value).unsqueeze(1)
     total = torch.uint8 if math.prod(sizes) <= 255 else torch.int16 if math.prod(sizes) <= 32767 else torch.int32
     classes = torch.arange(num_classes, dtype=integer, device=label.device)
     return (padded == classes.view(1, -1, *[1] * len(sizes))).to(total)
@@ -95,7 +59,7 @@ def neighbor_counts(
     padding: str = "replicate",
     ignore: int | None = None,
 ) -> Tensor:
-    """How many voxels of each class lie in the window around each voxel.
+    """Number of voxels of each class in the window around each voxel.
 
     Args:
         label: class numbers ``(B, *spatial)``.
@@ -139,19 +103,15 @@ def outer_voxels(label: Tensor, kernel_size: int | Sequence[int] = 3, ignore: in
         limits = torch.iinfo(label.dtype)
         low = torch.where(label == ignore, limits.max, label)
         high = torch.where(label == ignore, limits.min, label)
-    for x, extreme in ((low, torch.minimum), (high, torch.maximum)):
-        x = _pad(x, sizes, None)
-        for axis, k in enumerate(sizes, start=1):
-            n = x.shape[axis] - k + 1
-            widest = x.narrow(axis, 0, n)
-            for shift in range(1, k):
-                widest = extreme(widest, x.narrow(axis, shift, n))
-            x = widest
-        if extreme is torch.minimum:
-            low = x
-        else:
-            high = x
-    return low < high
+    return _extreme(low, sizes, torch.minimum) < _extreme(high, sizes, torch.maximum)
+
+
+def _extreme(label: Tensor, sizes: Sequence[int], of_two: Callable[[Tensor, Tensor], Tensor]) -> Tensor:
+    label = pad(label, sizes, None)
+    for axis, k in enumerate(sizes, start=1):
+        n = label.shape[axis] - k + 1
+        label = functools.reduce(of_two, (label.narrow(axis, shift, n) for shift in range(k)))
+    return label
 
 
 def _gaussian_weights(sizes: Sequence[int], sigma: float | Sequence[float]) -> list[list[float]]:
@@ -196,8 +156,8 @@ def _image_guided(
     """Proportions in which a neighbour counts the more, the more its intensity resembles the centre's."""
     axes = len(sizes)
     shape = image.shape[-axes:]
-    padded = _pad(image.to(dtype), sizes, None if padding == "replicate" else 0.0)
-    inside = _pad(torch.ones_like(image[:, :1], dtype=dtype), sizes, 0.0) if padding == "valid" else None
+    padded = pad(image.to(dtype), sizes, None if padding == "replicate" else 0.0)
+    inside = pad(torch.ones_like(image[:, :1], dtype=dtype), sizes, 0.0) if padding == "valid" else None
     total = torch.zeros((mass.shape[0], mass.shape[1], *shape), dtype=dtype, device=mass.device)
     norm = torch.zeros_like(total[:, :1])
     for offset in itertools.product(*(range(k) for k in sizes)):
@@ -259,14 +219,12 @@ def label_proportions(
         >>> label_proportions(torch.tensor([[0, 0, 0, 1]]), num_classes=2)[0, 1]
         tensor([0.0000, 0.0000, 0.3333, 0.6667])
     """
-    if kernel_ops not in KERNEL_OPS:
-        raise ValueError(f"kernel_ops must be one of {', '.join(KERNEL_OPS)}, got {kernel_ops!r}.")
-    if padding not in PADDINGS:
-        raise ValueError(f"padding must be one of {', '.join(PADDINGS)}, got {padding!r}.")
+    one_of("kernel_ops", kernel_ops, KERNEL_OPS)
+    one_of("padding", padding, PADDINGS)
     soft = label.ndim > 2 and label.is_floating_point() and label.shape[1] == num_classes
     axes = label.ndim - (2 if soft else 1)
     sizes = window(kernel_size, axes)
-    guided = kernel_ops in ("image_proportions_l1", "image_proportions_l2")
+    guided = kernel_ops in IMAGE_GUIDED
     if guided:
         if image is None:
             raise ValueError(f"kernel_ops={kernel_ops!r} weights neighbours by the image: call the loss with image=….")
@@ -278,9 +236,9 @@ def label_proportions(
             return image_guided_proportions(label, image, num_classes, sizes, padding, squared)
 
     if soft:
-        mass = _pad(label.to(dtype), sizes, None if padding == "replicate" else 0.0)
+        mass = pad(label.to(dtype), sizes, None if padding == "replicate" else 0.0)
         if padding == "background":
-            mass[:, 0] = _pad(label[:, 0].to(dtype), sizes, 1.0)
+            mass[:, 0] = pad(label[:, 0].to(dtype), sizes, 1.0)
     else:
         mass = _classes_first(label, num_classes, sizes, padding, ignore)
     if guided:
@@ -290,7 +248,7 @@ def label_proportions(
     complete = padding == "zeros" or (padding != "valid" and ignore is None)
     if kernel_ops == "gaussian":
         mass = mass.to(dtype)
-        centre = mass[_middle(label.shape[-axes:], sizes)]
+        centre = mass[middle(label.shape[-axes:], sizes)]
         return _centre_half(mass, centre, _gaussian_weights(sizes, sigma), complete)
     counts = _box(mass, sizes)
     if kernel_ops != "mean":

@@ -7,19 +7,23 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from .acls import ACLSLoss
-from .adaptive import CALSLoss, CRaCLoss
 from .base import ConstrainedLoss, Options
-from .binned import HardL1ACELoss, SoftL1ACELoss
+from .cals import CALSLoss
+from .crac import CRaCLoss
 from .cross_entropy import CrossEntropyLoss
-from .dice import DiceSemimetricLoss, DSCPlusPlusLoss
-from .entropy import ECPLoss
-from .erroneous import MEEPLoss
-from .focal import FLSDLoss, FocalLoss
-from .frequency import MDCALoss
+from .dice_plus_plus import DSCPlusPlusLoss
+from .dice_semimetric import DiceSemimetricLoss
+from .ecp import ECPLoss
+from .flsd import FLSDLoss
+from .focal import FocalLoss
+from .l1ace import HardL1ACELoss, SoftL1ACELoss
+from .label_smoothing import LabelSmoothingLoss
 from .logit_norm import LogitNormLoss
-from .margin import MbLSLoss
+from .mbls import MbLSLoss
+from .mdca import MDCALoss
+from .meep import MEEPLoss
 from .nacl import NACLLoss
-from .smoothing import LabelSmoothingLoss, SVLSLoss
+from .svls import SVLSLoss
 
 __all__ = ["PRESETS", "build_loss"]
 
@@ -27,33 +31,31 @@ __all__ = ["PRESETS", "build_loss"]
 PRESETS: dict[str, tuple[Callable[..., ConstrainedLoss], dict[str, Any]]] = {
     "ce": (CrossEntropyLoss, {}),
     "dice_ce": (CrossEntropyLoss, {"lambda_dice": 1.0}),
-    "focal": (FocalLoss, {"gamma": 3.0}),
-    "ecp": (ECPLoss, {"alpha": 0.1}),
-    "ls": (LabelSmoothingLoss, {"alpha": 0.1}),
-    "svls": (SVLSLoss, {"sigma": 1.0, "kernel_size": 3}),
-    "mbls": (MbLSLoss, {"margin": 10.0, "alpha": 0.1}),
-    "nacl": (NACLLoss, {"kernel_ops": "mean", "kernel_size": 3, "alpha": 0.1}),
-    "nacl_outer": (NACLLoss, {"kernel_ops": "mean", "kernel_size": 3, "alpha": 0.1, "penalty_region": "outer"}),
-    "recommended": (
-        NACLLoss,
-        {"kernel_ops": "mean", "kernel_size": 3, "alpha": 1.0, "penalty_region": "outer", "lambda_dice": 1.0},
-    ),
-    "flsd": (FLSDLoss, {"gamma": 3.0, "gamma_unsure": 5.0}),
-    "logitnorm": (LogitNormLoss, {"temperature": 0.04}),
-    "dscpp": (DSCPlusPlusLoss, {"gamma": 2.0}),
+    "focal": (FocalLoss, {}),
+    "ecp": (ECPLoss, {}),
+    "ls": (LabelSmoothingLoss, {}),
+    "svls": (SVLSLoss, {}),
+    "mbls": (MbLSLoss, {}),
+    "nacl": (NACLLoss, {}),
+    "nacl_outer": (NACLLoss, {"penalty_region": "outer"}),
+    "recommended": (NACLLoss, {"penalty_region": "outer", "alpha": 1.0, "lambda_dice": 1.0}),
+    "flsd": (FLSDLoss, {}),
+    "logitnorm": (LogitNormLoss, {}),
+    "dscpp": (DSCPlusPlusLoss, {}),
     "dice_semimetric": (DiceSemimetricLoss, {}),
-    "crac": (CRaCLoss, {"margin": 5.0, "penalty_function": "phr", "multiplier": 1e-6, "rho": 0.1}),
-    "cals": (CALSLoss, {"margin": 10.0, "penalty_function": "phr", "multiplier": 1e-6, "rho": 1.0}),
-    "acls": (ACLSLoss, {"pos_lambda": 1.0, "neg_lambda": 0.1, "margin": 10.0, "alpha": 0.1}),
-    "hard_l1ace": (HardL1ACELoss, {"num_bins": 20, "alpha": 1.0}),
-    "soft_l1ace": (SoftL1ACELoss, {"num_bins": 20, "empty_weight": 0.01, "alpha": 1.0}),
-    "meep": (MEEPLoss, {"alpha": 0.3}),
-    "mdca": (MDCALoss, {"alpha": 1.0}),
+    "crac": (CRaCLoss, {}),
+    "cals": (CALSLoss, {}),
+    "acls": (ACLSLoss, {}),
+    "hard_l1ace": (HardL1ACELoss, {}),
+    "soft_l1ace": (SoftL1ACELoss, {}),
+    "meep": (MEEPLoss, {}),
+    "mdca": (MDCALoss, {}),
 }
-"""Name: the class and the arguments its paper uses. ``nacl_outer`` is this package's own variant, and ``recommended``
-that with Dice and weight 1, ``"dice_ce+nacl_outer", alpha=1.0``: see docs/results.md for why."""
+"""Name: the class and what differs from its defaults, which are its paper's. ``nacl_outer`` is this package's own
+variant, and ``recommended`` that with Dice and weight 1, ``"dice_ce+nacl_outer", alpha=1.0``: see docs/results.md."""
 
 _SHARED = frozenset(Options.__annotations__)
+_OF_PENALTIES = {"penalty_region", "kernel_size"}
 
 
 def _own_arguments(factory: Callable[..., ConstrainedLoss]) -> set[str]:
@@ -82,7 +84,7 @@ def build_loss(name: str, **overrides: Any) -> ConstrainedLoss:
           alpha=1.0, penalty_region='outer', lambda_dice=1.0
           (primary): CrossEntropy()
           (penalty): NeighborhoodPenalty()
-          (dice): DiceLoss()
+          (dice): SoftDice()
         )
     """
     parts = [part.strip() for part in name.split("+")]
@@ -98,7 +100,7 @@ def build_loss(name: str, **overrides: Any) -> ConstrainedLoss:
     taken: set[str] = set()
     for position, part in enumerate(parts):
         factory, defaults = PRESETS[part]
-        known = _own_arguments(factory) | {"penalty_region"}
+        known = _own_arguments(factory) | _OF_PENALTIES
         if position == 0:
             known |= _SHARED
         general = {key: value for key, value in overrides.items() if key in known}

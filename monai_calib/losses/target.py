@@ -1,15 +1,18 @@
-"""What a loss is told about the truth, checked once for all its terms."""
+"""Truth of a batch as the terms of a loss read it, checked once for all of them."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from monai_calib.labels import check_label
+from monai_calib.labels import as_plain_tensor, check_label, check_soft_label
 
-__all__ = ["Target", "plain", "prepare"]
+from .neighborhood import label_proportions, outer_voxels
+
+__all__ = ["Target", "likeliest", "plain", "prepare", "readable"]
 
 
 def plain(x: Tensor) -> Tensor:
@@ -19,7 +22,7 @@ def plain(x: Tensor) -> Tensor:
 
 @dataclass(frozen=True, eq=False)
 class Target:
-    """The truth of a batch in the form the terms read.
+    """The truth of a batch.
 
     Attributes:
         index: class numbers ``(B, *spatial)``; 0 where ignored; the likeliest class of a soft label.
@@ -47,6 +50,10 @@ class Target:
         """Class numbers with :attr:`ignore` where the label is not known."""
         return self.index if self.valid is None else torch.where(self.valid, self.index, self.num_classes)
 
+    def known(self, dtype: torch.dtype) -> Tensor:
+        """1 at every voxel whose label is known, 0 at the others, ``(B, *spatial)``."""
+        return torch.ones_like(self.index, dtype=dtype) if self.valid is None else self.valid.to(dtype)
+
     def one_hot(self, dtype: torch.dtype) -> Tensor:
         """The label as ``(B, K, *spatial)``, zero where ignored."""
         if self.soft is not None:
@@ -54,6 +61,23 @@ class Target:
         shape = (self.index.shape[0], self.num_classes, *self.index.shape[1:])
         hot = torch.zeros(shape, dtype=dtype, device=self.index.device).scatter_(1, self.index.long().unsqueeze(1), 1)
         return hot if self.valid is None else hot * self.valid.unsqueeze(1)
+
+    def proportions(
+        self,
+        dtype: torch.dtype,
+        kernel_ops: str = "mean",
+        kernel_size: int | Sequence[int] = 3,
+        sigma: float | Sequence[float] = 1.0,
+        padding: str = "replicate",
+    ) -> Tensor:
+        """tau ``(B, K, *spatial)``, see :func:`~.neighborhood.label_proportions`."""
+        label = self.marked if self.soft is None else self.soft
+        window = (kernel_ops, kernel_size, sigma, padding)
+        return label_proportions(label, self.num_classes, *window, self.image, self.ignore, dtype)
+
+    def outer(self, kernel_size: int | Sequence[int]) -> Tensor:
+        """Voxels whose window holds more than one known label, bool ``(B, *spatial)``."""
+        return outer_voxels(self.marked, kernel_size, self.ignore)
 
     def at_label(self, values: Tensor) -> Tensor:
         """``values`` of the labelled class: ``(B, K, *spatial)`` to ``(B, *spatial)``; the mean under a soft label."""
@@ -68,8 +92,8 @@ class Target:
         """
         mass: Tensor | None = None
         if weight is not None:
+            weight = weight.to(voxels.dtype)
             mass = weight[self.index.long()] if self.soft is None else torch.movedim(self.soft, 1, -1) @ weight
-            mass = mass.to(voxels.dtype)
         if self.valid is not None:
             mass = self.valid.to(voxels.dtype) if mass is None else mass * self.valid
         if mass is not None:
@@ -128,26 +152,43 @@ def prepare(logits: Tensor, label: Tensor, ignore_index: int | None = None, imag
             f"label must be (B, *spatial), (B, 1, *spatial) or (B, K, *spatial) for logits {tuple(logits.shape)}, "
             f"got {tuple(label.shape)}."
         )
-    label = plain(label).detach()
-    image = None if image is None else plain(image).detach()
+    label = as_plain_tensor(label)
+    image = None if image is None else as_plain_tensor(image)
     look = logits.device.type == "cpu" and not torch.compiler.is_compiling()
-    if not by_index:
-        return _from_soft(label, num_classes, ignore_index, image, logits.dtype, look)
-    checked = check_label(label.reshape(logits.shape[0], *spatial), num_classes, ignore_index, look=look)
-    valid = checked.valid if ignore_index is not None else None
-    poison = None if checked.wrong is None else torch.where(checked.wrong.any(), torch.nan, 0.0)
-    return Target(checked.index, None, valid, image, poison, num_classes)
-
-
-def _from_soft(
-    label: Tensor, num_classes: int, ignore_index: int | None, image: Tensor | None, dtype: torch.dtype, look: bool
-) -> Target:
+    if by_index:
+        checked = check_label(label.reshape(logits.shape[0], *spatial), num_classes, ignore_index, look=look)
+        valid = checked.valid if ignore_index is not None else None
+        return Target(checked.index, None, valid, image, _poison(checked.wrong), num_classes)
     if ignore_index is not None:
         raise ValueError("ignore_index needs a label of class numbers (B, 1, *spatial), not one channel per class.")
-    soft = label.to(dtype if dtype == torch.float64 else torch.float32)
-    wrong = ~(((soft.sum(1) - 1).abs() < 1e-3).all() & (soft >= 0).all())
-    if look and bool(wrong):
-        raise ValueError("A label with one channel per class must be non-negative and sum to 1 at every voxel.")
-    poison = None if look else torch.where(wrong, torch.nan, 0.0)
-    index = soft.argmax(1).to(torch.uint8 if num_classes < 255 else torch.int32)
-    return Target(index, soft, None, image, poison, num_classes)
+    soft = label.to(logits.dtype if logits.dtype == torch.float64 else torch.float32)
+    wrong = check_soft_label(soft, look=look)
+    return Target(likeliest(soft), soft, None, image, _poison(wrong), num_classes)
+
+
+def _poison(wrong: Tensor | None) -> Tensor | None:
+    return None if wrong is None else torch.where(wrong.any(), torch.nan, 0.0)
+
+
+def likeliest(values: Tensor) -> Tensor:
+    """The class of the largest of ``values (B, K, *spatial)``, the first of equals; in bytes if there are so few.
+
+    It is ``argmax(1)``, which on a CPU takes some ten times as long across a leading axis.
+    """
+    best = values[:, 0]
+    index = torch.zeros_like(best, dtype=torch.uint8 if values.shape[1] < 255 else torch.int32)
+    for k in range(1, values.shape[1]):
+        index = index.masked_fill(values[:, k] > best, k)
+        best = torch.maximum(best, values[:, k])
+    return index
+
+
+def readable(logits: Tensor, target: Target) -> Tensor:
+    """Logits as the terms read them: plain, float32 or float64, and 0 under ignored voxels.
+
+    NaN or infinity there would leak otherwise, into the gradient too.
+    """
+    logits = plain(logits)
+    if logits.dtype not in (torch.float32, torch.float64):
+        logits = logits.float()
+    return logits if target.valid is None else torch.where(target.valid.unsqueeze(1), logits, 0.0)

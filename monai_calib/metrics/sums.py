@@ -6,7 +6,7 @@ from dataclasses import dataclass, fields
 
 import torch
 
-from monai_calib.labels import check_label
+from monai_calib.labels import check_label, wrong_shares
 from monai_calib.metrics.bins import fine_index
 from monai_calib.metrics.inputs import Activation, Flat
 
@@ -189,12 +189,12 @@ def _add_soft(
         if 0 <= ignore_index < len(label):
             keep = keep & (label[ignore_index] != 1)
     y = label.double()
-    bad_label = ~(((y >= 0) & (y <= 1)).all(0) & ((y.sum(0) - 1).abs() <= 1e-3))
+    bad_label = wrong_shares(y, axis=0)
     finite = torch.isfinite(x).all(0)
     p = x.softmax(0) if from_logits else x
     proper = ((p >= -1e-6) & (p <= 1 + tolerance)).all(0) & ((p.sum(0) - 1).abs() <= tolerance)
     use = keep & finite & proper & ~bad_label
-    p, y = torch.where(use, p, 0).clamp(0, 1), torch.where(use, y, 0)
+    p, y = torch.where(use, p, 0).clamp(0, 1), torch.where(use, y, 0).clamp(max=1)
     top, winner = p.max(0, keepdim=True)
     index = _add_bins(sums, torch.cat([p, top]), use, num_bins)
     _add_soft_hits(sums, index, torch.cat([y, y.gather(0, winner)]))

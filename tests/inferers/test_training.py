@@ -161,6 +161,28 @@ def test_a_loss_that_reads_the_image_gets_it_at_the_size_of_each_head() -> None:
     assert [sizes[2] for sizes in seen] == pytest.approx([picture.mean().item()] * 3)
 
 
+@pytest.mark.parametrize(
+    ("name", "settings", "reads"),
+    [
+        ("nacl", {"kernel_ops": "image_proportions_l1"}, True),
+        ("mbls+nacl+mdca", {"kernel_ops": "image_proportions_l2"}, True),  # read by a loss that another extends
+        ("nacl", {}, False),
+        ("dice_ce+hard_l1ace", {}, False),
+    ],
+)
+def test_a_loss_says_whether_it_reads_the_image(name: str, settings: dict[str, str], reads: bool) -> None:
+    loss = build_loss(name, **settings)
+    assert loss.needs_image is LossOfHeads(loss).needs_image is reads
+    assert LossOfHeads(nn.CrossEntropyLoss()).needs_image is False
+    logits, label = image(1, 2, 8, 8), torch.zeros(1, 1, 8, 8)
+    if reads:
+        with pytest.raises(ValueError, match="call the loss with image="):
+            loss(logits, label)
+        loss(logits, label, image=image(1, 1, 8, 8))
+    else:
+        loss(logits, label)
+
+
 def test_a_loss_without_need_of_the_image_is_monais_deep_supervision() -> None:
     loss = build_loss("dice_ce")
     heads, label = [image(2, 3, 8, 8), image(2, 3, 4, 4)], torch.randint(0, 3, (2, 1, 8, 8)).float()

@@ -1,4 +1,4 @@
-"""The compiled sweep behind :mod:`.fused`: neighbour counts by running sums, and loss with gradient block by block."""
+"""Compiled sweep behind :mod:`.fused`: loss and gradient, block by block."""
 
 from __future__ import annotations
 
@@ -6,113 +6,15 @@ import numpy as np
 
 from monai_calib.compiled import BLOCK, exp_in_place, jit, log_in_place
 
+from .neighborhood_cpu import add_across, add_along
+
 __all__ = ["ENTROPY", "MARGIN_L1", "MARGIN_L2", "NOTHING", "PRIOR_L1", "PRIOR_L2", "SMOOTHING", "sweep_planes"]
 
 NOTHING, MARGIN_L1, MARGIN_L2, PRIOR_L1, PRIOR_L2, SMOOTHING, ENTROPY = range(7)
-REPLICATE, BACKGROUND, ZEROS = range(3)
 
 _ZERO = np.float32(0.0)
 _ONE = np.float32(1.0)
 _TWO = np.float32(2.0)
-
-
-@jit
-def _walk(column, labels, d, depth, size, window, outside, fresh):
-    """``column[k, i]``: labels k in the window along the first axis, from the sums one plane before, or afresh."""
-    reach = window // 2
-    if fresh:
-        column[:] = 0
-        for step in range(-reach, reach + 1):
-            p = d + step
-            if outside != REPLICATE and (p < 0 or p >= depth):
-                if outside == BACKGROUND:
-                    for i in range(size):
-                        column[0, i] += 1
-                continue
-            p = min(max(p, 0), depth - 1)
-            plane = labels[p * size : (p + 1) * size]
-            for k in range(column.shape[0]):
-                sums = column[k]
-                for i in range(size):
-                    sums[i] += plane[i] == k
-        return
-    if window == 1 and d > 0:
-        plane = labels[d * size : (d + 1) * size]
-        for k in range(column.shape[0]):
-            sums = column[k]
-            for i in range(size):
-                sums[i] = plane[i] == k
-        return
-    entering, leaving = d + reach, d - reach - 1
-    inside_in = outside == REPLICATE or entering < depth
-    inside_out = outside == REPLICATE or leaving >= 0
-    entering, leaving = min(entering, depth - 1), max(leaving, 0)
-    new = labels[entering * size : (entering + 1) * size]
-    old = labels[leaving * size : (leaving + 1) * size]
-    for k in range(column.shape[0]):
-        sums = column[k]
-        background = outside == BACKGROUND and k == 0
-        if inside_in and inside_out:
-            for i in range(size):
-                sums[i] += np.uint8(new[i] == k) - np.uint8(old[i] == k)
-        else:
-            for i in range(size):
-                come = np.uint8(new[i] == k) if inside_in else np.uint8(background)
-                go = np.uint8(old[i] == k) if inside_out else np.uint8(background)
-                sums[i] += come - go
-
-
-@jit
-def _spread(counts, at, column, row, padded, height, width, window, outside):
-    """``counts[k, i]``: the columns summed over the window along the other two axes."""
-    reach_y, reach_x = window[1] // 2, window[2] // 2
-    for k in range(counts.shape[0]):
-        background = outside == BACKGROUND and k == 0
-        beyond = padded.dtype.type(window[0] if background else 0)
-        sums = column[k]
-        row[:] = 0
-        # the first row's window, less the line that enters with it
-        for p in range(-reach_y, reach_y):
-            if outside != REPLICATE and (p < 0 or p >= height):
-                for x in range(width):
-                    row[x] += beyond
-            else:
-                entering = sums[min(max(p, 0), height - 1) * width :]
-                for x in range(width):
-                    row[x] += entering[x]
-        for y in range(height):
-            p = y + reach_y
-            if window[1] == 1:
-                row[:] = sums[y * width : (y + 1) * width]
-            elif outside != REPLICATE and p >= height:
-                for x in range(width):
-                    row[x] += beyond
-            else:
-                entering = sums[min(p, height - 1) * width :]
-                for x in range(width):
-                    row[x] += entering[x]
-            p = y - reach_y - 1
-            if window[1] > 1 and y > 0:
-                if outside != REPLICATE and p < 0:
-                    for x in range(width):
-                        row[x] -= beyond
-                else:
-                    leaving = sums[max(p, 0) * width :]
-                    for x in range(width):
-                        row[x] -= leaving[x]
-            padded[reach_x : reach_x + width] = row
-            left, right = row[0], row[width - 1]
-            if outside != REPLICATE:
-                left = right = padded.dtype.type(beyond * window[1])
-            for x in range(reach_x):
-                padded[x] = left
-                padded[reach_x + width + x] = right
-            line = counts[k][at + y * width : at + (y + 1) * width]
-            for x in range(width):
-                line[x] = padded[x]
-            for step in range(1, window[2]):
-                for x in range(width):
-                    line[x] += padded[x + step]
 
 
 @jit
@@ -305,8 +207,8 @@ def sweep_planes(
         planes = min(group, stop - z, depth - d)
         for p in range(planes if counted else 0):
             fresh = d + p == 0 or z + p == start
-            _walk(column, index[b], d + p, depth, size, window[0], outside, fresh)
-            _spread(counts, p * size, column, row, padded, height, width, window, outside)
+            add_along(column, index[b], d + p, depth, size, window[0], outside, fresh)
+            add_across(counts, p * size, column, row, padded, height, width, window, outside)
         slopes = gradient[b] if gradient.size else no_rows
         masses = mass_ce[b] if mass_ce.size else nothing
         weights = mass_penalty[b] if mass_penalty.size else nothing

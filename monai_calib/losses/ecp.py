@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
-from . import fused, kernels
+from . import fused
 from .base import ConstrainedLoss, Options
 from .cross_entropy import CrossEntropy
 from .target import Target
@@ -24,7 +22,7 @@ class EntropyPenalty(nn.Module):
 
     def compiled(self, logits: Tensor, target: Target) -> fused.Term:
         """This penalty for the compiled sweep."""
-        return fused.Term(kernels.ENTROPY)
+        return fused.Term(fused.ENTROPY)
 
 
 class ECPLoss(ConstrainedLoss):
@@ -35,7 +33,6 @@ class ECPLoss(ConstrainedLoss):
     Args:
         alpha: weight of the entropy. The paper writes the entropy's sum over classes; like the segmentation authors'
             code, this is a mean.
-        kernel_size: window that tells outer voxels, read with ``penalty_region="outer"`` only.
         options: the arguments of :class:`ConstrainedLoss`.
 
     Shape: logits ``(B, K, *spatial)``, label ``(B, 1, *spatial)``; returns a scalar, or ``(B, *spatial)`` with
@@ -49,5 +46,5 @@ class ECPLoss(ConstrainedLoss):
         0.6584...
     """
 
-    def __init__(self, alpha: float = 0.1, kernel_size: int | Sequence[int] = 3, **options: Unpack[Options]) -> None:
-        super().__init__(CrossEntropy(), EntropyPenalty(), alpha, kernel_size=kernel_size, **options)
+    def __init__(self, alpha: float = 0.1, **options: Unpack[Options]) -> None:
+        super().__init__(CrossEntropy(), EntropyPenalty(), alpha, **options)

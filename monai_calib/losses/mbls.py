@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
-from . import fused, kernels
+from . import fused
+from .arguments import at_least, one_of
 from .base import ConstrainedLoss, Options
 from .cross_entropy import CrossEntropy
 from .target import Target
@@ -29,12 +28,8 @@ class MarginPenalty(nn.Module):
 
     def __init__(self, margin: float = 10.0, distance_type: str = "l1") -> None:
         super().__init__()
-        if not margin >= 0:
-            raise ValueError(f"margin must not be negative, got {margin}.")
-        if distance_type not in DISTANCES:
-            raise ValueError(f"distance_type must be one of {', '.join(DISTANCES)}, got {distance_type!r}.")
-        self.margin = margin
-        self.distance_type = distance_type
+        self.margin = at_least("margin", margin, 0)
+        self.distance_type = one_of("distance_type", distance_type, DISTANCES)
 
     def forward(self, logits: Tensor, target: Target | None) -> Tensor:
         excess = torch.relu(logits.max(1, keepdim=True).values - logits - self.margin)
@@ -42,7 +37,7 @@ class MarginPenalty(nn.Module):
 
     def compiled(self, logits: Tensor, target: Target) -> fused.Term:
         """This penalty for the compiled sweep."""
-        return fused.Term(kernels.MARGIN_L1 if self.distance_type == "l1" else kernels.MARGIN_L2, self.margin)
+        return fused.Term(fused.MARGIN_L1 if self.distance_type == "l1" else fused.MARGIN_L2, self.margin)
 
 
 class MbLSLoss(ConstrainedLoss):
@@ -56,7 +51,6 @@ class MbLSLoss(ConstrainedLoss):
             pull to uniform. The authors' default is 10; their segmentation runs often use 5.
         alpha: weight of the penalty. The papers write a sum over classes; like their code, this is a mean.
         distance_type: ``"l1"`` for the linear hinge, ``"l2"`` for the squared hinge (hinge first, then square).
-        kernel_size: window that tells outer voxels, read with ``penalty_region="outer"`` only.
         options: the arguments of :class:`ConstrainedLoss`.
 
     Shape: logits ``(B, K, *spatial)``, label ``(B, 1, *spatial)``; returns a scalar, or ``(B, *spatial)`` with
@@ -76,8 +70,7 @@ class MbLSLoss(ConstrainedLoss):
         margin: float = 10.0,
         alpha: float = 0.1,
         distance_type: str = "l1",
-        kernel_size: int | Sequence[int] = 3,
         **options: Unpack[Options],
     ) -> None:
         penalty = MarginPenalty(margin, distance_type)
-        super().__init__(CrossEntropy(), penalty, alpha, kernel_size=kernel_size, **options)
+        super().__init__(CrossEntropy(), penalty, alpha, **options)

@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
-from .base import Options
+from .base import Options, StatisticLoss
 from .cross_entropy import CrossEntropy
-from .statistic import StatisticLoss, known
 from .target import Target
 
 __all__ = ["FrequencyGap", "MDCALoss"]
@@ -23,7 +20,7 @@ class FrequencyGap(nn.Module):
         self.include_background = include_background
 
     def forward(self, logits: Tensor, target: Target) -> Tensor:
-        weight = known(target, logits).unsqueeze(1)
+        weight = target.known(logits.dtype).unsqueeze(1)
         gap = logits.softmax(1) - target.one_hot(logits.dtype)
         per_class = (gap * weight).sum((0, *range(2, gap.ndim))) / weight.sum().clamp(min=1)
         if not self.include_background:
@@ -38,7 +35,6 @@ class MDCALoss(StatisticLoss):
 
     Args:
         alpha: weight of the difference.
-        kernel_size: window that tells outer voxels, read with ``penalty_region="outer"`` only.
         options: the arguments of :class:`ConstrainedLoss`; ``include_background=False`` leaves class 0 out of the mean.
 
     Shape: logits ``(B, K, *spatial)``, label ``(B, 1, *spatial)``; returns a scalar.
@@ -52,6 +48,6 @@ class MDCALoss(StatisticLoss):
         0.5
     """
 
-    def __init__(self, alpha: float = 1.0, kernel_size: int | Sequence[int] = 3, **options: Unpack[Options]) -> None:
+    def __init__(self, alpha: float = 1.0, **options: Unpack[Options]) -> None:
         penalty = FrequencyGap(options.get("include_background", True))
-        super().__init__(CrossEntropy(), penalty, alpha, kernel_size=kernel_size, **options)
+        super().__init__(CrossEntropy(), penalty, alpha, **options)

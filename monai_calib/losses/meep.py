@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
-from .base import Options
+from .arguments import one_of
+from .base import Options, StatisticLoss
 from .cross_entropy import CrossEntropy
-from .statistic import StatisticLoss, known
-from .target import Target
+from .target import Target, likeliest
 
 __all__ = ["ErroneousConfidence", "MEEPLoss"]
-
 
 FORMS = ("binary", "entropy", "kl")
 
@@ -29,12 +27,10 @@ class ErroneousConfidence(nn.Module):
 
     def __init__(self, form: str = "binary") -> None:
         super().__init__()
-        if form not in FORMS:
-            raise ValueError(f"form must be one of {', '.join(FORMS)}, got {form!r}.")
-        self.form = form
+        self.form = one_of("form", form, FORMS)
 
     def forward(self, logits: Tensor, target: Target) -> Tensor:
-        wrong = known(target, logits) * (logits.argmax(1) != target.index)
+        wrong = target.known(logits.dtype) * (likeliest(logits) != target.index)
         return (self._confidence(logits) * wrong).sum() / wrong.sum().clamp(min=1)
 
     def _confidence(self, logits: Tensor) -> Tensor:
@@ -63,7 +59,6 @@ class MEEPLoss(StatisticLoss):
         alpha: weight of the entropy.
         form: ``"binary"``; ``"entropy"`` for ``H(s) = -sum_k s_k log s_k``; ``"kl"`` for ``CE + alpha * KL(uniform ||
             s)``, which the authors' script runs, and whose gradient does not fade as the wrong prediction grows sure.
-        kernel_size: window that tells outer voxels, read with ``penalty_region="outer"`` only.
         options: the arguments of :class:`ConstrainedLoss`.
 
     Shape: logits ``(B, K, *spatial)``, label ``(B, 1, *spatial)``; returns a scalar.
@@ -81,7 +76,6 @@ class MEEPLoss(StatisticLoss):
         self,
         alpha: float = 0.3,
         form: str = "binary",
-        kernel_size: int | Sequence[int] = 3,
         **options: Unpack[Options],
     ) -> None:
-        super().__init__(CrossEntropy(), ErroneousConfidence(form), alpha, kernel_size=kernel_size, **options)
+        super().__init__(CrossEntropy(), ErroneousConfidence(form), alpha, **options)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
-from .base import Options
+from .arguments import at_least
+from .base import Options, StatisticLoss
 from .cross_entropy import CrossEntropy
-from .statistic import StatisticLoss, known
 from .target import Target
 
 __all__ = ["HardBinnedError", "HardL1ACELoss", "SoftBinnedError", "SoftL1ACELoss"]
@@ -21,15 +19,14 @@ class BinnedError(nn.Module):
 
     def __init__(self, num_bins: int, ignore_empty_classes: bool, include_background: bool) -> None:
         super().__init__()
-        if num_bins < 1:
-            raise ValueError(f"num_bins must be at least 1, got {num_bins}.")
+        at_least("num_bins", num_bins, 1)
         self.num_bins = num_bins
         self.ignore_empty_classes = ignore_empty_classes
         self.include_background = include_background
 
     def forward(self, logits: Tensor, target: Target) -> Tensor:
         prob = logits.softmax(1).flatten(2)
-        weight = known(target, prob).flatten(1)
+        weight = target.known(prob.dtype).flatten(1)
         first = 0 if self.include_background else 1
         rows = [self._row(prob[:, k], self._truth(target, k, prob), weight) for k in range(first, prob.shape[1])]
         return torch.stack(rows).sum().to(prob.dtype) / max(len(rows) * len(prob), 1) if rows else prob.sum() * 0
@@ -98,9 +95,7 @@ class SoftBinnedError(BinnedError):
         include_background: bool = True,
     ) -> None:
         super().__init__(num_bins, ignore_empty_classes, include_background)
-        if not empty_weight >= 0:
-            raise ValueError(f"empty_weight must not be negative, got {empty_weight}.")
-        self.empty_weight = empty_weight
+        self.empty_weight = at_least("empty_weight", empty_weight, 0)
 
     def mean_gap(self, prob: Tensor, truth: Tensor, weight: Tensor) -> Tensor:
         # in units of bins, 0 at the lowest centre; outside the outermost centres a probability belongs to them
@@ -130,7 +125,6 @@ class HardL1ACELoss(StatisticLoss):
         right: whether a probability on the border of two bins counts in the upper one; MONAI's argument, which is
             that of ``torch.bucketize``.
         ignore_empty_classes: a class that an image's label does not hold contributes 0 to the mean.
-        kernel_size: window that tells outer voxels, read with ``penalty_region="outer"`` only.
         options: the arguments of :class:`ConstrainedLoss`; ``include_background=False`` leaves class 0 out of the mean.
 
     Shape: logits ``(B, K, *spatial)``, label ``(B, 1, *spatial)``; returns a scalar.
@@ -151,11 +145,10 @@ class HardL1ACELoss(StatisticLoss):
         alpha: float = 1.0,
         right: bool = False,
         ignore_empty_classes: bool = True,
-        kernel_size: int | Sequence[int] = 3,
         **options: Unpack[Options],
     ) -> None:
         penalty = HardBinnedError(num_bins, right, ignore_empty_classes, options.get("include_background", True))
-        super().__init__(CrossEntropy(), penalty, alpha, kernel_size=kernel_size, **options)
+        super().__init__(CrossEntropy(), penalty, alpha, **options)
 
 
 class SoftL1ACELoss(StatisticLoss):
@@ -170,7 +163,6 @@ class SoftL1ACELoss(StatisticLoss):
         alpha: weight of the error; the paper's 1, next to cross-entropy and Dice (``lambda_dice=1``).
         empty_weight: bins with less than this weight, in voxels, are ignored.
         ignore_empty_classes: a class that an image's label does not hold contributes 0 to the mean.
-        kernel_size: window that tells outer voxels, read with ``penalty_region="outer"`` only.
         options: the arguments of :class:`ConstrainedLoss`; ``include_background=False`` leaves class 0 out of the mean.
 
     Shape: logits ``(B, K, *spatial)``, label ``(B, 1, *spatial)``; returns a scalar.
@@ -189,9 +181,8 @@ class SoftL1ACELoss(StatisticLoss):
         alpha: float = 1.0,
         empty_weight: float = 0.01,
         ignore_empty_classes: bool = True,
-        kernel_size: int | Sequence[int] = 3,
         **options: Unpack[Options],
     ) -> None:
         background = options.get("include_background", True)
         penalty = SoftBinnedError(num_bins, empty_weight, ignore_empty_classes, background)
-        super().__init__(CrossEntropy(), penalty, alpha, kernel_size=kernel_size, **options)
+        super().__init__(CrossEntropy(), penalty, alpha, **options)
