@@ -14,7 +14,6 @@ import torch
 
 from monai_calib.metrics.errors import ece
 from monai_calib.metrics.evaluation import top_class, volume_errors
-from monai_calib.metrics.histogram import CalibrationHistogram
 from monai_calib.metrics.scores import nll
 from monai_calib.posthoc.base import Calibrator, fit
 from monai_calib.posthoc.methods import build_calibrator
@@ -248,7 +247,7 @@ def degenerate(calibrator: Calibrator, cases: Iterable[LogitCase]) -> str | None
                 f"region {region} is {width:.2g} voxels wide on case {case.name}: below 2 it holds what the truth "
                 f"chooses and no background; take region 'all' or '{region.kind}:max(2mm,2vx)'"
             )
-        widened = widened or int(case.mask(region).sum()) > int(case.mask("union").sum())
+        widened = widened or case.count(region) > case.count("union")
     return None if widened else f"region {region} is the union itself on every case; take region 'all'"
 
 
@@ -273,9 +272,8 @@ def _cross_validate(
         for name in more:
             held.pop(name)
         for place, case in _numbered(cases, [fold == number for fold in of_case]):
-            image = None if case.image is None else case.image[None]
             for name, calibrator in fitted.items():
-                _measure(held[name], case, calibrator.apply(case.logits[None], image)[0])
+                _measure(held[name], case, calibrator.apply_case(case))
                 order[name].append(place)
     for name, found in held.items():  # back into the order of the cases
         back = np.argsort(order[name])
@@ -313,16 +311,15 @@ def _fitted(
 
 
 def _measure(held: Held, case: LogitCase, logits: torch.Tensor) -> None:
-    mask = None if case.ignored is None else ~case.ignored
-    whole = CalibrationHistogram(len(logits))
-    whole.update(logits[None], case.label[None], None if mask is None else mask[None], strict=False)
+    whole = case.histogram("all", logits)
     before, after = case.predicted, top_class(logits)
-    foreground = ((before != 0) | (after != 0)) if mask is None else ((before != 0) | (after != 0)) & mask
+    foreground = ((before != 0) | (after != 0)) & case.mask("all")
     changed = (before != after) & foreground
+    counts = torch.ones_like(foreground, dtype=torch.int64) if case.weight is None else case.weight
     held.nll.append(nll(whole))
     held.ece.append(ece(whole, num_bins=15))
     held.volume_error.append(volume_errors(whole)["expected_volume_error"])
-    held.labels_changed.append(float(changed.sum()) / max(1, int(foreground.sum())))
+    held.labels_changed.append(float(counts[changed].sum()) / max(1, int(counts[foreground].sum())))
 
 
 class _Part:

@@ -123,6 +123,11 @@ class Calibrator(ABC):
         images = [None] * plain.shape[across] if image is None else image.unbind(across)
         return torch.stack([head(*slices) for slices in zip(plain.unbind(across), images, strict=True)], across)
 
+    def apply_case(self, case: LogitCase) -> Tensor:
+        """Calibrated logits ``(K, *spatial)`` of a case, whole or a sample of its voxels."""
+        image = None if case.image is None else case.image[None]
+        return self.apply(case.logits[None], image)[0]
+
     def in_words(self) -> str:
         """The fitted numbers, as far as there are few."""
         return f"{sum(value.numel() for value in self.head.state_dict().values())} numbers"
@@ -196,7 +201,7 @@ def fit(calibrators: Sequence[Calibrator], cases: Iterable[LogitCase], max_passe
                 expected = calibrators[0].num_classes
                 raise ValueError(f"case {case.name}: expected {expected} channels of logits, got {len(case.logits)}")
             for region in voxels:
-                voxels[region] += int(case.mask(region).sum())
+                voxels[region] += case.count(region)
             for calibrator in unfinished:
                 for part in calibrator.parts(case):
                     calibrator.observe(part)

@@ -9,12 +9,20 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from monai_calib.metrics.regions import Region
+from monai_calib.posthoc.distance import distance_to_boundary
 from monai_calib.posthoc.newton import StreamingNewton
+from monai_calib.posthoc.sample import SampledCase
 from monai_calib.posthoc.stream import LogitCase
-from monai_calib.posthoc.temperature import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE, SearchingCalibrator, note_search
+from monai_calib.posthoc.temperature import (
+    HIGHEST_TEMPERATURE,
+    LOWEST_TEMPERATURE,
+    SearchingCalibrator,
+    note_search,
+    number_of,
+    weighted_sum,
+)
 
 __all__ = [
     "BoundaryHead",
@@ -26,41 +34,6 @@ __all__ = [
 ]
 
 _RIDGE = 1e-6
-
-
-def distance_to_boundary(predicted: Tensor, num_classes: int, spacing: list[float], reach: float) -> Tensor:
-    """Distance in mm from each voxel to the nearest voxel of another predicted label, negative in the background.
-
-    The exact squared distance, cut off at ``reach``, is the separable minimum ``min_o f(x + o) + (o spacing)^2``
-    over the steps ``o`` within reach along each axis in turn. TorchScript compiles it.
-
-    Args:
-        predicted: class numbers ``(B, *spatial)``.
-        num_classes: number of classes.
-        spacing: voxel size in mm, one number an axis.
-        reach: voxels farther away than this, or in a volume of one label, get ``reach``.
-
-    Returns: float32 ``(B, *spatial)``.
-
-    Example:
-        >>> distance_to_boundary(torch.tensor([[0, 0, 0, 1, 1]]), 2, [2.0], 5.0).tolist()
-        [[-5.0, -4.0, -2.0, 2.0, 4.0]]
-    """
-    far = 1e6  # mm; TorchScript sees no constants outside
-    squared = torch.stack([torch.where(predicted == k, far, 0.0) for k in range(num_classes)], 1)
-    for axis in range(2, squared.dim()):
-        step = spacing[axis - 2]
-        offsets = int(reach / step + 1e-5)
-        padding = [0, 0] * (squared.dim() - 1 - axis) + [offsets, offsets]
-        padded = F.pad(squared, padding, value=far)
-        nearest = squared
-        for offset in range(-offsets, offsets + 1):
-            shifted = padded.narrow(axis, offset + offsets, squared.shape[axis])
-            nearest = torch.minimum(nearest, shifted + (offset * step) ** 2)
-        squared = nearest
-    # In a voxel's own class channel lies the distance to the others, in every other channel 0.
-    distance = squared.amax(1).sqrt().clamp(max=reach)
-    return torch.where(predicted == 0, -distance, distance)
 
 
 class DistanceHead(nn.Module):
@@ -79,6 +52,10 @@ class DistanceHead(nn.Module):
         self.spacing = [float(step) for step in spacing]
         self.reach = max(abs(self.knots[0]), abs(self.knots[-1]))
 
+    def at(self, logits: Tensor, distance: Tensor) -> Tensor:
+        """Calibrated logits of voxels ``(B, K, *spatial)`` at known distances ``(B, *spatial)``."""
+        raise NotImplementedError
+
     def distance(self, logits: Tensor) -> Tensor:
         """Signed distance in mm ``(B, *spatial)``, no farther than the outer knots."""
         return distance_to_boundary(logits.argmax(1), self.num_classes, self.spacing, self.reach)
@@ -96,7 +73,11 @@ class BoundaryHead(DistanceHead):
 
     def forward(self, logits: Tensor, image: Tensor | None = None) -> Tensor:
         """Calibrated logits ``(B, K, *spatial)``; the image is not read."""
-        beta = between_knots(self.beta[None], self.distance(logits), self.knots)
+        return self.at(logits, self.distance(logits))
+
+    def at(self, logits: Tensor, distance: Tensor) -> Tensor:
+        """Calibrated logits of voxels ``(B, K, *spatial)`` at known distances ``(B, *spatial)``."""
+        beta = between_knots(self.beta[None], distance, self.knots)
         return logits * beta.to(logits.dtype)
 
 
@@ -180,6 +161,13 @@ class BoundaryTemperature(SearchingCalibrator):
         beta = self.head.state_dict()["beta"].tolist()
         return {knot: 1 / value for knot, value in zip(self.knots, beta, strict=True)}
 
+    def apply_case(self, case: LogitCase) -> Tensor:
+        if not isinstance(case, SampledCase):
+            return super().apply_case(case)
+        assert isinstance(self.head, (BoundaryHead, DistanceHead))
+        distance = case.distance(self.num_classes, self.head.spacing, self.head.reach)
+        return self.head.to(case.logits.device).at(case.logits[None].float(), distance[None])[0]
+
     def in_words(self) -> str:
         return "temperature by mm from the predicted boundary: " + self.by_distance(
             [1 / max(beta, 1e-6) for beta in self.head.state_dict()["beta"].tolist()]
@@ -199,10 +187,9 @@ class BoundaryTemperature(SearchingCalibrator):
             return
         assert self.spacing is not None
         reach = max(abs(self.knots[0]), abs(self.knots[-1]))
-        predicted = case.predicted[None]
-        distance = distance_to_boundary(predicted, self.num_classes, list(self.spacing), reach)[0]
-        for logits, label, weight in case.slabs(self.region, knot_weights(distance, self.knots)):
-            self._add_to_newton(self._newton, logits, label, weight)
+        distance = case.distance(self.num_classes, self.spacing, reach)
+        for logits, label, weight, shares in case.slabs(self.region, knot_weights(distance, self.knots)):
+            self._add_to_newton(self._newton, logits, label, shares, weight)
 
     def end_pass(self) -> bool:
         if self._newton is None:
@@ -226,16 +213,19 @@ class BoundaryTemperature(SearchingCalibrator):
         low, high = (torch.full_like(start, 1 / t) for t in (HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE))
         return StreamingNewton(start, low, high, torch.full_like(start, _RIDGE))
 
-    def _add_to_newton(self, newton: StreamingNewton, logits: Tensor, label: Tensor, weight: Tensor) -> None:
+    def _add_to_newton(
+        self, newton: StreamingNewton, logits: Tensor, label: Tensor, shares: Tensor, weight: Tensor | None
+    ) -> None:
         at_label = logits.gather(0, label[None])[0]
         values = []
         for theta in newton.trials:
-            beta = theta.to(logits) @ weight
-            values.append(((beta * logits).logsumexp(0) - beta * at_label).sum())
-        p = (newton.trials[0].to(logits) @ weight * logits).softmax(0)
+            beta = theta.to(logits) @ shares
+            values.append(weighted_sum((beta * logits).logsumexp(0) - beta * at_label, weight))
+        p = (newton.trials[0].to(logits) @ shares * logits).softmax(0)
         mean = (p * logits).sum(0)
         variance = (p * (logits - mean).square()).sum(0)
-        newton.add(values, weight @ (mean - at_label), (weight * variance) @ weight.T, len(label))
+        counted = shares if weight is None else shares * weight
+        newton.add(values, counted @ (mean - at_label), (counted * variance) @ shares.T, number_of(label, weight))
 
     def _what_is_at_bound(self) -> str:
         reached = {d: round(t, 3) for d, t in self.temperatures().items() if not 0.051 < t < 19.9}
@@ -257,9 +247,9 @@ class BoundaryTemperature(SearchingCalibrator):
             self.spacing = tuple(float(step) for step in case.spacing)
             self.head = self.make_head()
         given = self.spacing if self._keeps_spacing else case.spacing or self.spacing
-        if len(self.spacing) != case.label.ndim:
+        if len(self.spacing) != case.axes:
             raise ValueError(
-                f"case {case.name}: {case.label.ndim} spatial axes, but a spacing of {self.spacing} mm; "
+                f"case {case.name}: {case.axes} spatial axes, but a spacing of {self.spacing} mm; "
                 "pass spacing= with one number an axis"
             )
         if any(not math.isclose(a, b, rel_tol=0.01) for a, b in zip(given, self.spacing, strict=True)):

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from monai_calib.posthoc.boundary import BoundaryTemperature, DistanceHead, between_knots
 from monai_calib.posthoc.newton import StreamingNewton
+from monai_calib.posthoc.temperature import number_of, weighted_sum
 
 __all__ = ["BoundaryVector", "BoundaryVectorHead"]
 
@@ -32,7 +33,10 @@ class BoundaryVectorHead(DistanceHead):
 
     def forward(self, logits: Tensor, image: Tensor | None = None) -> Tensor:
         """Calibrated logits ``(B, K, *spatial)``; the image is not read."""
-        distance = self.distance(logits)
+        return self.at(logits, self.distance(logits))
+
+    def at(self, logits: Tensor, distance: Tensor) -> Tensor:
+        """Calibrated logits of voxels ``(B, K, *spatial)`` at known distances ``(B, *spatial)``."""
         weight = between_knots(self.weight, distance, self.knots).to(logits.dtype)
         return weight * logits + between_knots(self.bias, distance, self.knots).to(logits.dtype)
 
@@ -83,30 +87,34 @@ class BoundaryVector(BoundaryTemperature):
         strength = torch.full_like(start, _RIDGE)
         return StreamingNewton(start.flatten(), low.flatten(), high.flatten(), strength.flatten())
 
-    def _add_to_newton(self, newton: StreamingNewton, logits: Tensor, label: Tensor, weight: Tensor) -> None:
-        """With ``u_k = (weight l_k, weight)``, ``(p - y)_k u_k`` is the gradient, ``p_a (1[a = b] - p_b) u_a u_b^T``
+    def _add_to_newton(
+        self, newton: StreamingNewton, logits: Tensor, label: Tensor, shares: Tensor, weight: Tensor | None
+    ) -> None:
+        """With ``u_k = (share l_k, share)``, ``(p - y)_k u_k`` is the gradient, ``p_a (1[a = b] - p_b) u_a u_b^T``
         the Hessian's block of classes a and b."""
         classes, knots = self.num_classes, len(self.knots)
         values, p = [], logits
         for number, theta in enumerate(newton.trials):
             w, b = theta.to(logits).view(2, classes, knots)
-            log_p = ((w @ weight) * logits + b @ weight).log_softmax(0)
-            values.append(-log_p.gather(0, label[None]).sum())
+            log_p = ((w @ shares) * logits + b @ shares).log_softmax(0)
+            values.append(-weighted_sum(log_p.gather(0, label[None])[0], weight))
             if number == 0:
                 p = log_p.exp()
         error = p.scatter_add(0, label[None], -torch.ones_like(p[:1]))
-        u = torch.stack([logits[:, None] * weight, weight.expand(classes, *weight.shape)])  # (2, K, M, N)
+        u = torch.stack([logits[:, None] * shares, shares.expand(classes, *shares.shape)])  # (2, K, M, N)
+        error = error if weight is None else error * weight
         gradient = torch.einsum("ckmn,kn->ckm", u, error)
         hessian = logits.new_zeros(2, classes, knots, 2, classes, knots)
         for a in range(classes):
             rows = u[:, a].flatten(0, 1)
             for b in range(a, classes):
                 share = p[a] * ((1.0 if a == b else 0.0) - p[b])
+                share = share if weight is None else share * weight
                 block = ((rows * share) @ u[:, b].flatten(0, 1).T).view(2, knots, 2, knots)
                 hessian[:, a, :, :, b] = block
                 hessian[:, b, :, :, a] = block.permute(2, 3, 0, 1)
         size = 2 * classes * knots
-        newton.add(values, gradient.flatten(), hessian.reshape(size, size), len(label))
+        newton.add(values, gradient.flatten(), hessian.reshape(size, size), number_of(label, weight))
 
     def _what_is_at_bound(self) -> str:
         return (

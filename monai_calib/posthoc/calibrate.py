@@ -95,7 +95,7 @@ def calibrate(
         protocols, device, amp, ignore_index, spacing: as in evaluation.
         run: plain values that the JSON files should say about the run.
         force: write a method asked for by name even if it makes the network worse on held-out cases.
-        most_bytes: of disk for logits of a temporary folder; for cases beyond it the network runs in every pass.
+        most_bytes: of disk for logits of a temporary folder; cases beyond their share of it are kept as samples.
         class_names: names of the channels.
         fitted_on, compared_on: names of the splits that ``loader`` and ``comparison_loader`` hold.
 
@@ -104,10 +104,10 @@ def calibrate(
         network that cannot take up a linear correction.
     """
     slice_axis = inferer.spatial_dim if isinstance(inferer, SliceInferer) else None
-    if method != AUTO:
-        build_calibrator(method, num_classes, region, method_args)  # an unknown one is told before the network runs
-    elif region is not None or method_args:
+    if method == AUTO and (region is not None or method_args):
         raise ValueError("method 'auto' chooses its own region and arguments: name a method to give them.")
+    # an unknown method is told before the network runs
+    named = [] if method == AUTO else [build_calibrator(method, num_classes, region, method_args)]
     others = {name: build_calibrator(name, num_classes, region) for name in also if name != method}
     resolved = resolve_protocols(protocols)
     if checkpoint is not None:
@@ -117,7 +117,8 @@ def calibrate(
     stream = LogitStream(network, loader, inferer, device, amp, ignore_index=ignore_index, spacing=spacing)
     network.to(stream.device)
     example = _FirstWindow(network)
-    kept = KeptCases(stream, most_bytes, with_images="local_temperature" in (method, *also))
+    regions = {calibrator.region for calibrator in (*named, *others.values())}
+    kept = KeptCases(stream, most_bytes, "local_temperature" in (method, *also), regions, slice_axis=slice_axis)
     cases = sum(1 for _ in kept)
     if not cases:
         raise ValueError("the loader gave no case to calibrate on: name a validation set that holds cases")
@@ -134,6 +135,7 @@ def calibrate(
         record = calibrator.record
         record.cases = cases
         _log.info("%s: %s in %d passes over %d cases", name, record.status, record.passes, record.cases)
+    about["sampled_cases"] = kept.sampled
     about |= {"run": dict(run or {}), "model": FOLDED if chosen.foldable else WITH_HEAD}
     records = {
         name: correction_record(
@@ -143,12 +145,13 @@ def calibrate(
     }
     evaluated: dict[str, Path] = {}
     if output_dir is not None:
-        seen: KeptCases | LogitStream = kept
+        on_fit = comparison_loader is None
+        seen: KeptCases | LogitStream = stream if kept.sampled else kept
         if comparison_loader is not None:
             seen = LogitStream(
                 network, comparison_loader, inferer, device, amp, ignore_index=ignore_index, spacing=spacing
             )
-        shared = {**(run or {}), "split": fitted_on if seen is kept else compared_on}
+        shared = {**(run or {}), "split": fitted_on if on_fit else compared_on}
         evaluated = evaluate_corrections(
             methods,
             seen,

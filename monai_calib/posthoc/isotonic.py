@@ -74,7 +74,7 @@ class _FromHistogram(Calibrator):
         """The map of one class, as the head stores it."""
 
     def observe(self, case: LogitCase) -> None:
-        self._histogram.update(case.logits[None], case.label[None], mask=case.mask(self.region)[None])
+        self._histogram.merge(case.histogram(self.region))
 
     def end_pass(self) -> bool:
         self.fit_histogram(self._histogram)

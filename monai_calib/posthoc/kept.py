@@ -1,11 +1,11 @@
-"""Cases kept on disk after one pass of the network, so that fits and comparisons need no other."""
+"""Cases kept on disk after one pass of the network, whole or as samples, so that fits and comparisons need no other."""
 
 from __future__ import annotations
 
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sized
 from pathlib import Path
 from typing import Any
 
@@ -13,24 +13,32 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from monai_calib.metrics.regions import Region
+from monai_calib.posthoc.sample import Distances, SampledCase, sample_case
 from monai_calib.posthoc.stream import LogitCase, LogitStream
 
 __all__ = ["KeptCases"]
 
+UNKNOWN_NUMBER = 64
 _log = logging.getLogger(__name__)
 
 
 class KeptCases:
-    """The cases of a stream, whole volumes in memory-mapped files of a temporary folder.
+    """The cases of a stream in memory-mapped files of a temporary folder, at most ``most_bytes`` of them.
 
-    The first iteration runs the network and keeps what fits into ``most_bytes`` of disk; later ones read the files, and
-    run the network again for the cases that did not fit, so that fits are exact whatever the size. In memory is one
-    case at a time. Masks of the user's own are kept too. The folder goes with this object.
+    The first iteration runs the network once over every case; later ones read the files. A case that fits into its
+    share of the bytes left is kept whole, else as a sample whose strata carry inclusion weights (see
+    :func:`~.sample.sample_case`). In memory is one case at a time. Masks of the user's own are kept too, with whole
+    cases. The folder goes with this object.
 
     Args:
         stream: what to keep.
         most_bytes: of files.
-        with_images: whether to keep images: the local temperature reads them.
+        with_images: keep images, and no samples: the local temperature reads neighbourhoods. For cases that do not fit
+            the network then runs again in every pass.
+        regions: whose masks a sample keeps beside that of the whole volume.
+        reach: up to which distance from the predicted boundary, in mm, a sample knows it.
+        slice_axis: see :class:`~.base.Calibrator`: distances are then those within slices.
 
     Example:
         >>> loader = [{"image": torch.zeros(1, 1, 4, 4), "label": torch.zeros(1, 1, 4, 4)}]
@@ -41,12 +49,25 @@ class KeptCases:
         1
     """
 
-    def __init__(self, stream: LogitStream, most_bytes: int = 8 * 2**30, with_images: bool = False) -> None:
+    def __init__(
+        self,
+        stream: LogitStream,
+        most_bytes: int = 8 * 2**30,
+        with_images: bool = False,
+        regions: Iterable[str | Region] = (),
+        reach: float = 8.0,
+        slice_axis: int | None = None,
+    ) -> None:
         self.stream = stream
         self.most_bytes = most_bytes
         self.with_images = with_images
+        self.regions = [Region.parse("union"), *map(Region.parse, regions)]
+        self.reach = reach
+        self.slice_axis = slice_axis
         self.bytes = 0
         self.network_runs = 0
+        self.sampled = 0
+        self.voxels = [0, 0]  # kept, seen
         self._folder = tempfile.TemporaryDirectory(prefix="monai_calib-")
         self._kept: dict[int, dict[str, Any]] = {}
         self._cases = 0
@@ -62,27 +83,75 @@ class KeptCases:
                 yield self._read(number)
                 continue
             self.network_runs += 1
-            self._keep(number, case)
-            yield case
+            yield self._keep(number, case)
         if not self._cases:
             self._cases = number + 1 if self.network_runs else 0
+            if self.sampled:
+                _log.info(
+                    "%d of %d cases kept as samples: %.3g of %.3g voxels in %.1f GB",
+                    *(self.sampled, self._cases, *self.voxels, self.bytes / 1e9),
+                )
             if len(self._kept) < self._cases:
                 _log.info(
                     "%d of %d cases kept in %.1f GB; the network runs again for the others in every pass",
                     *(len(self._kept), self._cases, self.bytes / 1e9),
                 )
 
-    def _keep(self, number: int, case: LogitCase) -> None:
+    def _keep(self, number: int, case: LogitCase) -> LogitCase:
+        """Keep a case, whole if it fits; returns what was kept, as every later pass will see it."""
+        self.voxels[1] += case.count("all")
+        whole = self._whole(case)
+        size = sum(array.nbytes for array in whole.values())
+        share = (self.most_bytes - self.bytes) // max(1, self._number_of_cases(number) - number)
+        if size <= share:
+            self._save(number, whole, size, case)
+            self.voxels[0] += case.count("all")
+            return case
+        if self.with_images:
+            return case
+        per_voxel = 4 * len(case.logits) + 4 + 4 + 4 + len(self.regions)
+        sample = sample_case(case, share // per_voxel, self.regions, self._distances(case), seed=number)
+        arrays = self._of_sample(sample)
+        self._save(number, arrays, sum(array.nbytes for array in arrays.values()), sample)
+        self.sampled += 1
+        self.voxels[0] += len(sample.weight)
+        return sample
+
+    def _number_of_cases(self, number: int) -> int:
+        loader = self.stream.loader
+        dataset = getattr(loader, "dataset", loader)
+        return len(dataset) if isinstance(dataset, Sized) else max(UNKNOWN_NUMBER, 2 * number)
+
+    def _whole(self, case: LogitCase) -> dict[str, np.ndarray[Any, Any]]:
         kind = torch.int16 if abs(case.ignore_index or 0) < 2**15 and len(case.logits) < 2**15 else torch.int32
         label = case.label.to(kind)
         label = label if case.ignored is None else label.masked_fill(case.ignored, case.ignore_index or 0)
         tensors = {"logits": case.logits, "label": label, **{f"mask_{k}": v for k, v in self._masks(case).items()}}
         if self.with_images and case.image is not None:
             tensors["image"] = case.image
-        arrays = {name: value.detach().cpu().numpy() for name, value in tensors.items()}
-        size = sum(array.nbytes for array in arrays.values())
-        if self.bytes + size > self.most_bytes:
-            return
+        return {name: value.detach().cpu().numpy() for name, value in tensors.items()}
+
+    def _of_sample(self, sample: SampledCase) -> dict[str, np.ndarray[Any, Any]]:
+        tensors = {"logits": sample.logits, "label": sample.label.int(), "weight": sample.weight.int()}
+        tensors |= {f"region_{region}": sample.mask(region) for region in self.regions}
+        if sample.distances is not None:
+            tensors["distance"] = sample.distances.values
+        return {name: value.detach().cpu().numpy() for name, value in tensors.items()}
+
+    def _distances(self, case: LogitCase) -> Distances | None:
+        if case.spacing is None:
+            return None
+        axis = self.slice_axis
+        across = [step for i, step in enumerate(case.spacing) if i != axis]
+        if axis is None:
+            values = case.distance(len(case.logits), case.spacing, self.reach)
+        else:
+            slices = range(case.logits.shape[axis + 1])
+            parts = [LogitCase(case.name, case.logits.select(axis + 1, i), case.label.select(axis, i)) for i in slices]
+            values = torch.stack([part.distance(len(case.logits), across, self.reach) for part in parts], axis)
+        return Distances(values, tuple(across), self.reach)
+
+    def _save(self, number: int, arrays: dict[str, np.ndarray[Any, Any]], size: int, case: LogitCase) -> None:
         for name, array in arrays.items():
             np.save(self._path(number, name), array)
         self.bytes += size
@@ -93,7 +162,10 @@ class KeptCases:
             "spacing": case.spacing,
             "ignore_index": case.ignore_index,
             "subject": case.subject,
+            "distances": case.distances if isinstance(case, SampledCase) else None,
         }
+        if self._kept[number]["distances"] is not None:
+            self._kept[number]["distances"] = self._kept[number]["distances"]._replace(values=torch.zeros(0))
 
     @staticmethod
     def _masks(case: LogitCase) -> dict[str, Tensor]:
@@ -112,16 +184,21 @@ class KeptCases:
             warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
             for name in kept["names"]:
                 found[name] = torch.from_numpy(np.load(self._path(number, name), mmap_mode="r")).to(kept["device"])
+        shared = {"spacing": kept["spacing"], "subject": kept["subject"]}
+        if "weight" in found:
+            distances = kept["distances"] and kept["distances"]._replace(values=found["distance"])
+            masks = {n.removeprefix("region_"): v for n, v in found.items() if n.startswith("region_")}
+            logits, label, weight = found["logits"], found["label"], found["weight"].long()
+            return SampledCase(kept["name"], logits, label, weight, masks, distances, **shared)
         return LogitCase(
             name=kept["name"],
             logits=found["logits"],
             label=found["label"],
             image=found.get("image"),
-            spacing=kept["spacing"],
             ignore_index=kept["ignore_index"],
             data={name.removeprefix("mask_"): value for name, value in found.items() if name.startswith("mask_")},
-            subject=kept["subject"],
+            **shared,
         )
 
     def _path(self, number: int, name: str) -> Path:
-        return Path(self._folder.name, f"{number}_{name}.npy")
+        return Path(self._folder.name, f"{number}_{name.replace(':', '-')}.npy")

@@ -133,7 +133,7 @@ class LocalTemperature(Calibrator):
             self.image_channels, self.spatial_dims = len(case.image), case.logits.ndim - 1
             self.head = self.make_head()
         if self._search is not None:
-            for logits, label in case.slabs(self.region):
+            for logits, label, _ in case.slabs(self.region):
                 self._search.add(logits, label)
             return
         mask = case.mask(self.region)

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from monai_calib.datasets.case import case_name, spacing_of
 from monai_calib.labels import as_plain_tensor, check_label
 from monai_calib.metrics.evaluation import top_class
+from monai_calib.metrics.histogram import CalibrationHistogram
 from monai_calib.metrics.regions import Region, region_mask
+from monai_calib.posthoc.distance import distance_to_boundary
 
 __all__ = ["LogitCase", "LogitStream"]
 
@@ -41,7 +43,7 @@ class LogitCase:
 
     Example:
         >>> case = LogitCase("a", torch.zeros(2, 2, 2), torch.tensor([[0, 1], [0, 0]]))
-        >>> [tuple(logits.shape) for logits, _ in case.slabs("foreground")]
+        >>> [tuple(logits.shape) for logits, _, _ in case.slabs("foreground")]
         [(2, 1)]
     """
 
@@ -75,6 +77,7 @@ class LogitCase:
         self.ignored = None if known.valid is None else ~known.valid.to(device)
         self.subject = self.subject or self.name
         self._masks: dict[str, Tensor] = {}
+        self.weight: Any = None  # of a sample's voxels, a tensor
 
     @cached_property
     def predicted(self) -> Tensor:
@@ -111,14 +114,39 @@ class LogitCase:
             part._masks[Region.parse(region).name] = mask.select(axis, i)
             yield part
 
-    def slabs(self, region: str | Region, *maps: Tensor) -> Iterator[tuple[Tensor, ...]]:
-        """Voxels of a region in parts of bounded size: logits ``(K, n)`` float64, labels ``(n,)``, then each of
-        ``maps`` ``(M, *spatial)`` as ``(M, n)`` float64."""
+    @property
+    def axes(self) -> int:
+        """Number of spatial axes of the volume."""
+        return self.label.ndim
+
+    def count(self, region: str | Region) -> int:
+        """Number of voxels in a region."""
+        return int(self.mask(region).sum())
+
+    def distance(self, num_classes: int, spacing: Sequence[float], reach: float) -> Tensor:
+        """Signed distance in mm to the predicted boundary ``(*spatial)``; see
+        :func:`~.distance.distance_to_boundary`."""
+        return distance_to_boundary(self.predicted[None], num_classes, list(spacing), reach)[0]
+
+    def histogram(self, region: str | Region = "all", logits: Tensor | None = None) -> CalibrationHistogram:
+        """Calibration histogram of a region, of these logits or of corrected ones ``(K, *spatial)``."""
+        histogram = CalibrationHistogram(len(self.logits), strict=False)
+        seen = self.logits if logits is None else logits
+        histogram.update(seen[None], self.label[None], mask=self.mask(region)[None], strict=False)
+        return histogram
+
+    def slabs(self, region: str | Region, *maps: Tensor) -> Iterator[tuple[Any, ...]]:
+        """Voxels of a region in parts of bounded size.
+
+        Yields logits ``(K, n)`` float64, labels ``(n,)``, weights ``(n,)`` float64 or None where every voxel counts
+        once, then each of ``maps`` ``(M, *spatial)`` as ``(M, n)`` float64.
+        """
         where = self.mask(region).flatten().nonzero().squeeze(1)
         for part in where.split(SLAB) if len(where) else ():
             rows = (value.flatten(1)[:, part].double() for value in (self.logits, *maps))
             logits, *others = rows
-            yield logits, self.label.flatten()[part], *others
+            weight = None if self.weight is None else self.weight.flatten()[part].double()
+            yield logits, self.label.flatten()[part], weight, *others
 
 
 class LogitStream:

@@ -21,6 +21,16 @@ _CANDIDATES = 13
 _NARROW = 0.05
 
 
+def weighted_sum(values: Tensor, weight: Tensor | None) -> Tensor:
+    """Sum over voxels, each counting once or ``weight`` times."""
+    return values.sum() if weight is None else values @ weight
+
+
+def number_of(label: Tensor, weight: Tensor | None) -> int:
+    """Voxels that these stand for."""
+    return len(label) if weight is None else int(weight.sum())
+
+
 class TemperatureSearch:
     """Minimises the mean negative log-likelihood of ``softmax(logits / T)`` from sums over voxels.
 
@@ -44,8 +54,8 @@ class TemperatureSearch:
         self.status, self.message = "", ""
         self._found = False
 
-    def add(self, logits: Tensor, label: Tensor) -> None:
-        """Add voxels: ``(K, n)`` float64 and ``(n,)``."""
+    def add(self, logits: Tensor, label: Tensor, weight: Tensor | None = None) -> None:
+        """Add voxels: ``(K, n)`` float64 and ``(n,)``, each counting once or ``weight`` times."""
         if self._sums is None:
             self._sums = logits.new_zeros(len(self._candidates), 3)
             self.class_voxels = torch.zeros(len(logits), dtype=torch.int64, device=logits.device)
@@ -60,9 +70,10 @@ class TemperatureSearch:
             p /= total
             mean = (p * logits).sum(0)
             variance = (p * (logits - mean).square()).sum(0)
-            row += torch.stack([(total.log() - beta * at_label).sum(), (mean - at_label).sum(), variance.sum()])
-        self.class_voxels += torch.bincount(label, minlength=len(logits))
-        self._voxels += len(label)
+            sums = (total.log() - beta * at_label, mean - at_label, variance)
+            row += torch.stack([weighted_sum(each, weight) for each in sums])
+        self.class_voxels += torch.bincount(label, weight, minlength=len(logits)).long()
+        self._voxels += number_of(label, weight)
 
     def end_pass(self) -> bool:
         """Whether :attr:`temperature` is found; otherwise the next pass looks closer. Asked again, says the same."""
@@ -153,8 +164,8 @@ class SearchingCalibrator(Calibrator):
     def search(self, case: LogitCase) -> None:
         """Add a case to the search, unless another calibrator does."""
         if not self._follows:
-            for logits, label in case.slabs(self.region):
-                self._search.add(self.search_input(logits), label)
+            for logits, label, weight in case.slabs(self.region):
+                self._search.add(self.search_input(logits), label, weight)
 
 
 class TemperatureScaling(SearchingCalibrator):

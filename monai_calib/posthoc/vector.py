@@ -11,7 +11,14 @@ from monai_calib.metrics.regions import Region
 from monai_calib.posthoc.linear import LinearHead
 from monai_calib.posthoc.newton import StreamingNewton
 from monai_calib.posthoc.stream import LogitCase
-from monai_calib.posthoc.temperature import HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE, SearchingCalibrator, note_search
+from monai_calib.posthoc.temperature import (
+    HIGHEST_TEMPERATURE,
+    LOWEST_TEMPERATURE,
+    SearchingCalibrator,
+    note_search,
+    number_of,
+    weighted_sum,
+)
 
 __all__ = ["ClasswiseTemperature", "DirichletScaling", "MatrixScaling", "VectorScaling"]
 
@@ -63,8 +70,8 @@ class _LinearScaling(SearchingCalibrator):
         if self._newton is None:
             self.search(case)
             return
-        for logits, label in case.slabs(self.region):
-            self._add_to_newton(self._newton, self.search_input(logits), label)
+        for logits, label, weight in case.slabs(self.region):
+            self._add_to_newton(self._newton, self.search_input(logits), label, weight)
 
     def end_pass(self) -> bool:
         if self._newton is None:
@@ -122,25 +129,26 @@ class _LinearScaling(SearchingCalibrator):
         weight, bias = parameters[:, :-1], parameters[:, -1]
         self.head = type(self.make_head())(weight, bias)
 
-    def _add_to_newton(self, newton: StreamingNewton, x: Tensor, label: Tensor) -> None:
+    def _add_to_newton(self, newton: StreamingNewton, x: Tensor, label: Tensor, weight: Tensor | None) -> None:
         k = self.num_classes
         extended = torch.cat([x, torch.ones_like(x[:1])])
         values, p = [], x
         for i, theta in enumerate(newton.trials):
             log_p = (self._full(theta).reshape(k, k + 1).to(x) @ extended).log_softmax(0)
-            values.append(-log_p.gather(0, label[None]).sum())
+            values.append(-weighted_sum(log_p.gather(0, label[None])[0], weight))
             if i == 0:
                 p = log_p.exp()
         error = p.scatter_add(0, label[None], -torch.ones_like(p[:1]))
-        gradient = error @ extended.T
+        counted = extended if weight is None else extended * weight
+        gradient = error @ counted.T
         hessian = x.new_empty(k, k + 1, k, k + 1)
         for a in range(k):
             for b in range(a, k):
-                weight = p[a] * ((1.0 if a == b else 0.0) - p[b])
-                hessian[a, :, b] = hessian[b, :, a] = (extended * weight) @ extended.T
+                share = p[a] * ((1.0 if a == b else 0.0) - p[b])
+                hessian[a, :, b] = hessian[b, :, a] = (counted * share) @ extended.T
         square = hessian.reshape(k * (k + 1), k * (k + 1))
         chosen = self._free.to(x.device)
-        newton.add(values, gradient.flatten()[chosen], square[chosen][:, chosen], len(label))
+        newton.add(values, gradient.flatten()[chosen], square[chosen][:, chosen], number_of(label, weight))
 
 
 class ClasswiseTemperature(_LinearScaling):

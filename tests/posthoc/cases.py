@@ -30,4 +30,4 @@ def draw(logits: Tensor, generator: torch.Generator) -> Tensor:
 def all_voxels(cases: list[LogitCase], region: str = "all") -> tuple[Tensor, Tensor]:
     """Logits ``(N, K)`` in double precision and labels ``(N,)`` of a region, side by side."""
     slabs = [slab for case in cases for slab in case.slabs(region)]
-    return torch.cat([logits.T for logits, _ in slabs]), torch.cat([label for _, label in slabs])
+    return torch.cat([logits.T for logits, _, _ in slabs]), torch.cat([label for _, label, _ in slabs])
