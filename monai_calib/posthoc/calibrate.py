@@ -31,6 +31,8 @@ __all__ = ["Calibrated", "calibrate"]
 
 _log = logging.getLogger(__name__)
 AUTO = "auto"
+MOST_BYTES = 128 * 2**20
+MOST_BYTES_OF_WHOLE_CASES = 8 * 2**30
 
 
 class Calibrated(NamedTuple):
@@ -62,7 +64,7 @@ def calibrate(
     spacing: Sequence[float] | None = None,
     run: Mapping[str, Any] | None = None,
     force: bool = False,
-    most_bytes: int = 8 * 2**30,
+    most_bytes: int | None = None,
     class_names: Sequence[str] | None = None,
     fitted_on: str = "validation",
     compared_on: str = "test",
@@ -95,7 +97,9 @@ def calibrate(
         protocols, device, amp, ignore_index, spacing: as in evaluation.
         run: plain values that the JSON files should say about the run.
         force: write a method asked for by name even if it makes the network worse on held-out cases.
-        most_bytes: of disk for logits of a temporary folder; cases beyond their share of it are kept as samples.
+        most_bytes: of disk for the logits kept; cases beyond their share are kept as samples of their voxels. By default
+            128 MiB, of which a choice takes a minute or two of a core; 8 GiB with ``"local_temperature"``, which
+            needs whole cases.
         class_names: names of the channels.
         fitted_on, compared_on: names of the splits that ``loader`` and ``comparison_loader`` hold.
 
@@ -118,7 +122,9 @@ def calibrate(
     network.to(stream.device)
     example = _FirstWindow(network)
     regions = {calibrator.region for calibrator in (*named, *others.values())}
-    kept = KeptCases(stream, most_bytes, "local_temperature" in (method, *also), regions, slice_axis=slice_axis)
+    whole = "local_temperature" in (method, *also)
+    most = (MOST_BYTES_OF_WHOLE_CASES if whole else MOST_BYTES) if most_bytes is None else most_bytes
+    kept = KeptCases(stream, most, whole, regions, slice_axis=slice_axis)
     cases = sum(1 for _ in kept)
     if not cases:
         raise ValueError("the loader gave no case to calibrate on: name a validation set that holds cases")

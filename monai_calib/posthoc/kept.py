@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from monai_calib.metrics.regions import Region
+from monai_calib.posthoc.distance import distance_in_boxes
 from monai_calib.posthoc.sample import Distances, SampledCase, sample_case
 from monai_calib.posthoc.stream import LogitCase, LogitStream
 
@@ -143,12 +144,12 @@ class KeptCases:
             return None
         axis = self.slice_axis
         across = [step for i, step in enumerate(case.spacing) if i != axis]
+        classes, volume = len(case.logits), case.predicted
         if axis is None:
-            values = case.distance(len(case.logits), case.spacing, self.reach)
+            values = distance_in_boxes(volume, classes, across, self.reach)
         else:
-            slices = range(case.logits.shape[axis + 1])
-            parts = [LogitCase(case.name, case.logits.select(axis + 1, i), case.label.select(axis, i)) for i in slices]
-            values = torch.stack([part.distance(len(case.logits), across, self.reach) for part in parts], axis)
+            slices = [distance_in_boxes(part, classes, across, self.reach) for part in volume.unbind(axis)]
+            values = torch.stack(slices, axis)
         return Distances(values, tuple(across), self.reach)
 
     def _save(self, number: int, arrays: dict[str, np.ndarray[Any, Any]], size: int, case: LogitCase) -> None:

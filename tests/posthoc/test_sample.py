@@ -15,6 +15,7 @@ from torch import nn
 
 from monai_calib.metrics.scores import nll
 from monai_calib.posthoc import KeptCases, LogitCase, LogitStream, build_calibrator, calibrate, choose, fit
+from monai_calib.posthoc.distance import distance_in_boxes, distance_to_boundary
 from monai_calib.posthoc.kept import KeptCases as Kept
 from monai_calib.posthoc.sample import SampledCase, sample_case
 
@@ -140,7 +141,22 @@ def test_distances_of_a_sample_are_those_of_the_volume_or_of_its_slices() -> Non
                 LogitCase("s", case.logits[..., i], case.label[..., i]).distance(3, (1.0, 1.0), 8.0) for i in range(14)
             ]
             expected = torch.stack(slices, 2)
-        assert torch.equal(found.values, expected)
+        torch.testing.assert_close(found.values, expected, rtol=1e-6, atol=1e-6)
+
+
+@settings(max_examples=50, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 4), st.sampled_from([(1.0, 1.0, 1.0), (0.7, 1.3, 3.0)]))
+def test_distances_in_boxes_are_those_of_all_classes_together(
+    seed: int, classes: int, spacing: tuple[float, ...]
+) -> None:
+    generator = torch.Generator().manual_seed(seed)
+    rough = torch.nn.functional.avg_pool3d(torch.randn(1, classes, 13, 11, 7, generator=generator), 3, 1, 1)
+    predicted = rough[0].argmax(0)
+    for reach in (2.0, 8.0):
+        expected = distance_to_boundary(predicted[None], classes, list(spacing), reach)[0]
+        torch.testing.assert_close(
+            distance_in_boxes(predicted, classes, spacing, reach), expected, rtol=1e-6, atol=1e-6
+        )
 
 
 def test_a_region_or_reach_that_was_not_kept_is_named() -> None:
