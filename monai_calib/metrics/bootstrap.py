@@ -23,6 +23,7 @@ __all__ = [
     "bootstrap_mean",
     "bootstrap_ratio",
     "bootstrap_reliability",
+    "resamples",
 ]
 
 
@@ -95,7 +96,7 @@ def bootstrap_ratio(
     with np.errstate(invalid="ignore", divide="ignore"):
         value = (top.sum(axis=0) / bottom.sum(axis=0)).reshape(shape)
         told = (bottom != 0).sum(axis=0) > 1
-        weights = _draws(len(number), samples, seed)
+        weights = resamples(len(number), samples, seed)
         drawn = (weights @ top) / (weights @ bottom)
     tail = (1.0 - level) / 2.0
     # A resample without any voxel of a bin says nothing about that bin; a bin that no case fills stays NaN.
@@ -286,7 +287,7 @@ def _check(cases: Any, groups: Sequence[Hashable] | None, level: float, samples:
 
 
 @lru_cache(maxsize=8)
-def _draws(units: int, samples: int, seed: int) -> NDArray[np.float64]:
+def resamples(units: int, samples: int, seed: int) -> NDArray[np.float64]:
     """Count the times that each unit is drawn, ``(samples, units)``; every row sums to the number of units."""
     chance = np.full(units, 1.0 / units)
     drawn = np.random.default_rng(seed).multinomial(units, chance, size=samples).astype(np.float64)
@@ -298,7 +299,7 @@ def _draws_of_cases(cases: int, groups: Sequence[Hashable] | None, samples: int,
     """Count the times that each case is drawn, with all of its group: int64 ``(samples, cases)``."""
     names = list(range(cases)) if groups is None else groups
     number = {name: i for i, name in enumerate(dict.fromkeys(names))}
-    drawn = _draws(len(number), samples, seed)
+    drawn = resamples(len(number), samples, seed)
     return torch.from_numpy(drawn[:, [number[name] for name in names]].astype(np.int64))
 
 

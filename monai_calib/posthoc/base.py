@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from monai_calib.metrics.regions import Region
 from monai_calib.posthoc.stream import LogitCase
 
-__all__ = ["Calibrator", "CalibratorWarning", "FitRecord", "fit"]
+__all__ = ["Calibrator", "CalibratorWarning", "Derivatives", "FitRecord", "fit"]
 
 CALIBRATOR_FORMAT = "monai_calib/calibrator/1"
 
@@ -40,6 +40,20 @@ class FitRecord:
     passes: int = 0
     nll_before: float | None = None
     absent_classes: tuple[int, ...] = ()
+
+
+class Derivatives:
+    """Stands in for a fit, and keeps its sums at fixed parameters: gradient ``(P,)`` and Hessian ``(P, P)``."""
+
+    def __init__(self, theta: Tensor) -> None:
+        self.trials = [theta]
+        self.gradient: Tensor = torch.zeros(len(theta), dtype=torch.float64)
+        self.hessian: Tensor = torch.zeros(len(theta), len(theta), dtype=torch.float64)
+
+    def add(self, values: list[Tensor], gradient: Tensor, hessian: Tensor, count: int) -> None:
+        """Add sums over voxels, as a fit does."""
+        self.gradient += gradient.double().cpu()
+        self.hessian += hessian.double().cpu()
 
 
 class Calibrator(ABC):
@@ -127,6 +141,18 @@ class Calibrator(ABC):
         """Calibrated logits ``(K, *spatial)`` of a case, whole or a sample of its voxels."""
         image = None if case.image is None else case.image[None]
         return self.apply(case.logits[None], image)[0]
+
+    def derivatives(self, case: LogitCase) -> Derivatives | None:
+        """Gradient and Hessian of a case's likelihood at the optimum; None where the fit is none of a smooth one."""
+        return None
+
+    def optimum(self) -> Tensor | None:
+        """The fitted parameters that :meth:`derivatives` is with respect to, ``(P,)`` float64."""
+        return None
+
+    def numbers(self, optimum: Tensor) -> dict[str, float]:
+        """The parameters as people know them, by name."""
+        return {}
 
     def in_words(self) -> str:
         """The fitted numbers, as far as there are few."""

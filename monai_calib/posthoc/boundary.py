@@ -150,7 +150,6 @@ class BoundaryTemperature(SearchingCalibrator):
         self.knots = tuple(float(knot) for knot in knots)
         self.spacing = None if spacing is None else tuple(float(step) for step in spacing)
         self._keeps_spacing = spacing is not None
-        self._newton: StreamingNewton | None = None
         super().__init__(num_classes, region)
 
     def settings(self) -> dict[str, Any]:
@@ -167,6 +166,10 @@ class BoundaryTemperature(SearchingCalibrator):
         assert isinstance(self.head, (BoundaryHead, DistanceHead))
         distance = case.distance(self.num_classes, self.head.spacing, self.head.reach)
         return self.head.to(case.logits.device).at(case.logits[None].float(), distance[None])[0]
+
+    def numbers(self, optimum: Tensor) -> dict[str, float]:
+        betas = optimum.clamp_min(1 / HIGHEST_TEMPERATURE).tolist()
+        return {f"temperature at {knot:g} mm": 1 / beta for knot, beta in zip(self.knots, betas, strict=True)}
 
     def in_words(self) -> str:
         return "temperature by mm from the predicted boundary: " + self.by_distance(

@@ -64,6 +64,15 @@ class BoundaryVector(BoundaryTemperature):
     method = "boundary_vector"
     keeps_argmax = False
 
+    def numbers(self, optimum: Tensor) -> dict[str, float]:
+        rows = optimum.view(2, self.num_classes, len(self.knots)).tolist()
+        return {
+            f"{what} of class {k} at {knot:g} mm": row[k][m]
+            for what, row in zip(("weight", "bias"), rows, strict=True)
+            for k in range(self.num_classes)
+            for m, knot in enumerate(self.knots)
+        }
+
     def in_words(self) -> str:
         state = self.head.state_dict()
         rows = zip(state["weight"].tolist(), state["bias"].tolist(), strict=True)

@@ -26,6 +26,7 @@ from monai_calib.posthoc.kept import KeptCases
 from monai_calib.posthoc.methods import build_calibrator
 from monai_calib.posthoc.none import NoCorrection
 from monai_calib.posthoc.stream import LogitStream
+from monai_calib.posthoc.uncertainty import parameter_intervals
 
 __all__ = ["Calibrated", "calibrate"]
 
@@ -97,8 +98,8 @@ def calibrate(
         protocols, device, amp, ignore_index, spacing: as in evaluation.
         run: plain values that the JSON files should say about the run.
         force: write a method asked for by name even if it makes the network worse on held-out cases.
-        most_bytes: of disk for the logits kept; cases beyond their share are kept as samples of their voxels. By default
-            128 MiB, of which a choice takes a minute or two of a core; 8 GiB with ``"local_temperature"``, which
+        most_bytes: of disk for the logits kept; cases beyond their share are kept as samples of their voxels. 128 MiB
+            by default, of which a choice takes a minute or two of a core; 8 GiB with ``"local_temperature"``, which
             needs whole cases.
         class_names: names of the channels.
         fitted_on, compared_on: names of the splits that ``loader`` and ``comparison_loader`` hold.
@@ -145,7 +146,13 @@ def calibrate(
     about |= {"run": dict(run or {}), "model": FOLDED if chosen.foldable else WITH_HEAD}
     records = {
         name: correction_record(
-            {**(about if calibrator is chosen else {}), **calibrator.to_json()}, calibrator.in_words(), fitted_on
+            {
+                **(about if calibrator is chosen else {}),
+                **calibrator.to_json(),
+                "intervals": [interval._asdict() for interval in parameter_intervals(calibrator, kept)],
+            },
+            calibrator.in_words(),
+            fitted_on,
         )
         for name, calibrator in methods.items()
     }

@@ -55,7 +55,7 @@ def correction_record(fitted: Mapping[str, Any], in_words: str, fitted_on: str) 
         in_words: its numbers.
         fitted_on: the split it was fitted on.
     """
-    told = {name: fitted[name] for name in ("asked", "guards", "held_out", "choice") if name in fitted}
+    told = {name: fitted[name] for name in ("asked", "guards", "held_out", "choice", "intervals") if name in fitted}
     fit = fitted["fit"]
     how = {name: fit[name] for name in ("status", "message", "region", "cases", "voxels", "passes")}
     return {"method": fitted["method"], "in_words": in_words, "fitted_on": fitted_on, **how, **told}

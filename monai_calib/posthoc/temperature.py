@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from monai_calib.metrics.regions import Region
-from monai_calib.posthoc.base import Calibrator
+from monai_calib.posthoc.base import Calibrator, Derivatives
 from monai_calib.posthoc.linear import LinearHead
 from monai_calib.posthoc.stream import LogitCase
 
@@ -146,7 +147,23 @@ class SearchingCalibrator(Calibrator):
     def __init__(self, num_classes: int, region: str | Region | None = None) -> None:
         super().__init__(num_classes, region)
         self._search = TemperatureSearch()
+        self._newton: Any = None  # a StreamingNewton once the search is over, or Derivatives at its end
         self._follows = False
+
+    def derivatives(self, case: LogitCase) -> Derivatives | None:
+        if self._newton is None:
+            return None
+        fitted, probe = self._newton, Derivatives(self._newton.theta)
+        self._newton = probe
+        try:
+            for part in self.parts(case):
+                self.observe(part)
+        finally:
+            self._newton = fitted
+        return probe
+
+    def optimum(self) -> Tensor | None:
+        return None if self._newton is None else self._newton.theta
 
     def share(self, other: Calibrator) -> bool:
         if not isinstance(other, SearchingCalibrator) or other.region != self.region or other._follows:
@@ -198,6 +215,24 @@ class TemperatureScaling(SearchingCalibrator):
         if not 0 < temperature < math.inf:
             raise ValueError(f"temperature: expected a positive number, got {temperature}")
         self.head = LinearHead(torch.eye(self.num_classes) / temperature, torch.zeros(self.num_classes))
+
+    def derivatives(self, case: LogitCase) -> Derivatives | None:
+        if self.record.status != "converged":
+            return None
+        probe, beta = Derivatives(torch.zeros(1)), 1 / self.temperature
+        for logits, label, weight in case.slabs(self.region):
+            p = (beta * logits).softmax(0)
+            mean = (p * logits).sum(0)
+            variance = (p * (logits - mean).square()).sum(0)
+            gradient = weighted_sum(mean - logits.gather(0, label[None])[0], weight)
+            probe.add([], gradient[None], weighted_sum(variance, weight)[None, None], len(label))
+        return probe
+
+    def optimum(self) -> Tensor | None:
+        return torch.tensor([1 / self.temperature], dtype=torch.float64)
+
+    def numbers(self, optimum: Tensor) -> dict[str, float]:
+        return {"temperature": 1 / max(float(optimum[0]), 1 / HIGHEST_TEMPERATURE)}
 
     def in_words(self) -> str:
         return f"temperature {self.temperature:.4g}"

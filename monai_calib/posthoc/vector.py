@@ -37,7 +37,6 @@ class _LinearScaling(SearchingCalibrator):
 
     def __init__(self, num_classes: int, region: str | Region | None = None) -> None:
         super().__init__(num_classes, region)
-        self._newton: StreamingNewton | None = None
         self._base = torch.zeros(0)
         self._free = torch.zeros(0, dtype=torch.int64)
 
@@ -52,6 +51,17 @@ class _LinearScaling(SearchingCalibrator):
     def lowest_weight(self) -> float:
         """The smallest value of an entry of ``W``."""
         return -_LARGEST
+
+    def numbers(self, optimum: Tensor) -> dict[str, float]:
+        full = self._full(optimum).reshape(self.num_classes, -1)
+        free = self._free.tolist()
+        return {
+            (f"bias of class {i}" if j == self.num_classes else f"weight of class {i}")
+            + ("" if j in (i, self.num_classes) else f" on logit {j}"): float(full[i, j])
+            for i in range(self.num_classes)
+            for j in range(self.num_classes + 1)
+            if i * (self.num_classes + 1) + j in free
+        }
 
     def in_words(self) -> str:
         state = self.head.state_dict()

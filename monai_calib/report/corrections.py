@@ -12,6 +12,7 @@ from .runs import Run
 
 __all__ = ["Candidate", "Correction", "corrections_of"]
 
+MOST_INTERVALS = 8
 _NAMES = ("nll", "ece", "volume_error", "labels_changed")
 
 
@@ -58,7 +59,7 @@ def _correction(label: str, run: Run, record: Mapping[str, Any]) -> Correction:
     return Correction(
         method=label,
         seed=run.seed,
-        fitted=str(record.get("in_words", "")),
+        fitted=_fitted(record),
         data=f"{record.get('cases')} cases of {on}, {record.get('voxels', 0):,} voxels, region {record.get('region')}",
         status=str(record.get("status", "")),
         message=str(record.get("message", "")),
@@ -67,6 +68,15 @@ def _correction(label: str, run: Run, record: Mapping[str, Any]) -> Correction:
         candidates=_candidates(choice) if choice else _asked(record),
         flattering=on == run.split,
     )
+
+
+def _fitted(record: Mapping[str, Any]) -> str:
+    """The fitted numbers with their intervals over subjects, as far as there are few."""
+    intervals = record.get("intervals", ())
+    if not 0 < len(intervals) <= MOST_INTERVALS:
+        return str(record.get("in_words", ""))
+    told = (f"{i['name']} {i['value']:.4g} ({i['low']:.3g} to {i['high']:.3g})" for i in intervals)
+    return f"{', '.join(told)}; in brackets the 95 % interval over subjects"
 
 
 def _candidates(choice: Mapping[str, Any]) -> tuple[Candidate, ...]:
