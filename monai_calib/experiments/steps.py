@@ -74,6 +74,7 @@ def _calibration(run: Run, method: Named) -> dict[str, Any]:
     region = {"region": arguments.pop("region")} if "region" in arguments else {}
     return {
         "run_dir": folder,
+        "exports": [],
         "calibration#output_dir": None,  # the test split is evaluated, and nothing else
         "model_path": run.folder / "models" / "model.pt",
         "trained_with": {

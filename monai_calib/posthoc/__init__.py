@@ -7,7 +7,7 @@ from monai_calib.posthoc.boundary import BoundaryTemperature
 from monai_calib.posthoc.boundary_vector import BoundaryVector
 from monai_calib.posthoc.calibrate import Calibrated, calibrate
 from monai_calib.posthoc.conformal import ConformalThreshold, FalseNegativeControl, conformal_threshold
-from monai_calib.posthoc.export import CalibratedNetwork, export_onnx, export_torchscript
+from monai_calib.posthoc.export import CalibratedNetwork, export_onnx, export_program, export_torchscript
 from monai_calib.posthoc.files import calibrated_model, correction_record, posthoc_settings
 from monai_calib.posthoc.folding import FoldingError, find_last_convolution, fold
 from monai_calib.posthoc.isotonic import HistogramBinning, IsotonicRegression
@@ -57,6 +57,7 @@ __all__ = [
     "default_candidates",
     "evaluate_corrections",
     "export_onnx",
+    "export_program",
     "export_torchscript",
     "find_last_convolution",
     "fit",

@@ -19,8 +19,8 @@ from monai_calib.metrics.protocols import Protocol, resolve_protocols
 from monai_calib.posthoc.auto import Candidate, RefusedCorrectionError, choose, default_candidates, examine
 from monai_calib.posthoc.base import Calibrator, fit
 from monai_calib.posthoc.before_after import AS_TRAINED, evaluate_corrections
-from monai_calib.posthoc.export import CalibratedNetwork, export_torchscript
-from monai_calib.posthoc.files import FOLDED, PARAMETERS, WITH_HEAD, correction_record
+from monai_calib.posthoc.export import CalibratedNetwork, export_onnx, export_program, export_torchscript
+from monai_calib.posthoc.files import FOLDED, ONNX, PARAMETERS, PROGRAM, TORCHSCRIPT, WITH_HEAD, correction_record
 from monai_calib.posthoc.folding import fold
 from monai_calib.posthoc.kept import KeptCases
 from monai_calib.posthoc.methods import build_calibrator
@@ -69,6 +69,8 @@ def calibrate(
     class_names: Sequence[str] | None = None,
     fitted_on: str = "validation",
     compared_on: str = "test",
+    exports: Sequence[str] = (),
+    bundle_root: str | os.PathLike[str] | None = None,
 ) -> Calibrated:
     """Fit a correction on validation data, build it into the network, and write model, parameters and evaluations.
 
@@ -76,6 +78,7 @@ def calibrate(
 
     - ``models_dir/model_calibrated.pt``: the network's state dict with the correction folded in, for a method that is
       linear in the logits; else ``models_dir/model_calibrated.ts``, the network and its head as TorchScript;
+    - ``model_calibrated.pt2`` and ``.onnx`` beside it, as ``exports`` asks, which run without this package;
     - ``models_dir/calibration_parameters.json``: the fitted method, for :meth:`Calibrator.from_json`;
     - ``output_dir/posthoc/<method>/eval``: an evaluated folder of this method, of each of ``also``, and of the network
       ``as_trained``; ``python -m monai_calib report output_dir`` compares them.
@@ -103,12 +106,18 @@ def calibrate(
             needs whole cases.
         class_names: names of the channels.
         fitted_on, compared_on: names of the splits that ``loader`` and ``comparison_loader`` hold.
+        exports: further forms of the calibrated model: ``"pt2"`` (torch.export), ``"onnx"``, ``"ts"`` (TorchScript,
+            also where the correction folds). One that cannot be made is a warning.
+        bundle_root: the bundle, whose ``metadata.json`` and ``inference.json`` go into TorchScript files.
 
     Raises: ``ValueError`` for an unknown method, no data or broken data; :class:`~.auto.RefusedCorrectionError` for a
         method by name that makes the network worse, nothing being written; :class:`~.folding.FoldingError` for a
         network that cannot take up a linear correction.
     """
     slice_axis = inferer.spatial_dim if isinstance(inferer, SliceInferer) else None
+    unknown = sorted(set(exports) - {"pt2", "onnx", "ts"})
+    if unknown:
+        raise ValueError(f"exports: expected 'pt2', 'onnx' or 'ts', got {', '.join(unknown)}")
     if method == AUTO and (region is not None or method_args):
         raise ValueError("method 'auto' chooses its own region and arguments: name a method to give them.")
     # an unknown method is told before the network runs
@@ -177,7 +186,8 @@ def calibrate(
             | {name: {**shared, "posthoc": name, "correction": record} for name, record in records.items()},
         )
     about["correction"] = records[method]
-    model_path = _write_model(network, chosen, example.image, Path(models_dir), about)
+    embedded = _configs(bundle_root)
+    model_path = _write_model(network, chosen, example.image, Path(models_dir), about, exports, embedded)
     _log.info("wrote %s: %s, %s", model_path, method, records[method]["in_words"])
     if output_dir is not None:
         _log.info("next: python -m monai_calib report %s shows before and after", output_dir)
@@ -232,22 +242,58 @@ class _FirstWindow:
         self._hook.remove()
 
 
+def _configs(bundle_root: str | os.PathLike[str] | None) -> dict[str, str]:
+    """Texts of the bundle's files that consumers look for in an exported model."""
+    names = [] if bundle_root is None else ["metadata.json", "inference.json"]
+    paths = [Path(os.fspath(bundle_root or ""), "configs", name) for name in names]
+    return {path.name: path.read_text(encoding="utf-8") for path in paths if path.is_file()}
+
+
 def _write_model(
-    network: nn.Module, calibrator: Calibrator, image: Tensor, folder: Path, about: Mapping[str, Any]
+    network: nn.Module,
+    calibrator: Calibrator,
+    image: Tensor,
+    folder: Path,
+    about: Mapping[str, Any],
+    exports: Sequence[str] = (),
+    embedded: Mapping[str, str] | None = None,
 ) -> Path:
     """Write the model, then its record, which names it by its checksum, then remove a former model of the other kind.
+
+    Exports of a former model go first, new ones come last.
 
     Killed between two of these steps, the folder holds a pair that fits, or one whose record says that it does not.
     """
     path = folder / about["model"]
+    for former in (PROGRAM, ONNX, TORCHSCRIPT):
+        (folder / former).unlink(missing_ok=True)
+    whole: nn.Module
     if calibrator.foldable:
-        folded = network if isinstance(calibrator, NoCorrection) else fold(network, calibrator, image)
+        whole = folded = network if isinstance(calibrator, NoCorrection) else fold(network, calibrator, image)
         state = folded.state_dict()
         with atomic_path(path) as partial:
             torch.save({name: value.cpu() for name, value in state.items()}, partial)
     else:
-        export_torchscript(CalibratedNetwork(network, calibrator), image, path)
+        whole = CalibratedNetwork(network, calibrator)
+        export_torchscript(whole, image, path, embedded)
     write_json(folder / PARAMETERS, {**about, "model_sha256": sha256(path), **calibrator.to_json()})
     for other in {FOLDED, WITH_HEAD} - {path.name}:
         (folder / other).unlink(missing_ok=True)
+    for kind in exports:
+        _export(kind, whole, image, folder, embedded)
     return path
+
+
+def _export(kind: str, network: nn.Module, image: Tensor, folder: Path, embedded: Mapping[str, str] | None) -> None:
+    """Write one more form of the model; a network that it cannot hold is a warning."""
+    try:
+        if kind == "pt2":
+            export_program(network, image, folder / PROGRAM)
+        elif kind == "onnx":
+            export_onnx(network, image, folder / ONNX)
+        elif not (folder / WITH_HEAD).exists():
+            export_torchscript(network, image, folder / TORCHSCRIPT, embedded)
+    except OSError:
+        raise
+    except Exception as error:  # whatever an exporter cannot do with somebody's network
+        _log.warning("no export %r of the calibrated model: %s: %.300s", kind, type(error).__name__, error)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +14,7 @@ from torch import Tensor, nn
 from monai_calib.files import atomic_path
 from monai_calib.posthoc.base import Calibrator
 
-__all__ = ["CalibratedNetwork", "export_onnx", "export_torchscript"]
+__all__ = ["CalibratedNetwork", "export_onnx", "export_program", "export_torchscript"]
 
 
 class CalibratedNetwork(nn.Module):
@@ -49,7 +50,9 @@ class CalibratedNetwork(nn.Module):
         return self.head(logits, image)
 
 
-def export_torchscript(network: nn.Module, image: Tensor, path: str | os.PathLike[str]) -> Path:
+def export_torchscript(
+    network: nn.Module, image: Tensor, path: str | os.PathLike[str], embedded: Mapping[str, str] | None = None
+) -> Path:
     """Write a network as TorchScript, read it back, and check that it computes the same.
 
     Scripted, and traced on ``image`` where scripting is not possible.
@@ -58,11 +61,14 @@ def export_torchscript(network: nn.Module, image: Tensor, path: str | os.PathLik
         network: in evaluation mode afterwards.
         image: an input ``(B, C, *spatial)``.
         path: the file, replaced in one step.
+        embedded: texts to keep in the file by name, such as a bundle's ``metadata.json`` and ``inference.json``, which
+            MONAI Deploy and ``monai.data.load_net_with_metadata`` read.
 
     Raises: ``RuntimeError`` if the file's logits differ from the network's.
     """
     network = network.eval()
     path = Path(path)
+    texts = {name: text.encode("utf-8") for name, text in (embedded or {}).items()}
     with torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -70,29 +76,74 @@ def export_torchscript(network: nn.Module, image: Tensor, path: str | os.PathLik
         except Exception:  # whatever TorchScript cannot compile can still be traced
             exported = torch.jit.trace(network, image, check_trace=False)
         with atomic_path(path) as partial:
-            torch.jit.save(exported, partial)
+            torch.jit.save(exported, partial, _extra_files=texts)
             found = torch.jit.load(partial, map_location=image.device)(image)
             _check_same(found, network(image), path)
     return path
 
 
-def export_onnx(network: nn.Module, image: Tensor, path: str | os.PathLike[str], **options: Any) -> Path:
-    """Write a network as ONNX with inputs named ``image`` and outputs ``logits``; needs the package onnxscript.
+def export_program(network: nn.Module, image: Tensor, path: str | os.PathLike[str]) -> Path:
+    """Write a network with ``torch.export`` (``.pt2``), free in the batch axis, read it back, and check it.
+
+    ``torch.export.load(path).module()(image)`` gives logits in a process without this package.
 
     Args:
         network: in evaluation mode afterwards.
         image: an input ``(B, C, *spatial)`` of the size the file is for.
         path: the file, replaced in one step.
-        options: passed to ``torch.onnx.export``, such as ``dynamic_shapes``.
+
+    Raises: ``RuntimeError`` if the file's logits differ from the network's; what ``torch.export`` raises for a network
+        that it cannot trace.
+
+    Example:
+        >>> import tempfile
+        >>> image = torch.randn(1, 1, 8, 8)
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     path = export_program(nn.Conv2d(1, 2, 1), image, Path(folder, "model.pt2"))
+        ...     tuple(torch.export.load(path).module()(torch.randn(3, 1, 8, 8)).shape)
+        (3, 2, 8, 8)
     """
-    path = Path(path)
-    settings: dict[str, Any] = {"dynamo": True, "external_data": False, "verbose": False, **options}
+    path, one = Path(path), _OneOutput(network.eval())
+    two = torch.cat([image, image.flip(-1)])  # of a batch of one, torch.export takes the axis for fixed
+    with torch.no_grad(), warnings.catch_warnings(), atomic_path(path) as partial:
+        warnings.simplefilter("ignore")
+        program = torch.export.export(one, (two,), dynamic_shapes=({0: torch.export.Dim("batch")},))
+        torch.export.save(program, partial)
+        _check_same(torch.export.load(partial).module()(image), one(image), path)
+    return path
+
+
+def export_onnx(network: nn.Module, image: Tensor, path: str | os.PathLike[str], **options: Any) -> Path:
+    """Write a network as ONNX with inputs named ``image`` and outputs ``logits``, free in the batch axis.
+
+    Needs the package onnxscript.
+
+    Args:
+        network: in evaluation mode afterwards.
+        image: an input ``(B, C, *spatial)`` of the size the file is for.
+        path: the file, replaced in one step.
+        options: passed to ``torch.onnx.export``, such as other ``dynamic_shapes``.
+    """
+    path, two = Path(path), torch.cat([image, image.flip(-1)])
+    free = ({0: torch.export.Dim("batch")},)
+    settings: dict[str, Any] = {"dynamo": True, "external_data": False, "verbose": False, "dynamic_shapes": free}
     with atomic_path(path) as partial, torch.no_grad(), warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        torch.onnx.export(
-            network.eval(), (image,), str(partial), input_names=["image"], output_names=["logits"], **settings
-        )
+        settings |= {"input_names": ["image"], "output_names": ["logits"], **options}
+        torch.onnx.export(_OneOutput(network.eval()), (two,), str(partial), **settings)
     return path
+
+
+class _OneOutput(nn.Module):
+    """The network, whose list of one output (BasicUNetPlusPlus) becomes that output."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, image: Tensor) -> Tensor:
+        logits = self.network(image)
+        return logits[0] if isinstance(logits, (list, tuple)) else logits
 
 
 def _check_same(found: Tensor, expected: Tensor, path: Path) -> None:

@@ -16,6 +16,8 @@ FOLDED = "model_calibrated.pt"
 """State dict of the network with the correction in its last convolution."""
 WITH_HEAD = "model_calibrated.ts"
 """TorchScript of the network and its head, for what does not fold."""
+PROGRAM, ONNX, TORCHSCRIPT = "model_calibrated.pt2", "model_calibrated.onnx", "model_calibrated_folded.ts"
+"""Further forms of it: of ``torch.export``, ONNX (both free in the batch axis, fixed in the window), TorchScript."""
 PARAMETERS = "calibration_parameters.json"
 """The fitted method."""
 

@@ -84,7 +84,10 @@ class KeptCases:
                 yield self._read(number)
                 continue
             self.network_runs += 1
-            yield self._keep(number, case)
+            kept = self._keep(number, case)
+            del case  # or it would stay while the network makes the next
+            yield kept
+            del kept
         if not self._cases:
             self._cases = number + 1 if self.network_runs else 0
             if self.sampled:

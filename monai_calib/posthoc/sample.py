@@ -110,8 +110,8 @@ def sample_case(
     """Draw at most about ``most_voxels`` voxels of a case, those that decide a fit first.
 
     Strata: voxels that are wrong or less than 99 % sure, up to half of the sample; other foreground, true or predicted;
-    other background. Of a stratum of ``N`` voxels of which one in ``w`` is taken, each counts ``w`` times, the last for
-    what is left, so that counts are exact and sums unbiased.
+    other background. Of a stratum one voxel of each run of ``w`` is taken, which counts ``w`` times, the last for what is
+    left, so that counts are exact and sums all but unbiased.
 
     Args:
         case: a whole case.
@@ -130,21 +130,24 @@ def sample_case(
     counts = torch.ones_like(case.label, dtype=torch.bool) if case.ignored is None else ~case.ignored
     counts, label, predicted = counts.flatten().cpu(), case.label.flatten().cpu(), case.predicted.flatten().cpu()
     unsure = (label != predicted) | (_confidence(case.logits) < SURE)
+    sure = counts & ~unsure
     foreground = (label != 0) | (predicted != 0)
-    strata = [counts & unsure, counts & ~unsure & foreground, counts & ~unsure & ~foreground]
-    found = [stratum.nonzero().squeeze(1) for stratum in strata]
     left, taken, weights = max(3, most_voxels), [], []
-    for number, voxels in enumerate(found):
-        share = left // 2 if number < 2 else left
+    for number, stratum in enumerate((counts & unsure, sure & foreground, sure & ~foreground)):
+        voxels = stratum.nonzero().squeeze(1)
         if not len(voxels):
             continue
+        share = left // 2 if number < 2 else left
         every = -(-len(voxels) // max(1, share))
-        chosen = voxels[torch.randperm(len(voxels), generator=generator)[: -(-len(voxels) // every)]]
-        weight = torch.full((len(chosen),), every, dtype=torch.int64)
-        weight[-1] = len(voxels) - every * (len(chosen) - 1)
-        taken.append(chosen)
+        # one of each run of neighbours in the stratum, anywhere in it: spread over the volume, and without a period
+        runs = torch.arange(0, len(voxels), every)
+        within = (torch.rand(len(runs), generator=generator) * every).long()
+        within[-1] = min(int(within[-1]), len(voxels) - 1 - int(runs[-1]))
+        weight = torch.full((len(runs),), every, dtype=torch.int64)
+        weight[-1] = len(voxels) - every * (len(runs) - 1)
+        taken.append(voxels[runs + within])
         weights.append(weight)
-        left -= len(chosen)
+        left -= len(runs)
     where = torch.cat(taken)
     at = where.to(case.logits.device)
     masks = {str(region): case.mask(region).flatten()[at] for region in map(Region.parse, regions)}

@@ -224,6 +224,7 @@ class LogitStream:
                         subject=_subject(batch, i),
                     ),
                 )
+            del batch, image, labels, logits  # or they would stay while the next are made
 
     @torch.no_grad()
     def _logits(self, image: Tensor) -> Tensor:

@@ -26,6 +26,7 @@ from monai_calib.posthoc import (
     calibrated_model,
     evaluate_corrections,
     export_onnx,
+    export_program,
     export_torchscript,
     fit,
     fold,
@@ -133,9 +134,14 @@ for example in sorted(Path(sys.argv[1]).glob("*.example")):
     if model.suffix == ".onnx":
         import onnxruntime
         session = onnxruntime.InferenceSession(str(model), providers=["CPUExecutionProvider"])
-        found = torch.from_numpy(session.run(None, {"image": image.numpy()})[0]).softmax(1)
+        run = lambda image: torch.from_numpy(session.run(None, {"image": image.numpy()})[0])
+    elif model.suffix == ".pt2":
+        run = torch.export.load(model).module()
     else:
-        found = torch.jit.load(model)(image).softmax(1)
+        run = torch.jit.load(model)
+    found = run(image).softmax(1)
+    many = run(torch.cat([image, image, image])).softmax(1)
+    assert torch.allclose(many, torch.cat([found] * 3), atol=1e-5), "the batch axis is free"
     print(model.name, float((found - expected).abs().max()))
 assert "monai_calib" not in sys.modules
 """
@@ -146,7 +152,7 @@ def exports_are_the_same_elsewhere(folder: Path, suffix: str, size: int, dims: i
     calibrators = {name: build_calibrator(name, 3, "all") for name in METHODS}
     inferer = INFERER if dims == 3 else INFERER_2D
     fit(list(calibrators.values()), LogitStream(network(dims), loader(1, dims), inferer, spacing=(1,) * dims))
-    export = export_onnx if suffix == ".onnx" else export_torchscript
+    export = {".onnx": export_onnx, ".pt2": export_program, ".ts": export_torchscript}[suffix]
     image = torch.randn(1, 1, size, *[8] * (dims - 1), generator=torch.Generator().manual_seed(2))
     window = torch.randn(1, 1, *[8] * dims)
     for name, calibrator in calibrators.items():
@@ -173,6 +179,11 @@ def test_torchscript_computes_the_same_probabilities_without_this_package(dims: 
     exports_are_the_same_elsewhere(tmp_path, ".ts", 12, dims)
 
 
+@pytest.mark.parametrize("dims", [2, 3])
+def test_export_computes_the_same_probabilities_without_this_package(dims: int, tmp_path: Path) -> None:
+    exports_are_the_same_elsewhere(tmp_path, ".pt2", 8, dims)
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("dims", [2, 3])
 def test_onnx_computes_the_same_probabilities_without_this_package(dims: int, tmp_path: Path) -> None:
@@ -189,6 +200,46 @@ def test_a_method_with_a_head_is_written_as_torchscript_and_replaces_an_older_mo
     image = torch.randn(1, 1, 8, 8, 8)
     expected = result.calibrator.apply(network()(image))
     torch.testing.assert_close(torch.jit.load(result.model_path)(image), expected, rtol=1e-4, atol=1e-4)
+
+
+def test_exports_stand_beside_the_model_and_go_with_it(tmp_path: Path) -> None:
+    bundle = tmp_path / "bundle"
+    (bundle / "configs").mkdir(parents=True)
+    (bundle / "configs" / "metadata.json").write_text('{"version": "1"}')
+    models = tmp_path / "models"
+    result = run(tmp_path, exports=["pt2", "ts"], bundle_root=bundle)
+    assert {path.name for path in models.iterdir()} == {
+        *("model_calibrated.pt", "model_calibrated.pt2", "model_calibrated_folded.ts", "calibration_parameters.json"),
+    }
+    image = torch.randn(2, 1, 8, 8, 8)
+    expected = result.calibrator.apply(network()(image))
+    texts = {"metadata.json": "", "inference.json": ""}
+    scripted = torch.jit.load(models / "model_calibrated_folded.ts", _extra_files=texts)
+    assert json.loads(texts["metadata.json"]) == {"version": "1"}
+    for model in (scripted, torch.export.load(models / "model_calibrated.pt2").module()):
+        torch.testing.assert_close(model(image), expected, rtol=1e-4, atol=1e-4)
+    run(tmp_path, "isotonic", bundle_root=bundle)
+    assert {path.name for path in models.iterdir()} == {"model_calibrated.ts", "calibration_parameters.json"}
+    texts = {"metadata.json": ""}
+    torch.jit.load(models / "model_calibrated.ts", _extra_files=texts)
+    assert json.loads(texts["metadata.json"]) == {"version": "1"}
+
+
+def test_a_network_that_cannot_be_exported_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    class Branching(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.inner = network()
+
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return self.inner(image) * (2.0 if float(image.sum()) > 0 else 1.0)
+
+    calibrate(Branching(), loader(), INFERER, num_classes=3, models_dir=tmp_path, method="temperature", region="all",
+              force=True, exports=["pt2"])  # fmt: skip
+    assert "no export 'pt2' of the calibrated model" in caplog.text
+    assert (tmp_path / "model_calibrated.pt").exists() or (tmp_path / "model_calibrated.ts").exists()
+    with pytest.raises(ValueError, match="exports: expected 'pt2', 'onnx' or 'ts', got tflite"):
+        run(tmp_path, exports=["tflite"])
 
 
 def test_an_unknown_method_and_an_empty_loader_are_refused(tmp_path: Path) -> None:
@@ -221,7 +272,7 @@ def test_a_calibration_that_fails_leaves_the_former_model_and_its_record(
     models = tmp_path / "models"
     before = {path.name: path.read_bytes() for path in models.iterdir()}
 
-    def full_disk(*_: Any) -> None:
+    def full_disk(*_: Any, **__: Any) -> None:
         raise OSError(28, "No space left on device")
 
     for method, writer in (("vector", "torch.save"), ("isotonic", "torch.jit.save")):
