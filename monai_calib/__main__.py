@@ -16,6 +16,8 @@ from .version import __version__
 COMMANDS = {
     "phantom": ("datasets", "write a synthetic data set whose label posterior is known"),
     "benchmark": ("experiments", "train and compare losses over seeds, networks and bundles"),
+    "measure": ("predictions", "measure stored probability maps of any framework"),
+    "correct": ("predictions", "fit a correction to stored maps, and write corrected ones"),
     "report": ("report", "write one HTML page on evaluated runs"),
     "dicom": ("dicom", "read a DICOM series, write predictions as DICOM SEG"),
 }
@@ -43,10 +45,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
     try:
-        for name, (package, help_text) in COMMANDS.items():
-            if given[:1] == [name]:
-                importlib.import_module(f"{__package__}.{package}.cli").add_commands(commands)
-            else:
+        if given and given[0] in COMMANDS:
+            package = COMMANDS[given[0]][0]
+            importlib.import_module(f"{__package__}.{package}.cli").add_commands(commands)
+        for name, (_, help_text) in COMMANDS.items():
+            if name not in commands.choices:
                 commands.add_parser(name, help=help_text)
         chosen = parser.parse_args(given)
         chosen.run(chosen)

@@ -5,19 +5,26 @@ from __future__ import annotations
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from monai_calib.posthoc.stream import LogitCase, LogitStream
+from monai_calib.posthoc.stream import LogitCase
 
-__all__ = ["KeptCases"]
+__all__ = ["CaseStream", "KeptCases"]
 
 _log = logging.getLogger(__name__)
+
+
+class CaseStream(Protocol):
+    """A source of cases that can be kept: a :class:`~.stream.LogitStream`, or maps that are stored elsewhere."""
+
+    def numbered(self, without: Collection[int] = ()) -> Iterator[tuple[int, LogitCase | None]]:
+        """The cases with their numbers from 0; None for those of ``without``, which cost nothing."""
 
 
 class KeptCases:
@@ -33,6 +40,7 @@ class KeptCases:
         with_images: whether to keep images: the local temperature reads them.
 
     Example:
+        >>> from monai_calib.posthoc.stream import LogitStream
         >>> loader = [{"image": torch.zeros(1, 1, 4, 4), "label": torch.zeros(1, 1, 4, 4)}]
         >>> kept = KeptCases(LogitStream(torch.nn.Conv2d(1, 3, 1), loader))
         >>> [case.name for case in kept] == [case.name for case in kept]
@@ -41,7 +49,7 @@ class KeptCases:
         1
     """
 
-    def __init__(self, stream: LogitStream, most_bytes: int = 8 * 2**30, with_images: bool = False) -> None:
+    def __init__(self, stream: CaseStream, most_bytes: int = 8 * 2**30, with_images: bool = False) -> None:
         self.stream = stream
         self.most_bytes = most_bytes
         self.with_images = with_images

@@ -197,4 +197,5 @@ def _settings(evaluation: Path, said: Mapping[str, Any]) -> dict[str, Any]:
     posthoc = said.get("posthoc") or (run.name if run.parent.name == "posthoc" else None)
     seconds = said.get("train_seconds", trained.get("seconds"))
     settings = {**trained.get("settings", {}), **said, "posthoc": posthoc, "train_seconds": seconds}
-    return {key: value for key, value in settings.items() if value is not None}
+    # Where stored maps lie (``maps``) is for the command that corrects them; a page holds no paths.
+    return {key: value for key, value in settings.items() if value is not None and key != "maps"}

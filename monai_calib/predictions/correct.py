@@ -1,0 +1,226 @@
+"""Fit a correction on some of the stored maps, and write and measure the others corrected."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from monai_calib.files import FileError, atomic_folder, write_json
+from monai_calib.lock import FolderLock
+from monai_calib.metrics.evaluated import Evaluated, read_evaluated
+from monai_calib.metrics.evaluation import top_class
+from monai_calib.posthoc.auto import default_candidates
+from monai_calib.posthoc.base import Calibrator, fit
+from monai_calib.posthoc.calibrate import AUTO, find_correction
+from monai_calib.posthoc.kept import KeptCases
+from monai_calib.posthoc.methods import METHODS
+from monai_calib.posthoc.none import NoCorrection
+from monai_calib.predictions.cases import Settings, StoredCase, StoredCases
+from monai_calib.predictions.evaluate import StoredEvaluation
+from monai_calib.predictions.folders import case_list
+from monai_calib.version import __version__
+
+__all__ = ["CORRECTION_FORMAT", "CorrectedMaps", "correct_maps"]
+
+CORRECTION_FORMAT = "monai_calib/correction/1"
+_ADVICE = "Measure first: python -m monai_calib measure PROBABILITIES LABELS OUT"
+_BY_IMAGE = "local_temperature"
+_SPACING_DIFFERS = 0.01
+
+
+class CorrectedMaps(NamedTuple):
+    """Result of :func:`correct_maps`: what was fitted and written.
+
+    Attributes:
+        folder: that holds ``maps``, ``correction.json``, ``as_measured/eval`` and ``corrected/eval``.
+        calibrator: the fitted correction.
+        why: how it was chosen, in words.
+        fitted_on, corrected: numbers of cases.
+        before, after: summaries of the corrected cases.
+        labels_changed: voxels whose label is another than before.
+        shared: subjects that are in the fit and among the corrected.
+    """
+
+    folder: Path
+    calibrator: Calibrator
+    why: str
+    fitted_on: int
+    corrected: int
+    before: dict[str, float]
+    after: dict[str, float]
+    labels_changed: int
+    shared: list[str]
+
+
+def correct_maps(
+    evaluated: Path,
+    output: Path,
+    fit_on: str | Path,
+    method: str = AUTO,
+    region: str | None = None,
+    force: bool = False,
+    most_bytes: int = 8 * 2**30,
+) -> CorrectedMaps:
+    """Fit on the cases of a list, correct all others, and measure these before and after.
+
+    Maps are written in the format, type and order of axes that they came in, and measured as written. ``output`` is
+    there whole or not at all.
+
+    Args:
+        evaluated: what ``measure`` wrote.
+        output: new folder; one that this function wrote is replaced.
+        fit_on: see :func:`~.folders.case_list`.
+        method: ``"auto"``, chosen on held-out subjects of the fit, or a name out of
+            :data:`~monai_calib.posthoc.METHODS`.
+        region: voxels that count in the fit of a method by name; the whole volume by default.
+        force: take a method by name even if it makes held-out cases worse.
+        most_bytes: of disk for logits of the cases of the fit.
+
+    Raises: :class:`~monai_calib.files.FileError` for what cannot be read or does not fit;
+        :class:`~monai_calib.posthoc.RefusedCorrectionError` for a method by name that makes things worse.
+    """
+    found = _read(evaluated)
+    _check_method(method, region)
+    _check_output(output, evaluated)
+    wanted = case_list(fit_on)
+    names = [case.case for case in found.cases]
+    unknown = [name for name in wanted if name not in set(names)]
+    if unknown:
+        raise FileError(
+            f"{fit_on}: expected cases of {found.folder}, got {', '.join(unknown[:5])}, not among its {len(names)} "
+            f"({', '.join(names[:3])} ...). Correct the list, or measure these cases too."
+        )
+    rest = [name for name in names if name not in set(wanted)]
+    if not rest:
+        raise FileError(
+            f"{fit_on}: names all {len(names)} cases; expected some to be left to correct. Shorten the list."
+        )
+    settings = Settings.from_json(found.run["maps"], found.folder, found.folder / "calibration.json")
+    subjects = {case.case: case.subject or case.case for case in found.cases}
+    cases = StoredCases(settings, subjects, names)
+    shared = sorted({subjects[name] for name in wanted} & {subjects[name] for name in rest})
+
+    kept = KeptCases(cases.only(wanted), most_bytes)
+    calibrator, about = _fitted(kept, found, method, region, force)
+
+    base = {name: value for name, value in found.run.items() if not name.startswith("posthoc")}
+    fitted = {"posthoc": calibrator.method, "posthoc_region": str(calibrator.region)}
+    with FolderLock(output.absolute().parent, "correcting", f".{output.name}.lock"), atomic_folder(output) as partial:
+        maps = partial / "maps"
+        maps.mkdir()
+        runs = {
+            "as_measured": {**base, "maps": settings.to_json((output / "as_measured" / "eval").resolve())},
+            "corrected": {
+                **base,
+                **fitted,
+                "maps": {
+                    **settings.to_json((output / "corrected" / "eval").resolve()),
+                    "probabilities": "../../maps",
+                },
+            },
+        }
+        evaluations = {
+            folder: StoredEvaluation(
+                partial / folder / "eval", cases, found.classes, list(found.protocols.values()), run
+            )
+            for folder, run in runs.items()
+        }
+        changed = 0
+        for case in cases.only(rest):
+            values = _corrected(calibrator, case)
+            cases.maps.write(case.name, maps, case.found, values)
+            after = cases.with_values(case, values)
+            labels = top_class(after.probabilities)
+            moved = int((labels != top_class(case.probabilities)).sum())
+            cases.maps.write_labels(case.name, maps, settings.classes.in_labels(labels.numpy()) if moved else None)
+            changed += moved
+            evaluations["as_measured"].add(case)
+            evaluations["corrected"].add(after)
+        cases.maps.finish(maps)
+        before, summary = (evaluations[folder].close() for folder in ("as_measured", "corrected"))
+        record = {
+            "format": CORRECTION_FORMAT,
+            "version": __version__,
+            **about,
+            "fit_on": wanted,
+            "corrected": rest,
+            "subjects_in_both": shared,
+            "labels_changed": changed,
+            "correction": calibrator.to_json(),
+        }
+        write_json(partial / "correction.json", record)
+    why = str(about.get("choice", {}).get("why", "asked for by name"))
+    return CorrectedMaps(output, calibrator, why, len(wanted), len(rest), before, summary, changed, shared)
+
+
+def _read(folder: Path) -> Evaluated:
+    inside = folder / "eval"
+    found = read_evaluated(inside if (inside / "calibration.json").is_file() else folder, FileError, _ADVICE)
+    if not isinstance(found.run.get("maps"), dict):
+        raise FileError(
+            f"{found.folder}: expected the evaluation of stored maps, got that of a network. Correct a network with "
+            f"its bundle's configs/calibrate.json. {_ADVICE}"
+        )
+    return found
+
+
+def _check_method(method: str, region: str | None) -> None:
+    if method == AUTO and region is not None:
+        raise ValueError("--region: 'auto' takes the whole volume. Name a method with --method to give a region.")
+    if method == _BY_IMAGE:
+        raise ValueError(f"--method {method}: reads images, which stored maps lack. Take --method auto or another.")
+    if method != AUTO and method not in METHODS:
+        raise ValueError(f"--method: expected auto, {', '.join(m for m in METHODS if m != _BY_IMAGE)}, got {method!r}.")
+
+
+def _check_output(output: Path, evaluated: Path) -> None:
+    """Raise unless the folder is new, or was written by this command: it is replaced as a whole."""
+    if output.resolve() in (evaluated.resolve(), *evaluated.resolve().parents):
+        raise FileError(f"{output}: holds what is to be corrected. Name a new folder.")
+    if output.exists() and not (output / "correction.json").is_file() and (output.is_file() or any(output.iterdir())):
+        raise FileError(f"{output}: expected a new folder, got one that holds something else. Name another.")
+
+
+def _fitted(
+    kept: KeptCases, found: Evaluated, method: str, region: str | None, force: bool
+) -> tuple[Calibrator, dict[str, Any]]:
+    """The fitted correction, and how it was found; one by distances in mm only for voxels of one size."""
+    count = len(found.classes)
+    sizes = np.array([case.spacing for case in found.cases if case.spacing])
+    alike = not len(sizes) or bool((np.ptp(sizes, 0) <= _SPACING_DIFFERS * sizes.min(0)).all())
+    by_distance = {name for name, kind in METHODS.items() if kind.looks_around}
+    if method in by_distance and not alike:
+        raise FileError(
+            f"{found.folder}: {method} goes by distances in mm and expects voxels of one size, got sizes from "
+            f"{sizes.min(0).tolist()} to {sizes.max(0).tolist()} mm. Take --method auto, vector or temperature."
+        )
+    candidates = [c for c in default_candidates(count) if alike or c.method not in by_distance]
+    where = region if method == AUTO else region or "all"
+    calibrator, about = find_correction(kept, method, count, where, force=force, candidates=candidates)
+    if not isinstance(calibrator, NoCorrection):
+        fit([calibrator], kept)
+    return calibrator, about
+
+
+def _corrected(calibrator: Calibrator, case: StoredCase) -> NDArray[Any]:
+    """The corrected map ``(K, x, y, z)`` as its file will hold it: rounded to its type, logits where it held logits."""
+    if isinstance(calibrator, NoCorrection):
+        return case.found.values
+    logits = calibrator.apply(case.logits[None])[0]
+    if not bool(torch.isfinite(logits).all()):
+        logits = logits.nan_to_num(neginf=math.log(np.finfo(np.float32).tiny))
+    values = (logits if case.logits_stored else logits.softmax(0)).numpy()
+    return values.astype(case.found.dtype) if case.found.dtype.kind == "f" else values
+
+
+def summary_lines(found: CorrectedMaps, names: Sequence[str]) -> list[str]:
+    """Summary entries before and after, a line each, of those that were measured."""
+    return [
+        f"  {name:<28} {found.before[name]:.4f} -> {found.after[name]:.4f}" for name in names if name in found.before
+    ]

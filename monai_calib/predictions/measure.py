@@ -1,0 +1,121 @@
+"""Measure stored maps against their labels into an evaluated folder."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from monai_calib.files import FileError, atomic_folder, read_json
+from monai_calib.lock import FolderLock
+from monai_calib.metrics.evaluation import top_class
+from monai_calib.metrics.protocols import Protocol
+from monai_calib.predictions.axes import SwappedAxes
+from monai_calib.predictions.cases import Settings, StoredCase, StoredCases
+from monai_calib.predictions.evaluate import StoredEvaluation
+from monai_calib.predictions.folders import subjects_of
+from monai_calib.version import __version__
+
+__all__ = ["MeasuredMaps", "classes_of", "measure_maps"]
+
+
+class MeasuredMaps(NamedTuple):
+    """Result of :func:`measure_maps`: what was measured.
+
+    Attributes:
+        folder: the evaluated folder.
+        summary: its summary.
+        cases: how many there are.
+        unmapped: labels without a map.
+        format: of the maps.
+        floored: share of all probabilities that a coarse file had rounded to 0.
+    """
+
+    folder: Path
+    summary: Mapping[str, float]
+    cases: int
+    unmapped: Sequence[str]
+    format: str
+    floored: float
+
+
+def measure_maps(
+    settings: Settings,
+    output: Path,
+    protocols: Sequence[str | Protocol] = ("paper", "recommended"),
+    subjects: str | None = None,
+    name: str | None = None,
+) -> MeasuredMaps:
+    """Measure every map that has a label, one case in memory at a time, into ``output/eval``.
+
+    Args:
+        settings: where maps and labels lie, and how to read them.
+        output: folder of the run; ``eval`` in it is written whole or not at all.
+        protocols: see :class:`~monai_calib.metrics.protocols.Protocol`.
+        subjects: see :func:`~.folders.subjects_of`.
+        name: what a report calls these predictions; the folder's name by default.
+
+    Raises: :class:`~monai_calib.files.FileError` naming what does not fit; nothing is then left of the new evaluation.
+    """
+    cases = StoredCases(settings)
+    cases.subjects = subjects_of(cases.names, subjects)
+    cases.settings = replace(settings, format=cases.maps.kind, axes=cases.maps.axes)
+    folder = output / "eval"
+    _refuse_others(folder)
+    run = {
+        "loss_name": name or output.resolve().name,
+        "split": "test",
+        "maps": {**cases.settings.to_json(folder.resolve()), "version": __version__},
+    }
+    with FolderLock(output, "measuring into eval", ".eval.lock"), atomic_folder(folder) as partial:
+        evaluation: StoredEvaluation | None = None
+        swapped = SwappedAxes(cases.maps.axes)
+        numbers = floored = 0
+        for case in cases:
+            if evaluation is None:
+                classes = classes_of(cases, case)
+                evaluation = StoredEvaluation(partial, cases, classes, protocols, run)
+            _expect_channels(case, evaluation)
+            swapped.add((top_class(case.probabilities) > 0).numpy(), _foreground(case))
+            numbers += case.probabilities.numel()
+            floored += case.floored
+            evaluation.add(case)
+        assert evaluation is not None, "a folder without maps is refused"
+        if (better := swapped.better()) is not None:
+            raise FileError(
+                f"{settings.probabilities}: expected maps that overlap with their labels, got maps that overlap much "
+                f"better with two axes swapped. Measure with --axes {better}."
+            )
+        summary = evaluation.close()
+    return MeasuredMaps(folder, summary, len(cases), cases.unmapped, cases.maps.kind, floored / max(1, numbers))
+
+
+def classes_of(cases: StoredCases, first: StoredCase) -> list[str]:
+    """Names of the classes; of unknown ones, as many as the first map has channels."""
+    return cases.settings.classes.named(len(first.probabilities))
+
+
+def _expect_channels(case: StoredCase, evaluation: StoredEvaluation) -> None:
+    expected = evaluation.evaluation.num_classes
+    if len(case.probabilities) != expected:
+        raise FileError(
+            f"{case.found.file}: expected {expected} classes as in the first map, got {len(case.probabilities)}. "
+            "Measure maps of different networks apart."
+        )
+
+
+def _foreground(case: StoredCase) -> Any:
+    label = case.label.numpy()
+    return (label > 0) & (label != (case.ignore_index or 0)) if case.ignore_index else np.asarray(label > 0)
+
+
+def _refuse_others(folder: Path) -> None:
+    """Raise where an evaluation of a network lies, which no run of this command would bring back."""
+    path = folder / "calibration.json"
+    if path.is_file():
+        content = read_json(path, advice="Name another folder.")
+        if not isinstance(content, Mapping) or "maps" not in content.get("run", {}):
+            raise FileError(f"{path}: the evaluation of a network lies here already. Name another folder.")
