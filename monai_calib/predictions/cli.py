@@ -73,7 +73,7 @@ def _add_measure(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def _add_correct(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "correct",
-        description="Fit a correction on some measured maps, correct the others, and write these in their own format.",
+        description="Fit a correction on some measured maps, correct the others, and write these in their format.",
         epilog=_CORRECT,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -83,7 +83,8 @@ def _add_correct(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "--fit_on",
         required=True,
         metavar="LIST",
-        help="cases to fit on: a text file with one a line, or a split of a datalist, as in datalist.json:validation",
+        help="cases to fit on: a text file with one a line; a split of a datalist, as datalist.json:validation; or "
+        "another folder that measure has written, of the same network",
     )
     parser.add_argument(
         "--method", default="auto", help="correction, or auto, which may choose none (default: %(default)s)"
@@ -108,9 +109,10 @@ def _truth(text: str) -> bool:
 
 
 def _measure(arguments: argparse.Namespace) -> None:
-    from .cases import Settings
     from .classes import Classes
+    from .lists import some
     from .measure import measure_maps
+    from .settings import Settings
 
     maps, labels = arguments.probabilities, arguments.labels
     if arguments.classes:
@@ -128,8 +130,7 @@ def _measure(arguments: argparse.Namespace) -> None:
     )
     found = measure_maps(settings, arguments.output, arguments.protocols, arguments.subjects, arguments.name)
     if found.unmapped:
-        some = ", ".join(found.unmapped[:3]) + (" ..." if len(found.unmapped) > 3 else "")
-        print(f"{len(found.unmapped)} labels have no map and were left out: {some}")
+        print(f"{len(found.unmapped)} labels have no map and were left out: {some(found.unmapped)}")
     if found.floored:
         print(
             f"{100 * found.floored:.2g} % of the probabilities were 0 after rounding (float16 or scaled integers); "
@@ -144,7 +145,8 @@ def _measure(arguments: argparse.Namespace) -> None:
 
 
 def _correct(arguments: argparse.Namespace) -> None:
-    from .correct import correct_maps, summary_lines
+    from .correct import correct_maps
+    from .lists import some
 
     found = correct_maps(
         arguments.evaluated, arguments.output, arguments.fit_on, arguments.method, arguments.region, arguments.force
@@ -156,12 +158,11 @@ def _correct(arguments: argparse.Namespace) -> None:
     if fitted.method == "none":
         print("No correction makes these maps better on cases it was not fitted on: they were written as they are.")
     if found.shared:
-        some = ", ".join(found.shared[:3]) + (" ..." if len(found.shared) > 3 else "")
-        print(
-            f"Beware: {len(found.shared)} subjects are both in the fit and among the corrected ({some}): this flatters."
-        )
+        print(f"Beware: {len(found.shared)} subjects are in the fit and among the corrected: {some(found.shared)}.")
     print(f"{found.corrected} cases that were not used for the fit, before -> after (means over cases):")
-    print("\n".join(summary_lines(found, _SHOWN)))
+    for name in _SHOWN:
+        if name in found.before:
+            print(f"  {name:<28} {found.before[name]:.4f} -> {found.after[name]:.4f}")
     print(f"  voxels with another label    {found.labels_changed}")
     print(f"Wrote {found.folder / 'maps'}, {found.folder / 'correction.json'} and evaluations of both.")
     print(f"Next: python -m monai_calib report {found.folder}")

@@ -12,7 +12,6 @@ import torch
 from numpy.typing import NDArray
 
 from monai_calib.files import FileError, atomic_folder, write_json
-from monai_calib.lock import FolderLock
 from monai_calib.metrics.evaluated import Evaluated, read_evaluated
 from monai_calib.metrics.evaluation import top_class
 from monai_calib.posthoc.auto import default_candidates
@@ -21,9 +20,10 @@ from monai_calib.posthoc.calibrate import AUTO, find_correction
 from monai_calib.posthoc.kept import KeptCases
 from monai_calib.posthoc.methods import METHODS
 from monai_calib.posthoc.none import NoCorrection
-from monai_calib.predictions.cases import Settings, StoredCase, StoredCases
+from monai_calib.predictions.cases import StoredCase, StoredCases
 from monai_calib.predictions.evaluate import StoredEvaluation
-from monai_calib.predictions.folders import case_list
+from monai_calib.predictions.lists import case_list
+from monai_calib.predictions.settings import Settings
 from monai_calib.version import __version__
 
 __all__ = ["CORRECTION_FORMAT", "CorrectedMaps", "correct_maps"]
@@ -75,7 +75,8 @@ def correct_maps(
     Args:
         evaluated: what ``measure`` wrote.
         output: new folder; one that this function wrote is replaced.
-        fit_on: see :func:`~.folders.case_list`.
+        fit_on: see :func:`~.lists.case_list`; or another folder that ``measure`` wrote, of the same network: then
+            all cases of ``evaluated`` are corrected.
         method: ``"auto"``, chosen on held-out subjects of the fit, or a name out of
             :data:`~monai_calib.posthoc.METHODS`.
         region: voxels that count in the fit of a method by name; the whole volume by default.
@@ -88,8 +89,87 @@ def correct_maps(
     found = _read(evaluated)
     _check_method(method, region)
     _check_output(output, evaluated)
-    wanted = case_list(fit_on)
+    to_fit, rest = _sources(found, fit_on)
+    shared = sorted({to_fit.subjects[name] for name in to_fit.names} & {rest.subjects[name] for name in rest.names})
+    sizes = [case.spacing for case in found.cases if case.spacing]
+    if Path(fit_on).is_dir():
+        sizes += [case.spacing for case in _read(Path(fit_on)).cases if case.spacing]
+    kept = KeptCases(to_fit, most_bytes)
+    calibrator, about = _fitted(kept, np.array(sizes), len(found.classes), method, region, force)
+    with atomic_folder(output) as partial:
+        before, after, changed = _write(calibrator, rest, found, partial, output)
+        record = {
+            "format": CORRECTION_FORMAT,
+            "version": __version__,
+            **about,
+            "fit_on": to_fit.names,
+            "corrected": rest.names,
+            "subjects_in_both": shared,
+            "labels_changed": changed,
+            "correction": calibrator.to_json(),
+        }
+        write_json(partial / "correction.json", record)
+    why = str(about.get("choice", {}).get("why", "asked for by name"))
+    return CorrectedMaps(output, calibrator, why, len(to_fit), len(rest), before, after, changed, shared)
+
+
+def _write(
+    calibrator: Calibrator, cases: StoredCases, found: Evaluated, folder: Path, output: Path
+) -> tuple[dict[str, float], dict[str, float], int]:
+    """Write corrected maps, and the cases measured before and after; summaries, and how many labels changed.
+
+    Args:
+        calibrator: the fitted correction.
+        cases: to correct.
+        found: what was measured before.
+        folder: where to write.
+        output: what ``folder`` will be called.
+    """
+    maps = folder / "maps"
+    maps.mkdir()
+    base = {name: value for name, value in found.run.items() if not name.startswith("posthoc")}
+    fitted = {"posthoc": calibrator.method, "posthoc_region": str(calibrator.region)}
+    places = {name: (output / name / "eval").resolve() for name in ("as_measured", "corrected")}
+    told = {name: {**cases.settings.to_json(place), "version": __version__} for name, place in places.items()}
+    runs = {
+        "as_measured": {**base, "maps": told["as_measured"]},
+        "corrected": {**base, **fitted, "maps": {**told["corrected"], "probabilities": "../../maps"}},
+    }
+    protocols = list(found.protocols.values())
+    as_measured, corrected = (
+        StoredEvaluation(folder / name / "eval", cases, found.classes, protocols, run) for name, run in runs.items()
+    )
+    changed = 0
+    for case in cases:
+        values = _corrected(calibrator, case)
+        cases.maps.write(case.name, maps, case.found, values)
+        as_measured.add(case)
+        labels = top_class(case.probabilities)
+        case = cases.with_values(case, values)
+        moved = top_class(case.probabilities)
+        differ = int((moved != labels).sum())
+        new = cases.settings.classes.in_labels(moved.numpy()) if differ else None
+        cases.maps.write_labels(case.name, maps, new)
+        corrected.add(case)
+        changed += differ
+        del case, values
+    cases.maps.finish(maps)
+    return as_measured.close(), corrected.close(), changed
+
+
+def _sources(found: Evaluated, fit_on: str | Path) -> tuple[StoredCases, StoredCases]:
+    """The cases to fit on, and those to correct."""
     names = [case.case for case in found.cases]
+    if Path(fit_on).is_dir():
+        other = _read(Path(fit_on))
+        ours, theirs = _cases(found, names), _cases(other, [case.case for case in other.cases])
+        if other.classes != found.classes or ours.settings.logits != theirs.settings.logits:
+            raise FileError(
+                f"{other.folder}: expected maps of the same kind and classes as {found.folder} "
+                f"({', '.join(found.classes)}), got {', '.join(other.classes)}. Fit on maps of the same network."
+            )
+        return theirs, ours
+    wanted = case_list(fit_on)
     unknown = [name for name in wanted if name not in set(names)]
     if unknown:
         raise FileError(
@@ -101,62 +181,12 @@ def correct_maps(
         raise FileError(
             f"{fit_on}: names all {len(names)} cases; expected some to be left to correct. Shorten the list."
         )
+    return _cases(found, wanted), _cases(found, rest)
+
+
+def _cases(found: Evaluated, names: Sequence[str]) -> StoredCases:
     settings = Settings.from_json(found.run["maps"], found.folder, found.folder / "calibration.json")
-    subjects = {case.case: case.subject or case.case for case in found.cases}
-    cases = StoredCases(settings, subjects, names)
-    shared = sorted({subjects[name] for name in wanted} & {subjects[name] for name in rest})
-
-    kept = KeptCases(cases.only(wanted), most_bytes)
-    calibrator, about = _fitted(kept, found, method, region, force)
-
-    base = {name: value for name, value in found.run.items() if not name.startswith("posthoc")}
-    fitted = {"posthoc": calibrator.method, "posthoc_region": str(calibrator.region)}
-    with FolderLock(output.absolute().parent, "correcting", f".{output.name}.lock"), atomic_folder(output) as partial:
-        maps = partial / "maps"
-        maps.mkdir()
-        runs = {
-            "as_measured": {**base, "maps": settings.to_json((output / "as_measured" / "eval").resolve())},
-            "corrected": {
-                **base,
-                **fitted,
-                "maps": {
-                    **settings.to_json((output / "corrected" / "eval").resolve()),
-                    "probabilities": "../../maps",
-                },
-            },
-        }
-        evaluations = {
-            folder: StoredEvaluation(
-                partial / folder / "eval", cases, found.classes, list(found.protocols.values()), run
-            )
-            for folder, run in runs.items()
-        }
-        changed = 0
-        for case in cases.only(rest):
-            values = _corrected(calibrator, case)
-            cases.maps.write(case.name, maps, case.found, values)
-            after = cases.with_values(case, values)
-            labels = top_class(after.probabilities)
-            moved = int((labels != top_class(case.probabilities)).sum())
-            cases.maps.write_labels(case.name, maps, settings.classes.in_labels(labels.numpy()) if moved else None)
-            changed += moved
-            evaluations["as_measured"].add(case)
-            evaluations["corrected"].add(after)
-        cases.maps.finish(maps)
-        before, summary = (evaluations[folder].close() for folder in ("as_measured", "corrected"))
-        record = {
-            "format": CORRECTION_FORMAT,
-            "version": __version__,
-            **about,
-            "fit_on": wanted,
-            "corrected": rest,
-            "subjects_in_both": shared,
-            "labels_changed": changed,
-            "correction": calibrator.to_json(),
-        }
-        write_json(partial / "correction.json", record)
-    why = str(about.get("choice", {}).get("why", "asked for by name"))
-    return CorrectedMaps(output, calibrator, why, len(wanted), len(rest), before, summary, changed, shared)
+    return StoredCases(settings, {case.case: case.subject or case.case for case in found.cases}, names)
 
 
 def _read(folder: Path) -> Evaluated:
@@ -188,16 +218,14 @@ def _check_output(output: Path, evaluated: Path) -> None:
 
 
 def _fitted(
-    kept: KeptCases, found: Evaluated, method: str, region: str | None, force: bool
+    kept: KeptCases, sizes: NDArray[np.float64], count: int, method: str, region: str | None, force: bool
 ) -> tuple[Calibrator, dict[str, Any]]:
     """The fitted correction, and how it was found; one by distances in mm only for voxels of one size."""
-    count = len(found.classes)
-    sizes = np.array([case.spacing for case in found.cases if case.spacing])
     alike = not len(sizes) or bool((np.ptp(sizes, 0) <= _SPACING_DIFFERS * sizes.min(0)).all())
     by_distance = {name for name, kind in METHODS.items() if kind.looks_around}
     if method in by_distance and not alike:
         raise FileError(
-            f"{found.folder}: {method} goes by distances in mm and expects voxels of one size, got sizes from "
+            f"--method {method}: goes by distances in mm and expects voxels of one size, got sizes from "
             f"{sizes.min(0).tolist()} to {sizes.max(0).tolist()} mm. Take --method auto, vector or temperature."
         )
     candidates = [c for c in default_candidates(count) if alike or c.method not in by_distance]
@@ -217,10 +245,3 @@ def _corrected(calibrator: Calibrator, case: StoredCase) -> NDArray[Any]:
         logits = logits.nan_to_num(neginf=math.log(np.finfo(np.float32).tiny))
     values = (logits if case.logits_stored else logits.softmax(0)).numpy()
     return values.astype(case.found.dtype) if case.found.dtype.kind == "f" else values
-
-
-def summary_lines(found: CorrectedMaps, names: Sequence[str]) -> list[str]:
-    """Summary entries before and after, a line each, of those that were measured."""
-    return [
-        f"  {name:<28} {found.before[name]:.4f} -> {found.after[name]:.4f}" for name in names if name in found.before
-    ]

@@ -2,22 +2,20 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from monai_calib.datasets.case import case_of_file
-from monai_calib.datasets.datalist import SPLITS, load_datalist
 from monai_calib.files import FileError
 from monai_calib.predictions.axes import check_axes
+from monai_calib.predictions.lists import some
 from monai_calib.predictions.nifti import NiftiMaps, NiftiMapsPerClass
 from monai_calib.predictions.npz import NpzMaps
 from monai_calib.predictions.stored import MapFolder
 
-__all__ = ["FORMATS", "case_list", "find_images", "find_labels", "find_maps", "subjects_of"]
+__all__ = ["find_images", "find_labels", "find_maps"]
 
-FORMATS = (NpzMaps, NiftiMaps, NiftiMapsPerClass)
 _NIFTI = (".nii", ".nii.gz")
 _LABELS = (*_NIFTI, ".mha", ".mhd", ".nrrd", ".png", ".tif", ".tiff", ".bmp")
 _EXPECTED = "<case>.npz, <case>.nii.gz with classes on the fourth axis, or <case>_<class>.nii.gz"
@@ -51,7 +49,7 @@ def find_images(folder: Path, cases: Sequence[str]) -> dict[str, Path]:
     if missing:
         raise FileError(
             f"{folder}: expected an image <case>.nii.gz or <case>_0000.nii.gz for each case, got none for "
-            f"{_some(missing)}. Name another folder, or leave --images out."
+            f"{some(missing)}. Name another folder, or leave --images out."
         )
     return {case: path for case, path in images.items() if path is not None}
 
@@ -102,70 +100,10 @@ def find_maps(
         raise FileError(f"{folder}: expected maps named as the labels, got none: {_names(list(made.files), known)}")
     if without:
         raise FileError(
-            f"{folder}: expected a label for each map, got none for {_some(without)}. Add the labels, or move these "
+            f"{folder}: expected a label for each map, got none for {some(without)}. Add the labels, or move these "
             "maps away."
         )
     return made
-
-
-def subjects_of(cases: Sequence[str], given: str | None) -> dict[str, str]:
-    """Whom each case was taken from.
-
-    Args:
-        cases: names.
-        given: a regular expression whose first group (or match) is the subject; or a ``.csv`` of case and subject. By
-            default a case is a subject of its own.
-
-    Raises: ``ValueError`` for cases that the expression does not match or the table does not hold.
-
-    Example:
-        >>> subjects_of(["patient001_frame01", "patient001_frame12"], r"(patient\\d+)_")
-        {'patient001_frame01': 'patient001', 'patient001_frame12': 'patient001'}
-    """
-    if given is None:
-        return {case: case for case in cases}
-    if given.lower().endswith(".csv"):
-        with Path(given).open(newline="", encoding="utf-8-sig") as file:
-            rows = [row for row in csv.reader(file) if len(row) > 1]
-        table = {row[0].strip(): row[1].strip() for row in rows}
-        found = {case: table.get(case, "") for case in cases}
-    else:
-        try:
-            expression = re.compile(given)
-        except re.error as error:
-            raise ValueError(f"--subjects: expected a regular expression or a .csv, got {given!r} ({error}).") from None
-        matches = {case: expression.search(case) for case in cases}
-        found = {case: match.group(1 if expression.groups else 0) if match else "" for case, match in matches.items()}
-    missing = [case for case, subject in found.items() if not subject]
-    if missing:
-        raise ValueError(
-            f"--subjects {given}: expected a subject for each case, got none for {_some(missing)}. "
-            "Give an expression whose first group is the subject, or a .csv with the columns case and subject."
-        )
-    return found
-
-
-def case_list(given: str | Path) -> list[str]:
-    """Cases named in a text file, one a line, or in a split of a datalist: ``datalist.json`` or ``datalist.json:test``.
-
-    Raises: :class:`~monai_calib.files.FileError` for a file that is missing or names none.
-    """
-    text = str(given)
-    split = "validation"
-    for name in SPLITS:
-        if text.endswith(f".json:{name}"):
-            text, split = text.removesuffix(f":{name}"), name
-    path = Path(text)
-    if path.suffix == ".json":
-        return [str(entry["case"]) for entry in load_datalist(path.parent, split, needs_label=False)]
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise FileError(f"{path}: cannot be read ({error}). Name a text file with one case a line.") from error
-    names = [line.strip() for line in lines if line.strip() and not line.startswith("#")]
-    if not names:
-        raise FileError(f"{path}: expected one case a line, got none. List the cases to fit on.")
-    return [case_of_file(name) if name.endswith((*_LABELS, ".npz")) else name for name in dict.fromkeys(names)]
 
 
 def _visible(folder: Path, what: str, suffixes: Sequence[str]) -> list[Path]:
@@ -229,7 +167,7 @@ def _in_class_order(
         if len(numbers) < len(everything) or sorted(numbers.values()) != list(range(len(everything))):
             raise FileError(
                 f"{folder}: expected one file per class, numbered from 0 or called by the names of --classes, got "
-                f"{_some(sorted(everything))}. Save the background's map too, and name the classes in order."
+                f"{some(sorted(everything))}. Save the background's map too, and name the classes in order."
             )
         order = sorted(everything, key=lambda suffix: numbers[suffix])
     for case, files in found.items():
@@ -245,11 +183,6 @@ def _in_class_order(
 def _names(found: Sequence[Path] | Sequence[str], cases: set[str]) -> str:
     maps = [case_of_file(path) if isinstance(path, Path) else path for path in found]
     return (
-        f"maps {_some(maps)}; labels {_some(sorted(cases))}. Maps and labels are paired by their names without "
+        f"maps {some(maps)}; labels {some(sorted(cases))}. Maps and labels are paired by their names without "
         "extension: rename one of the two."
     )
-
-
-def _some(names: Sequence[str], shown: int = 5) -> str:
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(names[:shown]) + more

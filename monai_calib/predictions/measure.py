@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,16 +11,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from monai_calib.files import FileError, atomic_folder, read_json
-from monai_calib.lock import FolderLock
 from monai_calib.metrics.evaluation import top_class
 from monai_calib.metrics.protocols import Protocol
 from monai_calib.predictions.axes import SwappedAxes
-from monai_calib.predictions.cases import Settings, StoredCase, StoredCases
+from monai_calib.predictions.cases import StoredCase, StoredCases
 from monai_calib.predictions.evaluate import StoredEvaluation
-from monai_calib.predictions.folders import subjects_of
+from monai_calib.predictions.lists import subjects_of
+from monai_calib.predictions.settings import Settings
 from monai_calib.version import __version__
 
-__all__ = ["MeasuredMaps", "classes_of", "measure_maps"]
+__all__ = ["MeasuredMaps", "measure_maps"]
 
 
 class MeasuredMaps(NamedTuple):
@@ -55,7 +56,7 @@ def measure_maps(
         settings: where maps and labels lie, and how to read them.
         output: folder of the run; ``eval`` in it is written whole or not at all.
         protocols: see :class:`~monai_calib.metrics.protocols.Protocol`.
-        subjects: see :func:`~.folders.subjects_of`.
+        subjects: see :func:`~.lists.subjects_of`.
         name: what a report calls these predictions; the folder's name by default.
 
     Raises: :class:`~monai_calib.files.FileError` naming what does not fit; nothing is then left of the new evaluation.
@@ -70,19 +71,20 @@ def measure_maps(
         "split": "test",
         "maps": {**cases.settings.to_json(folder.resolve()), "version": __version__},
     }
-    with FolderLock(output, "measuring into eval", ".eval.lock"), atomic_folder(folder) as partial:
+    with _no_empty(output), atomic_folder(folder) as partial:
         evaluation: StoredEvaluation | None = None
         swapped = SwappedAxes(cases.maps.axes)
         numbers = floored = 0
         for case in cases:
             if evaluation is None:
-                classes = classes_of(cases, case)
+                classes = settings.classes.named(len(case.probabilities))
                 evaluation = StoredEvaluation(partial, cases, classes, protocols, run)
             _expect_channels(case, evaluation)
             swapped.add((top_class(case.probabilities) > 0).numpy(), _foreground(case))
             numbers += case.probabilities.numel()
             floored += case.floored
             evaluation.add(case)
+            del case  # before the next is read
         assert evaluation is not None, "a folder without maps is refused"
         if (better := swapped.better()) is not None:
             raise FileError(
@@ -93,9 +95,15 @@ def measure_maps(
     return MeasuredMaps(folder, summary, len(cases), cases.unmapped, cases.maps.kind, floored / max(1, numbers))
 
 
-def classes_of(cases: StoredCases, first: StoredCase) -> list[str]:
-    """Names of the classes; of unknown ones, as many as the first map has channels."""
-    return cases.settings.classes.named(len(first.probabilities))
+@contextmanager
+def _no_empty(folder: Path) -> Iterator[None]:
+    """Leave no empty folder behind a failure."""
+    try:
+        yield
+    except BaseException:
+        with suppress(OSError):
+            folder.rmdir()
+        raise
 
 
 def _expect_channels(case: StoredCase, evaluation: StoredEvaluation) -> None:

@@ -107,6 +107,11 @@ def _latin(text: Any, encoding: Any = "latin1") -> bytes:
     return text.encode("latin1")
 
 
+def _no_bytes() -> bytes:
+    """Empty bytes, as a protocol below 3 writes them."""
+    return b""
+
+
 _KNOWN: dict[tuple[str, str], Any] = {
     ("collections", "OrderedDict"): OrderedDict,
     ("numpy", "dtype"): np.dtype,
@@ -114,6 +119,7 @@ _KNOWN: dict[tuple[str, str], Any] = {
     ("numpy.core.multiarray", "_reconstruct"): _empty_array,
     ("numpy.core.multiarray", "scalar"): _scalar,
     ("numpy.core.numeric", "_frombuffer"): _of_buffer,
+    ("__builtin__", "bytes"): _no_bytes,
     ("_codecs", "encode"): _latin,  # bytes of a protocol below 3
     **{
         (module, kind.__name__): kind

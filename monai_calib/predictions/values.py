@@ -116,7 +116,7 @@ def _improper(
     if low < -1e-6:
         return f"{said}. If these are logits, add --logits True."
     share = 100 * float(off.mean())
-    said += f" and sums from {float(sums.min()):.4g} to {float(sums.max()):.4g}, off in {share:.2g} % of voxels"
+    said += f" and sums from {float(sums.min()):.4g} to {float(sums.max()):.4g}, off in {share:.3g} % of voxels"
     if high > 1.5:
         return f"{said}. Divide by what stands for 1 (100, 255), or, if these are logits, add --logits True."
     return (
