@@ -19,7 +19,7 @@ from monai_calib.files import FileError
 from monai_calib.posthoc.stream import LogitCase
 from monai_calib.predictions.folders import find_images, find_labels, find_maps
 from monai_calib.predictions.settings import Settings
-from monai_calib.predictions.stored import MapFolder, StoredMap
+from monai_calib.predictions.stored import Grid, MapFolder, StoredMap
 from monai_calib.predictions.values import probabilities_of
 
 __all__ = ["IGNORED", "StoredCase", "StoredCases"]
@@ -127,8 +127,7 @@ class StoredCases:
         path = self.labels[name]
         volume = _read_label(path)
         label = self._class_numbers(volume, path)
-        shape = label.shape
-        found = self.maps.read(name, shape, self.settings.classes.count)
+        found = self.maps.read(name, Grid(label.shape, volume.affine), self.settings.classes.count)
         self._check_place(found, volume, path)
         spacing = self.settings.spacing or spacing_of(volume.affine) or (1.0, 1.0, 1.0)
         return self._made(name, found, torch.from_numpy(label), spacing)

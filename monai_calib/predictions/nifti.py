@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +15,7 @@ from monai_calib.datasets.dataset import Volume
 from monai_calib.datasets.volumes import read_volume
 from monai_calib.files import FileError
 from monai_calib.predictions.axes import Layout
-from monai_calib.predictions.stored import StoredMap
+from monai_calib.predictions.stored import Grid, StoredMap
 
 __all__ = ["NiftiMaps", "NiftiMapsPerClass"]
 
@@ -35,11 +35,11 @@ class NiftiMaps:
     def __init__(self, folder: Path, files: Mapping[str, tuple[Path, ...]], axes: str) -> None:
         self.folder, self.files, self.axes = folder, files, axes
 
-    def read(self, case: str, label_shape: Sequence[int], num_classes: int | None) -> StoredMap:
+    def read(self, case: str, grid: Grid, num_classes: int | None) -> StoredMap:
         """The map of one case; :class:`~monai_calib.files.FileError` naming the file for another shape."""
         path = self.files[case][0]
         volume = read_volume(path)
-        layout = Layout(volume.array.shape, self.axes, label_shape, path, num_classes)
+        layout = Layout(volume.array.shape, self.axes, grid.shape, path, num_classes)
         place = volume.place if self.axes == self.default_axes else None
         values = layout.class_first(volume.array)
         return StoredMap(values, layout, _dtype(volume), path, place=place, header=volume.header)
@@ -76,7 +76,7 @@ class NiftiMapsPerClass:
             )
         self.folder, self.files, self.axes = folder, files, axes
 
-    def read(self, case: str, label_shape: Sequence[int], num_classes: int | None) -> StoredMap:
+    def read(self, case: str, grid: Grid, num_classes: int | None) -> StoredMap:
         """The map of one case.
 
         Raises: :class:`~monai_calib.files.FileError` naming the files: a class missing, or another grid.
@@ -92,7 +92,7 @@ class NiftiMapsPerClass:
                 f"{paths[0]}: expected {num_classes} files, one per class, got {len(paths)}: "
                 f"{', '.join(path.name for path in paths)}. Add the missing ones, or name the classes with --classes."
             )
-        layout = Layout(array.shape, self.axes, label_shape, paths[0], num_classes)
+        layout = Layout(array.shape, self.axes, grid.shape, paths[0], num_classes)
         place = first.place if self.axes == self.default_axes else None
         headers = [volume.header for volume in volumes]
         return StoredMap(layout.class_first(array), layout, _dtype(first), paths[0], place=place, header=headers)

@@ -12,11 +12,11 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from monai_calib.datasets.case import Place
 from monai_calib.files import FileError
 from monai_calib.predictions.axes import Layout
 from monai_calib.predictions.pickles import read_properties
-from monai_calib.predictions.stored import StoredMap
+from monai_calib.predictions.properties import box_of, place_of, spacing_of_properties, turn_of
+from monai_calib.predictions.stored import Grid, StoredMap
 
 __all__ = ["NpzMaps"]
 
@@ -43,7 +43,7 @@ class NpzMaps:
     def __init__(self, folder: Path, files: Mapping[str, tuple[Path, ...]], axes: str) -> None:
         self.folder, self.files, self.axes = folder, files, axes
 
-    def read(self, case: str, label_shape: Sequence[int], num_classes: int | None) -> StoredMap:
+    def read(self, case: str, grid: Grid, num_classes: int | None) -> StoredMap:
         """The map of one case.
 
         Raises: :class:`~monai_calib.files.FileError` naming the file: damaged, several arrays, another shape.
@@ -51,17 +51,19 @@ class NpzMaps:
         path = self.files[case][0]
         name, array = _array(path)
         properties = read_properties(path.with_suffix(""))
-        box = _box(properties, array.shape, self.axes, label_shape)
-        inside = label_shape if box is None else [part.stop - part.start for part in box]
+        turn = turn_of(properties, grid.affine, grid.shape)
+        whole = grid.shape if turn is None else turn.shape
+        box = box_of(properties, array.shape, self.axes, whole)
+        inside = whole if box is None else tuple(part.stop - part.start for part in box)
         layout = Layout(array.shape, self.axes, inside, path, num_classes)
         values = layout.class_first(array)
         if box is not None:
-            whole = np.zeros((len(values), *label_shape), values.dtype)
-            whole[0] = 1
-            everywhere = (slice(None), *box)
-            whole[everywhere] = values
-            values = whole
-        return StoredMap(values, layout, array.dtype, path, name, box, _place(properties), _spacing(properties))
+            values = _uncut(values, box, whole)
+        if turn is not None:
+            values = turn.to_label(values)
+        place = place_of(properties) if turn is None else turn.place
+        size = spacing_of_properties(properties) if turn is None else None
+        return StoredMap(values, layout, array.dtype, path, name, box, turn, place, size)
 
     def write(self, case: str, folder: Path, found: StoredMap, values: NDArray[Any]) -> list[Path]:
         """Write ``(K, x, y, z)`` as the case's file was, with its properties and what else it held."""
@@ -75,6 +77,7 @@ class NpzMaps:
                     except ValueError:  # pickled objects, which are left behind
                         continue
         part = (slice(None), *(found.box or ()))
+        values = values if found.turn is None else found.turn.to_map(values)
         others[found.key] = found.layout.as_stored(values[part]).astype(found.dtype)
         target = folder / source.name
         np.savez_compressed(target, **others)
@@ -104,6 +107,15 @@ class NpzMaps:
                 shutil.copyfile(self.folder / name, folder / name)
 
 
+def _uncut(values: NDArray[Any], box: tuple[slice, ...], shape: Sequence[int]) -> NDArray[Any]:
+    """A map that was cut to a box as a whole one, with background outside."""
+    whole = np.zeros((len(values), *shape), values.dtype)
+    whole[0] = 1
+    everywhere = (slice(None), *box)
+    whole[everywhere] = values
+    return whole
+
+
 def _array(path: Path) -> tuple[str, NDArray[Any]]:
     try:
         with np.load(path, allow_pickle=False) as file:
@@ -121,46 +133,3 @@ def _array(path: Path) -> tuple[str, NDArray[Any]]:
         raise FileError(f"{path}: cannot be read as .npz ({error}). Write or copy it again.") from error
     except Exception as error:  # zlib.error and the like, of a damaged member
         raise FileError(f"{path}: cannot be read as .npz ({error}). Write or copy it again.") from error
-
-
-def _box(
-    properties: Mapping[str, Any], shape: Sequence[int], axes: str, label_shape: Sequence[int]
-) -> tuple[slice, ...] | None:
-    """The part of the label's grid that a map of nnU-Net v1 is of, along x, y, z; None if it is whole or unknown."""
-    given = properties.get("crop_bbox")
-    spatial = [size for axis, size in zip(axes, shape, strict=False) if axis != "k"]
-    order = [axis for axis in axes if axis != "k"]
-    if given is None or len(shape) != 4 or [dict(zip(order, spatial, strict=True))[a] for a in "xyz"] == [*label_shape]:
-        return None
-    try:
-        bounds = [(int(low), int(high)) for low, high in given]
-        box = dict(zip("zyx", (slice(*bound) for bound in bounds), strict=True))
-    except (TypeError, ValueError):
-        return None
-    cut = tuple(box[axis] for axis in "xyz")
-    fits = all(0 <= part.start < part.stop <= size for part, size in zip(cut, label_shape, strict=True))
-    same = [box[axis].stop - box[axis].start for axis in order] == spatial
-    return cut if fits and same else None
-
-
-def _place(properties: Mapping[str, Any]) -> Place | None:
-    """Place of the volume as nnU-Net says; None if it does not, or not in a way that is known."""
-    try:
-        if "nibabel_stuff" in properties:
-            return Place(np.asarray(properties["nibabel_stuff"]["original_affine"], np.float64).reshape(4, 4))
-        of_itk = properties["sitk_stuff"]
-        affine = np.eye(4)
-        affine[:3, :3] = np.reshape(of_itk["direction"], (3, 3)) * np.asarray(of_itk["spacing"], np.float64)
-        affine[:3, 3] = of_itk["origin"]
-        return Place(np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine)
-    except (KeyError, TypeError, ValueError):
-        return None
-
-
-def _spacing(properties: Mapping[str, Any]) -> tuple[float, ...] | None:
-    """Voxel size along x, y, z; nnU-Net's own order is z, y, x."""
-    try:
-        z, y, x = (float(size) for size in properties["spacing"])
-    except (KeyError, TypeError, ValueError):
-        return None
-    return x, y, z

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
 
@@ -11,8 +11,16 @@ from numpy.typing import NDArray
 
 from monai_calib.datasets.case import Place
 from monai_calib.predictions.axes import Layout
+from monai_calib.predictions.properties import Turn
 
-__all__ = ["MapFolder", "StoredMap"]
+__all__ = ["Grid", "MapFolder", "StoredMap"]
+
+
+class Grid(NamedTuple):
+    """The label's voxels: ``shape`` ``(x, y, z)`` and affine."""
+
+    shape: tuple[int, ...]
+    affine: NDArray[np.float64]
 
 
 class StoredMap(NamedTuple):
@@ -24,7 +32,8 @@ class StoredMap(NamedTuple):
         dtype: of the numbers in the file.
         file: the first of its files.
         key: name of the array in an ``.npz``.
-        box: the part of the label's grid that the file holds, if not all.
+        box: the part of the grid that the file holds, if not all.
+        turn: from the file's axes to the label's, if they run elsewhere.
         place: where the file says that the volume lies.
         spacing: voxel size that the file says, in mm.
         header: of each NIfTI file.
@@ -36,6 +45,7 @@ class StoredMap(NamedTuple):
     file: Path
     key: str = ""
     box: tuple[slice, ...] | None = None
+    turn: Turn | None = None
     place: Place | None = None
     spacing: tuple[float, ...] | None = None
     header: Any = None
@@ -50,7 +60,7 @@ class MapFolder(Protocol):
     files: Mapping[str, tuple[Path, ...]]
     axes: str
 
-    def read(self, case: str, label_shape: Sequence[int], num_classes: int | None) -> StoredMap:
+    def read(self, case: str, grid: Grid, num_classes: int | None) -> StoredMap:
         """The map of one case."""
 
     def write(self, case: str, folder: Path, found: StoredMap, values: NDArray[Any]) -> list[Path]:

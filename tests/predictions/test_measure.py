@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import pickle
 import weakref
 from pathlib import Path
 
@@ -174,6 +175,37 @@ def test_maps_cut_to_a_box_as_nnunet_v1_writes_them(tmp_path):
     path.with_suffix(".json").write_text(json.dumps({"crop_bbox": box, "original_size_of_raw_data": SHAPE[::-1]}))
     case = next(iter(StoredCases(Settings(tmp_path / "maps", tmp_path / "labels", Classes()))))
     np.testing.assert_allclose(case.probabilities, whole, atol=6e-4)
+
+
+@pytest.mark.parametrize("reader", ["nibabel", "itk"])
+def test_maps_that_nnunet_turned_are_turned_to_the_label_and_back(reader, tmp_path):
+    logits, label = volume(0)
+    # the label's axes run to the inferior, left, posterior
+    affine = np.array([[0, -1.0, 0, 5], [0, 0, -1.5, -3], [-2.0, 0, 0, 8], [0, 0, 0, 1]])
+    (tmp_path / "labels").mkdir()
+    (tmp_path / "maps").mkdir()
+    nib.save(nib.Nifti1Image(label, affine), tmp_path / "labels" / f"{case_name(0)}.nii.gz")
+    values = softmax(logits)
+    turned = values.transpose(0, 2, 3, 1)[:, ::-1, ::-1, ::-1]  # to the right, anterior, superior
+    origin = affine @ [SHAPE[0] - 1, SHAPE[1] - 1, SHAPE[2] - 1, 1]
+    reoriented = np.array([[1.0, 0, 0, origin[0]], [0, 1.5, 0, origin[1]], [0, 0, 2.0, origin[2]], [0, 0, 0, 1]])
+    if reader == "nibabel":
+        said = {"nibabel_stuff": {"original_affine": affine, "reoriented_affine": reoriented}}
+    else:
+        itk = {"spacing": (1.0, 1.5, 2.0), "direction": (-1.0, 0, 0, 0, -1.0, 0, 0, 0, 1.0)}
+        said = {"sitk_stuff": {**itk, "origin": origin[:3] * [-1, -1, 1], "original_orientation": "ILP"}}
+    path = tmp_path / "maps" / f"{case_name(0)}.npz"
+    np.savez(path, probabilities=turned.transpose(0, 3, 2, 1))
+    path.with_suffix(".pkl").write_bytes(pickle.dumps({**said, "spacing": [2.0, 1.5, 1.0]}))
+    cases = StoredCases(Settings(tmp_path / "maps", tmp_path / "labels", Classes()))
+    case = next(iter(cases))
+    np.testing.assert_array_equal(case.probabilities, values)
+    assert case.spacing == (2.0, 1.0, 1.5)
+    (tmp_path / "out").mkdir()
+    cases.maps.write(case.name, tmp_path / "out", case.found, case.found.values)
+    np.testing.assert_array_equal(
+        np.load(tmp_path / "out" / path.name)["probabilities"], np.load(path)["probabilities"]
+    )
 
 
 def test_a_picture_is_a_volume_of_one_slice(tmp_path):
