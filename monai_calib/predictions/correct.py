@@ -90,6 +90,10 @@ def correct_maps(
     _check_method(method, region)
     _check_output(output, evaluated)
     to_fit, rest = _sources(found, fit_on)
+    for settings in (to_fit.settings, rest.settings):
+        for folder in (settings.probabilities, settings.labels):
+            if output.resolve() in (folder, *folder.parents):
+                raise FileError(f"{output}: holds {folder}, which is read. Name a new folder.")
     shared = sorted({to_fit.subjects[name] for name in to_fit.names} & {rest.subjects[name] for name in rest.names})
     sizes = [case.spacing for case in found.cases if case.spacing]
     if Path(fit_on).is_dir():

@@ -246,6 +246,18 @@ def test_folders_that_do_not_fit(tmp_path, capsys):
     assert "that of a network" in capsys.readouterr().err
 
 
+def test_maps_that_are_read_are_not_replaced(tmp_path, capsys):
+    write_data(tmp_path, 5)
+    assert measure(tmp_path) == 0
+    assert correct(tmp_path, "--method", "temperature", fitted=range(1)) == 0
+    again = ["measure", str(tmp_path / "out/maps"), str(tmp_path / "labels"), str(tmp_path / "run"), *PROTOCOLS, *NAMED]
+    assert main(again) == 0
+    before = sorted((tmp_path / "out").rglob("*"))
+    assert correct(tmp_path, "--method", "temperature", fitted=[1]) == 1
+    assert "which is read. Name a new folder" in capsys.readouterr().err
+    assert sorted((tmp_path / "out").rglob("*")) == before
+
+
 def test_a_map_that_went_missing_or_changed_is_named_and_nothing_written(tmp_path, capsys):
     write_data(tmp_path, 5)
     assert measure(tmp_path) == 0
