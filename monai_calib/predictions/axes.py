@@ -14,7 +14,7 @@ from monai_calib.files import FileError
 __all__ = ["Layout", "SwappedAxes", "check_axes"]
 
 MOST_CLASSES = 256
-_CLEARLY = 0.2
+_CLEARLY = 0.2  # in Dice, mean over cases
 
 
 def check_axes(axes: str) -> str:
@@ -158,7 +158,7 @@ class SwappedAxes:
         told = {order: sum(dice) / len(dice) for order, dice in self._sums.items() if 2 * len(dice) > self._cases}
         mine = told.pop((0, 1, 2), 0.0)
         best = max(told, key=lambda order: told[order], default=None)
-        if best is None or told[best] < max(2 * mine, mine + _CLEARLY):
+        if best is None or told[best] < mine + _CLEARLY:
             return None
         renamed = {"xyz"[old]: "xyz"[new] for new, old in enumerate(best)}
         return "".join(renamed.get(axis, axis) for axis in self.axes)

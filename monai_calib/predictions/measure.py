@@ -86,10 +86,11 @@ def measure_maps(
             evaluation.add(case)
             del case  # before the next is read
         assert evaluation is not None, "a folder without maps is refused"
-        if (better := swapped.better()) is not None:
+        if settings.axes is None and (better := swapped.better()) is not None:
             raise FileError(
                 f"{settings.probabilities}: expected maps that overlap with their labels, got maps that overlap much "
-                f"better with two axes swapped. Measure with --axes {better}."
+                f"better with axes swapped. Measure with --axes {better}, or, if the axes are right all the same, with "
+                f"--axes {cases.maps.axes}."
             )
         summary = evaluation.close()
     return MeasuredMaps(folder, summary, len(cases), cases.unmapped, cases.maps.kind, floored / max(1, numbers))

@@ -208,6 +208,7 @@ def test_swapped_axes_of_equal_length_are_told_by_the_overlap(tmp_path, capsys):
     assert "--axes kxyz" in capsys.readouterr().err
     assert not (tmp_path / "run").exists()
     assert main([*arguments, "--axes", "kxyz"]) == 0
+    assert main([*arguments, "--axes", "kzyx"]) == 0  # said so, and believed
 
 
 @pytest.mark.parametrize(
