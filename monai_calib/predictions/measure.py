@@ -61,6 +61,11 @@ def measure_maps(
 
     Raises: :class:`~monai_calib.files.FileError` naming what does not fit; nothing is then left of the new evaluation.
     """
+    if settings.probabilities.resolve() == settings.labels.resolve():
+        raise FileError(
+            f"{settings.labels}: expected labels in a folder of their own, got that of the maps, whose segmentations are "
+            "the network's. Name the folder of the true labels."
+        )
     cases = StoredCases(settings)
     cases.subjects = subjects_of(cases.names, subjects)
     cases.settings = replace(settings, format=cases.maps.kind, axes=cases.maps.axes)

@@ -171,6 +171,13 @@ def test_without_names_a_label_with_more_classes_than_the_map_has_is_named(tmp_p
     assert "got 5" in said
 
 
+def test_segmentations_beside_the_maps_are_not_taken_for_the_truth(tmp_path, capsys):
+    write_data(tmp_path, 2)
+    assert main(["measure", str(tmp_path / "maps"), str(tmp_path / "maps"), str(tmp_path / "run")]) == 1
+    assert "Name the folder of the true labels" in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.parametrize("kind", ["suffix", "folders"])
 def test_a_missing_class_is_named(kind, tmp_path, capsys):
     write_data(tmp_path, 2, kind)
