@@ -63,8 +63,8 @@ def measure_maps(
     """
     if settings.probabilities.resolve() == settings.labels.resolve():
         raise FileError(
-            f"{settings.labels}: expected labels in a folder of their own, got that of the maps, whose segmentations are "
-            "the network's. Name the folder of the true labels."
+            f"{settings.labels}: expected labels in a folder of their own, got that of the maps, whose segmentations "
+            "are the network's. Name the folder of the true labels."
         )
     cases = StoredCases(settings)
     cases.subjects = subjects_of(cases.names, subjects)
