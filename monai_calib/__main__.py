@@ -17,6 +17,8 @@ COMMANDS = {
     "prepare": ("datasets", "make a data set of your own images and labels"),
     "phantom": ("datasets", "write a synthetic data set whose label posterior is known"),
     "benchmark": ("experiments", "train and compare losses over seeds, networks and bundles"),
+    "measure": ("predictions", "measure stored probability maps of any framework"),
+    "correct": ("predictions", "fit a correction to stored maps, and write corrected ones"),
     "report": ("report", "write one HTML page on evaluated runs"),
     "dicom": ("dicom", "read a DICOM series, write predictions as DICOM SEG"),
 }

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from monai_calib.files import atomic_path
 from monai_calib.handlers.cases import Case, as_tensor, cases_of_iteration, index_map
 
-__all__ = ["SlicePreviewHandler"]
+__all__ = ["SlicePreviewHandler", "cut_preview", "save_preview"]
 
 _GREY_PERCENTILES = (1.0, 99.0)
 
@@ -73,11 +73,18 @@ class SlicePreviewHandler:
         images, labels, predictions, probabilities = self.output_transform(engine.state.output)
         cases = cases_of_iteration(engine.state.batch, probabilities, labels, first=self._num_cases + 1)
         for case, image, prediction in zip(cases, images, predictions, strict=True):
-            _save(self.folder / f"{case.name}.npz", _cut(case, as_tensor(image), as_tensor(prediction)))
+            save_preview(self.folder / f"{case.name}.npz", cut_preview(case, as_tensor(image), as_tensor(prediction)))
         self._num_cases += len(cases)
 
 
-def _cut(case: Case, image: torch.Tensor, prediction: torch.Tensor) -> dict[str, NDArray[Any]]:
+def cut_preview(case: Case, image: torch.Tensor, prediction: torch.Tensor) -> dict[str, NDArray[Any]]:
+    """The arrays of a preview: one slice of a case, as the head of :class:`SlicePreviewHandler` says.
+
+    Args:
+        case: its prediction holds one probability a class.
+        image: ``(C, *spatial)``.
+        prediction: ``(1 or K, *spatial)`` class numbers or one-hot.
+    """
     shapes = {"image": image.shape[1:], "pred": prediction.shape[1:], "prob": case.prediction.shape[1:]}
     if len(set(shapes.values())) != 1 or len(shapes["image"]) not in (2, 3):
         raise ValueError(
@@ -123,6 +130,7 @@ def _grey_levels(values: NDArray[Any]) -> NDArray[np.uint8]:
     return np.rint(255.0 * np.nan_to_num(scaled).clip(0.0, 1.0)).astype(np.uint8)
 
 
-def _save(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
+def save_preview(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
+    """Write the arrays of a preview in one step."""
     with atomic_path(path) as partial, partial.open("wb") as file:
         np.savez_compressed(file, **arrays)  # type: ignore[arg-type]

@@ -15,7 +15,7 @@ from monai_calib.handlers.cases import Case, top_class
 from monai_calib.labels import CheckedLabel, check_label
 from monai_calib.metrics.metric import Metric
 
-__all__ = ["SurfaceHandler", "surface_figures"]
+__all__ = ["SurfaceHandler", "surface_metrics"]
 
 
 class SurfaceHandler(CaseMetric):
@@ -104,7 +104,7 @@ class SurfaceHandler(CaseMetric):
             prediction = prediction.masked_fill(~valid, 0)
         spacing = (1.0,) * label.ndim if self.unit == "px" else case.spacing
         classes = [
-            surface_figures(prediction == k, label == k, spacing, self.tolerances_mm)
+            surface_metrics(prediction == k, label == k, spacing, self.tolerances_mm)
             for k in range(1, self.num_classes)
         ]
         return {name: list(row) for name, row in zip(self.metrics, zip(*classes, strict=True), strict=True)}
@@ -119,7 +119,7 @@ class SurfaceHandler(CaseMetric):
         return check_label(top_class(given), self.num_classes, ignore, what, look=True)
 
 
-def surface_figures(
+def surface_metrics(
     prediction: torch.Tensor, label: torch.Tensor, spacing: Sequence[float], tolerances_mm: Sequence[float]
 ) -> list[float]:
     """HD95, ASSD, a surface Dice for each tolerance, and whether the structure is in only one of the two masks.

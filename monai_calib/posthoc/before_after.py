@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -17,6 +16,7 @@ from monai_calib.metrics.evaluated_writer import EvaluatedWriter
 from monai_calib.metrics.evaluation import CaseEvaluation, mean_without_nan, top_class
 from monai_calib.metrics.histogram import CalibrationHistogram
 from monai_calib.metrics.metric import Metric
+from monai_calib.metrics.overlap import dice_coefficients, mean_dice
 from monai_calib.metrics.protocols import Protocol
 from monai_calib.posthoc.base import Calibrator
 from monai_calib.posthoc.stream import LogitCase
@@ -96,13 +96,11 @@ class _Evaluated:
 
     def __init__(self, evaluation: CaseEvaluation, folder: Path, run: Mapping[str, Any]) -> None:
         self.evaluation = evaluation
-        foreground = tuple(evaluation.classes[1:])
-        self.dice = Metric("mean_dice", "dice", per="class", classes=foreground, label="DSC", direction=1)
         self.writer = EvaluatedWriter(
             folder,
             evaluation.classes,
             evaluation.protocols,
-            [*evaluation.metrics.values(), self.dice, LABELS_CHANGED],
+            [*evaluation.metrics.values(), mean_dice(evaluation.classes), LABELS_CHANGED],
             run,
         )
         self.pooled: dict[str, CalibrationHistogram] = {}
@@ -117,7 +115,7 @@ class _Evaluated:
             raise ValueError(f"case {case.name}: {error}") from error
         counts = torch.ones_like(label, dtype=torch.bool) if case.ignored is None else ~case.ignored
         predicted = top_class(logits)
-        values["mean_dice"] = _dice(predicted[counts], case.label[counts], len(logits))
+        values["mean_dice"] = dice_coefficients(predicted, case.label, len(logits), counts)
         if corrected is not None:
             changed = (predicted != top_class(case.logits)) & counts
             values["labels_changed"] = [float(changed.sum()) / max(1, int(counts.sum()))]
@@ -132,13 +130,3 @@ class _Evaluated:
         for name in {"mean_dice", "labels_changed"} & self.rows.keys():
             summary[name] = mean_without_nan([mean_without_nan(row) for row in self.rows[name]])
         self.writer.close(summary, list(self.evaluation.summary_metrics.values()))
-
-
-def _dice(predicted: Tensor, label: Tensor, num_classes: int) -> list[float]:
-    """Dice coefficient of each foreground class; NaN for a class that the label does not hold."""
-    found = []
-    for k in range(1, num_classes):
-        truth, guess = label == k, predicted == k
-        size = int(truth.sum())
-        found.append(2 * int((truth & guess).sum()) / (size + int(guess.sum())) if size else math.nan)
-    return found

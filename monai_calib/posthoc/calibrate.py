@@ -25,10 +25,10 @@ from monai_calib.posthoc.folding import fold
 from monai_calib.posthoc.kept import KeptCases
 from monai_calib.posthoc.methods import build_calibrator
 from monai_calib.posthoc.none import NoCorrection
-from monai_calib.posthoc.stream import LogitStream
+from monai_calib.posthoc.stream import LogitCase, LogitStream
 from monai_calib.posthoc.uncertainty import parameter_intervals
 
-__all__ = ["Calibrated", "calibrate"]
+__all__ = ["AUTO", "Calibrated", "calibrate", "find_correction"]
 
 _log = logging.getLogger(__name__)
 AUTO = "auto"
@@ -139,7 +139,7 @@ def calibrate(
     if not cases:
         raise ValueError("the loader gave no case to calibrate on: name a validation set that holds cases")
     example.remove()
-    chosen, about = _chosen(kept, method, region, method_args, num_classes, slice_axis, force)
+    chosen, about = find_correction(kept, method, num_classes, region, method_args, slice_axis, force)
     method = chosen.method
     methods = {method: chosen, **{name: calibrator for name, calibrator in others.items() if name != method}}
     for calibrator in methods.values():
@@ -194,20 +194,34 @@ def calibrate(
     return Calibrated(chosen, evaluated, model_path)
 
 
-def _chosen(
-    cases: KeptCases,
+def find_correction(
+    cases: Iterable[LogitCase],
     method: str,
-    region: str | None,
-    arguments: Mapping[str, Any] | None,
     num_classes: int,
-    slice_axis: int | None,
-    force: bool,
+    region: str | None = None,
+    arguments: Mapping[str, Any] | None = None,
+    slice_axis: int | None = None,
+    force: bool = False,
+    candidates: Sequence[Candidate] | None = None,
 ) -> tuple[Calibrator, dict[str, Any]]:
-    """The unfitted correction, and what the record says of how it came about."""
+    """The unfitted correction, and plain values that say how it came about: chosen, or asked for by name and examined.
+
+    Args:
+        cases: the same ones at each iteration.
+        method: ``"auto"`` or a name out of :data:`~monai_calib.posthoc.METHODS`.
+        num_classes: channels of the logits.
+        region, arguments: of a method by name.
+        slice_axis: see :class:`~.base.Calibrator`.
+        force: take a method by name even if it makes things worse.
+        candidates: of ``auto``; :func:`~.auto.default_candidates` if not given.
+
+    Raises: :class:`~.auto.RefusedCorrectionError` for a method by name that makes things worse.
+    """
     if method == AUTO:
-        choice = choose(cases, num_classes, slice_axis=slice_axis)
+        everything = list(candidates or default_candidates(num_classes))
+        choice = choose(cases, num_classes, everything, slice_axis)
         _log.info("auto: %s; %s (%d subjects, %d cases)", choice.chosen, choice.why, choice.subjects, choice.cases)
-        found = next(c for c in default_candidates(num_classes) if c.name == choice.chosen)
+        found = next(c for c in everything if c.name == choice.chosen)
         return found.build(num_classes, slice_axis), {"asked": AUTO, "choice": choice.to_json(), "guards": []}
     candidate = Candidate(method, method, region, dict(arguments or {}), 0)
     worse, held = examine(cases, candidate, num_classes, slice_axis)

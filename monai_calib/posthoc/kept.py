@@ -5,9 +5,9 @@ from __future__ import annotations
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Collection, Iterable, Iterator, Sized
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import torch
@@ -16,12 +16,19 @@ from torch import Tensor
 from monai_calib.metrics.regions import Region
 from monai_calib.posthoc.distance import distance_in_boxes
 from monai_calib.posthoc.sample import Distances, SampledCase, sample_case
-from monai_calib.posthoc.stream import LogitCase, LogitStream
+from monai_calib.posthoc.stream import LogitCase
 
-__all__ = ["KeptCases"]
+__all__ = ["CaseStream", "KeptCases"]
 
 UNKNOWN_NUMBER = 64
 _log = logging.getLogger(__name__)
+
+
+class CaseStream(Protocol):
+    """A source of cases that can be kept: a :class:`~.stream.LogitStream`, or maps that are stored elsewhere."""
+
+    def numbered(self, without: Collection[int] = ()) -> Iterator[tuple[int, LogitCase | None]]:
+        """The cases with their numbers from 0; None for those of ``without``, which cost nothing."""
 
 
 class KeptCases:
@@ -42,6 +49,7 @@ class KeptCases:
         slice_axis: see :class:`~.base.Calibrator`: distances are then those within slices.
 
     Example:
+        >>> from monai_calib.posthoc.stream import LogitStream
         >>> loader = [{"image": torch.zeros(1, 1, 4, 4), "label": torch.zeros(1, 1, 4, 4)}]
         >>> kept = KeptCases(LogitStream(torch.nn.Conv2d(1, 3, 1), loader))
         >>> [case.name for case in kept] == [case.name for case in kept]
@@ -52,7 +60,7 @@ class KeptCases:
 
     def __init__(
         self,
-        stream: LogitStream,
+        stream: CaseStream,
         most_bytes: int = 8 * 2**30,
         with_images: bool = False,
         regions: Iterable[str | Region] = (),
@@ -122,8 +130,8 @@ class KeptCases:
         return sample
 
     def _number_of_cases(self, number: int) -> int:
-        loader = self.stream.loader
-        dataset = getattr(loader, "dataset", loader)
+        source = getattr(self.stream, "loader", self.stream)
+        dataset = getattr(source, "dataset", source)
         return len(dataset) if isinstance(dataset, Sized) else max(UNKNOWN_NUMBER, 2 * number)
 
     def _whole(self, case: LogitCase) -> dict[str, np.ndarray[Any, Any]]:

@@ -110,8 +110,8 @@ def sample_case(
     """Draw at most about ``most_voxels`` voxels of a case, those that decide a fit first.
 
     Strata: voxels that are wrong or less than 99 % sure, up to half of the sample; other foreground, true or predicted;
-    other background. Of a stratum one voxel of each run of ``w`` is taken, which counts ``w`` times, the last for what is
-    left, so that counts are exact and sums all but unbiased.
+    other background. Of a stratum one voxel of each run of ``w`` is taken, which counts ``w`` times, the last for what
+    is left, so that counts are exact and sums all but unbiased.
 
     Args:
         case: a whole case.

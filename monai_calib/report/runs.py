@@ -198,4 +198,5 @@ def _settings(evaluation: Path, said: Mapping[str, Any]) -> dict[str, Any]:
         raise RunError(f"{record} cannot be read as JSON: {error}. Train the run again or delete the file.") from error
     seconds = said.get("train_seconds", trained.get("seconds"))
     settings = {**trained.get("settings", {}), **said, "train_seconds": seconds}
-    return {key: value for key, value in settings.items() if value is not None}
+    # Where stored maps lie (``maps``) is for the command that corrects them; a page holds no paths.
+    return {key: value for key, value in settings.items() if value is not None and key != "maps"}

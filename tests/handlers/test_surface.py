@@ -11,7 +11,7 @@ from ignite.engine import Engine
 from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance, compute_surface_dice
 
 from monai_calib.handlers import SurfaceHandler
-from monai_calib.handlers.surface import surface_figures
+from monai_calib.handlers.surface import surface_metrics
 
 SPACING = (1.5, 1.0, 0.7)
 
@@ -32,7 +32,7 @@ def test_equals_monais_metrics():
     generator = torch.Generator().manual_seed(0)
     label = box(slice(3, 10), slice(4, 12), slice(2, 9)) ^ (torch.rand(16, 16, 16, generator=generator) > 0.97)
     prediction = box(slice(4, 12), slice(4, 11), slice(3, 10))
-    hd95, assd, dice_1, dice_2, missed = surface_figures(prediction, label, SPACING, (1.0, 2.0))
+    hd95, assd, dice_1, dice_2, missed = surface_metrics(prediction, label, SPACING, (1.0, 2.0))
     masks = {"y_pred": prediction[None, None].float(), "y": label[None, None].float()}
     options = {"include_background": True, "spacing": list(SPACING)}
     assert hd95 == pytest.approx(compute_hausdorff_distance(**masks, percentile=95, **options).item(), rel=1e-6)
@@ -48,16 +48,16 @@ def test_a_shifted_plane_is_as_far_as_its_shift_in_mm(axis, spacing):
     slices = [slice(None)] * 3
     slices[axis] = slice(4, 5)
     label = box(*slices)
-    figures = surface_figures(label.roll(3, axis), label, SPACING, (3 * spacing - 0.01, 3 * spacing))
+    figures = surface_metrics(label.roll(3, axis), label, SPACING, (3 * spacing - 0.01, 3 * spacing))
     assert figures == pytest.approx([3 * spacing, 3 * spacing, 0.0, 1.0, 0.0], rel=1e-6)
 
 
 def test_a_missed_structure_scores_the_diagonal_and_no_structure_nothing():
     label, nothing = box(slice(3, 5)), torch.zeros(16, 16, 16, dtype=torch.bool)
     diagonal = 16 * math.sqrt(1.5**2 + 1.0**2 + 0.7**2)
-    assert surface_figures(nothing, label, SPACING, (1.0,)) == pytest.approx([diagonal, diagonal, 0.0, 1.0])
-    assert surface_figures(label, nothing, SPACING, (1.0,)) == pytest.approx([diagonal, diagonal, 0.0, 1.0])
-    assert all(math.isnan(v) for v in surface_figures(nothing, nothing, SPACING, (1.0,)))
+    assert surface_metrics(nothing, label, SPACING, (1.0,)) == pytest.approx([diagonal, diagonal, 0.0, 1.0])
+    assert surface_metrics(label, nothing, SPACING, (1.0,)) == pytest.approx([diagonal, diagonal, 0.0, 1.0])
+    assert all(math.isnan(v) for v in surface_metrics(nothing, nothing, SPACING, (1.0,)))
 
 
 def test_mean_over_classes_then_cases():

@@ -1,0 +1,3 @@
+"""Stored probability maps of any framework: read, measure, correct, write back."""
+
+from __future__ import annotations
