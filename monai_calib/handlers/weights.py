@@ -13,7 +13,7 @@ from monai.handlers import CheckpointLoader as _CheckpointLoader
 
 from monai_calib.files import FileError
 
-__all__ = ["CheckpointLoader", "load_weights", "read_checkpoint"]
+__all__ = ["CheckpointLoader", "load_trained", "load_weights", "read_checkpoint"]
 
 
 def read_checkpoint(path: str | os.PathLike[str], map_location: Any = "cpu", advice: str = "") -> Any:
@@ -62,6 +62,12 @@ def load_weights(network: torch.nn.Module, weights: Any, path: str | os.PathLike
             f"({what[:200]}{' …' if len(what) > 200 else ''}). Build the network it was trained as: --network_name, "
             "--dropout, and the number of classes and channels"
         ) from error
+
+
+def load_trained(network: torch.nn.Module, path: str | os.PathLike[str]) -> torch.nn.Module:
+    """Return the network with the weights of a checkpoint. Raises as :func:`load_weights`."""
+    load_weights(network, read_checkpoint(path), path)
+    return network
 
 
 class CheckpointLoader(_CheckpointLoader):

@@ -4,13 +4,18 @@ from monai_calib.inferers.averaging import AveragingInferer, log_mean_probabilit
 from monai_calib.inferers.dropout import MCDropoutInferer
 from monai_calib.inferers.ensemble import EnsembleInferer, find_checkpoints
 from monai_calib.inferers.flips import FlipInferer
+from monai_calib.inferers.networks import AveragedNetwork, DropoutNetwork, EnsembleNetwork, FlipNetwork
 from monai_calib.inferers.sliding_window import ProbabilitySlidingWindowInferer
 from monai_calib.inferers.training import ImageForLoss, LossOfHeads, TrainingInferer, bfloat16_autocast
 
 __all__ = [
+    "AveragedNetwork",
     "AveragingInferer",
+    "DropoutNetwork",
     "EnsembleInferer",
+    "EnsembleNetwork",
     "FlipInferer",
+    "FlipNetwork",
     "ImageForLoss",
     "LossOfHeads",
     "MCDropoutInferer",

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from monai_calib.datasets.checksums import sha256
 from monai_calib.files import atomic_path, write_json
 from monai_calib.handlers.weights import load_weights, read_checkpoint
+from monai_calib.inferers.networks import AveragedNetwork
 from monai_calib.metrics.protocols import Protocol, resolve_protocols
 from monai_calib.posthoc.auto import Candidate, RefusedCorrectionError, choose, default_candidates, examine
 from monai_calib.posthoc.base import Calibrator, fit
@@ -84,7 +85,9 @@ def calibrate(
       ``as_trained``; ``python -m monai_calib report output_dir`` compares them.
 
     Args:
-        network: the trained network, or one to load ``checkpoint`` into. A method that folds changes it in place.
+        network: the trained network, or one to load ``checkpoint`` into. A method that folds changes it in place. An
+            average of several (:class:`~monai_calib.inferers.AveragedNetwork`) gets one correction of its mean
+            probability, and one file holds it all.
         loader: validation data without augmentation; the network runs over it once, and its logits are kept.
         inferer: as the evaluation will use; it must average logits where windows overlap.
         num_classes: channels of the logits.
@@ -152,7 +155,8 @@ def calibrate(
         record.cases = cases
         _log.info("%s: %s in %d passes over %d cases", name, record.status, record.passes, record.cases)
     about["sampled_cases"] = kept.sampled
-    about |= {"run": dict(run or {}), "model": FOLDED if chosen.foldable else WITH_HEAD}
+    folds = chosen.foldable and not isinstance(network, AveragedNetwork)
+    about |= {"run": dict(run or {}), "model": FOLDED if folds else WITH_HEAD}
     records = {
         name: correction_record(
             {
@@ -186,6 +190,9 @@ def calibrate(
             | {name: {**shared, "posthoc": name, "correction": record} for name, record in records.items()},
         )
     about["correction"] = records[method]
+    trained = Path(models_dir, "training.json")
+    if isinstance(network, AveragedNetwork) and not trained.exists():
+        write_json(trained, {"settings": dict(run or {})})  # which an evaluation of the average looks up
     embedded = _configs(bundle_root)
     model_path = _write_model(network, chosen, example.image, Path(models_dir), about, exports, embedded)
     _log.info("wrote %s: %s, %s", model_path, method, records[method]["in_words"])
@@ -282,7 +289,7 @@ def _write_model(
     for former in (PROGRAM, ONNX, TORCHSCRIPT):
         (folder / former).unlink(missing_ok=True)
     whole: nn.Module
-    if calibrator.foldable:
+    if about["model"] == FOLDED:
         whole = folded = network if isinstance(calibrator, NoCorrection) else fold(network, calibrator, image)
         state = folded.state_dict()
         with atomic_path(path) as partial:

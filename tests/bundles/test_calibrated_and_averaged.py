@@ -158,3 +158,32 @@ def test_an_ensemble_of_equal_members_is_the_member_and_of_others_is_not(
     assert same["run"] == {**plain["run"], "inference": "ensemble of 2", "seed": "3+3"}
     assert same["summary"]["nll_all_micro"] == pytest.approx(plain["summary"]["nll_all_micro"], rel=1e-4)
     assert others["summary"]["nll_all_micro"] != pytest.approx(plain["summary"]["nll_all_micro"], rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("average", "settings"), [("flips", {"flip_axes": [0]}), ("mc_dropout", {"samples": 2}), ("ensemble", {})]
+)
+def test_an_average_gets_one_correction_and_one_file(
+    average: str, settings: dict[str, Any], bundle: Path, run: Path, phantom: Path, tmp_path: Path
+) -> None:
+    """Its mean probability is corrected, and evaluate.json reads the file like any calibrated model."""
+    copy = tmp_path / "run"
+    shutil.copytree(run, copy / "seed_3" if average == "ensemble" else copy)
+    if average == "ensemble":
+        shutil.copytree(run, copy / "seed_4")
+    shared = {**SMALL, "dataset_dir": str(phantom)}
+    monai.bundle.run(
+        config_file=[str(bundle / "configs" / f"{name}.json") for name in ("train", "calibrate", average)],
+        bundle_root=str(bundle), logging_file=False, **shared, run_dir=str(copy), **settings,
+        method="temperature", force=True,
+    )  # fmt: skip
+    folder = copy / average
+    assert {path.name for path in (folder / "models").iterdir()} >= {"model_calibrated.ts", "training.json"}
+    run_bundle(bundle, "evaluate", **shared, run_dir=str(folder), calibrated=True)
+    corrected = calibration(folder / "calibrated")
+    assert corrected["run"]["posthoc"] == "temperature"
+    before, after = (calibration(folder / "posthoc" / name) for name in ("as_trained", "temperature"))
+    assert before["run"]["inference"] == after["run"]["inference"]
+    assert after["summary"]["nll_all_micro"] < before["summary"]["nll_all_micro"]
+    record = json.loads((folder / "models" / "calibration_parameters.json").read_text())
+    assert record["model"] == "model_calibrated.ts"
