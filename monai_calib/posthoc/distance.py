@@ -6,7 +6,6 @@ from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
-from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from monai_calib.metrics.regions import bounding_box
@@ -34,6 +33,20 @@ def distance_to_boundary(predicted: Tensor, num_classes: int, spacing: list[floa
     """
     far = 1e6  # mm; TorchScript sees no constants outside
     squared = torch.stack([torch.where(predicted == k, far, 0.0) for k in range(num_classes)], 1)
+    # In a voxel's own class channel lies the distance to the others, in every other channel 0.
+    distance = nearest_squared(squared, spacing, reach).amax(1).sqrt().clamp(max=reach)
+    return torch.where(predicted == 0, -distance, distance)
+
+
+def nearest_squared(squared: Tensor, spacing: list[float], reach: float) -> Tensor:
+    """``min_o squared(x + o) + |o|^2`` over steps ``o`` of at most ``reach`` mm along each axis in turn.
+
+    Args:
+        squared: ``(B, C, *spatial)``, 0 where a distance starts, else 1e6.
+        spacing: voxel size in mm, one number an axis.
+        reach: in mm.
+    """
+    far = 1e6
     for axis in range(2, squared.dim()):
         step = spacing[axis - 2]
         offsets = int(reach / step + 1e-5)
@@ -44,15 +57,13 @@ def distance_to_boundary(predicted: Tensor, num_classes: int, spacing: list[floa
             shifted = padded.narrow(axis, offset + offsets, squared.shape[axis])
             nearest = torch.minimum(nearest, shifted + (offset * step) ** 2)
         squared = nearest
-    # In a voxel's own class channel lies the distance to the others, in every other channel 0.
-    distance = squared.amax(1).sqrt().clamp(max=reach)
-    return torch.where(predicted == 0, -distance, distance)
+    return squared
 
 
 def distance_in_boxes(predicted: Tensor, num_classes: int, spacing: Sequence[float], reach: float) -> Tensor:
     """:func:`distance_to_boundary` of one volume ``(*spatial)``, class by class within its bounding box.
 
-    Memory is that of one box in double precision, not of all classes: for volumes too large to keep.
+    Memory is that of a few boxes, not of all classes: for volumes too large to keep.
 
     Example:
         >>> distance_in_boxes(torch.tensor([0, 0, 0, 1, 1]), 2, [2.0], 5.0).tolist()
@@ -66,8 +77,9 @@ def distance_in_boxes(predicted: Tensor, num_classes: int, spacing: Sequence[flo
         box = foreground if k == 0 else bounding_box(labels == k, 1)
         if box is None:
             continue
-        inside = (labels[box] == k).numpy()
-        if not inside.all():
-            found = torch.from_numpy(distance_transform_edt(inside, sampling=spacing)).float().clamp(max=reach)
-            distance[box] = torch.where(torch.from_numpy(inside), found, distance[box])
+        inside = labels[box] == k
+        if not bool(inside.all()):
+            squared = torch.where(inside, 1e6, 0.0)[None, None]
+            found = nearest_squared(squared, list(spacing), reach)[0, 0].sqrt_().clamp_(max=reach)
+            distance[box] = torch.where(inside, found, distance[box])
     return torch.where(labels == 0, -distance, distance).to(predicted.device)
