@@ -24,8 +24,10 @@ from monai_calib.posthoc.export import CalibratedNetwork, export_onnx, export_pr
 from monai_calib.posthoc.files import FOLDED, ONNX, PARAMETERS, PROGRAM, TORCHSCRIPT, WITH_HEAD, correction_record
 from monai_calib.posthoc.folding import fold
 from monai_calib.posthoc.kept import KeptCases
+from monai_calib.posthoc.linear import LinearHead
 from monai_calib.posthoc.methods import build_calibrator
 from monai_calib.posthoc.none import NoCorrection
+from monai_calib.posthoc.one_channel import OneChannel, TwoClasses, one_channel_head
 from monai_calib.posthoc.stream import LogitCase, LogitStream
 from monai_calib.posthoc.uncertainty import parameter_intervals
 
@@ -90,7 +92,8 @@ def calibrate(
             probability, and one file holds it all.
         loader: validation data without augmentation; the network runs over it once, and its logits are kept.
         inferer: as the evaluation will use; it must average logits where windows overlap.
-        num_classes: channels of the logits.
+        num_classes: channels of the logits; 1 for a sigmoid channel, whose two classes are corrected and whose model
+            keeps one channel. Several sigmoid channels (multi-label) are not corrected.
         models_dir: folder of the model, made when missing.
         output_dir: the run's folder, which gets the evaluations; none are made if it is not given.
         method: ``"auto"``, chosen on held-out subjects by :func:`~.auto.choose`, which may be no correction at all; or
@@ -123,6 +126,7 @@ def calibrate(
         raise ValueError(f"exports: expected 'pt2', 'onnx' or 'ts', got {', '.join(unknown)}")
     if method == AUTO and (region is not None or method_args):
         raise ValueError("method 'auto' chooses its own region and arguments: name a method to give them.")
+    one_channel, num_classes = num_classes == 1, max(num_classes, 2)
     # an unknown method is told before the network runs
     named = [] if method == AUTO else [build_calibrator(method, num_classes, region, method_args)]
     others = {name: build_calibrator(name, num_classes, region) for name in also if name != method}
@@ -131,6 +135,8 @@ def calibrate(
         load_weights(
             network, read_checkpoint(checkpoint, advice="Train first, or name a model with --model_path."), checkpoint
         )
+    if one_channel:
+        network = TwoClasses(network)
     stream = LogitStream(network, loader, inferer, device, amp, ignore_index=ignore_index, spacing=spacing)
     network.to(stream.device)
     example = _FirstWindow(network)
@@ -290,12 +296,17 @@ def _write_model(
         (folder / former).unlink(missing_ok=True)
     whole: nn.Module
     if about["model"] == FOLDED:
-        whole = folded = network if isinstance(calibrator, NoCorrection) else fold(network, calibrator, image)
+        plain: nn.Module = network
+        head: Calibrator | LinearHead = calibrator
+        if isinstance(network, TwoClasses):
+            plain, head = network.network, one_channel_head(calibrator)
+        whole = folded = plain if isinstance(calibrator, NoCorrection) else fold(plain, head, image)
         state = folded.state_dict()
         with atomic_path(path) as partial:
             torch.save({name: value.cpu() for name, value in state.items()}, partial)
     else:
         whole = CalibratedNetwork(network, calibrator)
+        whole = OneChannel(whole) if isinstance(network, TwoClasses) else whole
         export_torchscript(whole, image, path, embedded)
     write_json(folder / PARAMETERS, {**about, "model_sha256": sha256(path), **calibrator.to_json()})
     for other in {FOLDED, WITH_HEAD} - {path.name}:
