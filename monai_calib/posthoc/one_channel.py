@@ -32,7 +32,7 @@ class TwoClasses(nn.Module):
 
 
 class OneChannel(nn.Module):
-    """The one logit ``(B, 1, *spatial)`` of a network of two classes, as its sigmoid users expect it."""
+    """Gives the one logit ``(B, 1, *spatial)`` of a network of two classes, as its sigmoid users expect it."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class OneChannel(nn.Module):
 
 
 def one_channel_head(calibrator: Calibrator) -> LinearHead:
-    """What a linear correction of (0, z) does to z, to be folded: ``z' = w z + b``.
+    """Head of one channel that a linear correction of (0, z) amounts to, to be folded: ``z' = w z + b``.
 
     Example:
         >>> from monai_calib.posthoc import TemperatureScaling
