@@ -1,4 +1,4 @@
-"""Everything a template may name, from the entry of a data set."""
+"""Values that a template may name, from the entry of a data set."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ CONFIGS = (
 
 
 def bundle_values(key: str, entry: Mapping[str, Any], dims: int) -> dict[str, Any]:
-    """Everything a template of this data set and dimension may name.
+    """Collect what a template of this data set and dimension may name.
 
     Args:
         key: name of the data set.
