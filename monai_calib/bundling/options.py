@@ -12,6 +12,8 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
+from .patch import check_patch
+
 __all__ = ["OptionError", "check_options"]
 
 _TRUTH = {"true": True, "false": False, "yes": True, "no": False}
@@ -45,6 +47,7 @@ def check_options(options: Sequence[str], classes: int | None = None) -> None:
       near; the log warns of others, which a tool may have added. What a file laid over the bundle's adds is read by
       something, and passes.
     - ``true`` and ``false`` in small letters, which MONAI takes for words, become booleans.
+    - The network's forward pass is tried on the patch.
     - Numbers are of their kind and in their range, paths are paths, the network is one of ``networks``, and there are
       as many class names as classes.
 
@@ -72,6 +75,20 @@ def check_options(options: Sequence[str], classes: int | None = None) -> None:
         config.update(changed)
         parser.parse(reset=True)
     _check_values(config, classes)
+    _check_patch(parser, config)
+
+
+def _check_patch(parser: ConfigParser, config: dict[str, Any]) -> None:
+    """Try the patch on the network, where both are given as such, before data are read for it."""
+    name, patch, networks = (config.get(key) for key in ("network_name", "patch_size", "networks"))
+    if not isinstance(networks, dict) or not isinstance(patch, (list, tuple)) or name not in networks:
+        return
+    channels = networks[name].get("in_channels")
+    if isinstance(channels, int) and networks[name].get("spatial_dims") == len(patch):
+        try:
+            check_patch(parser.get_parsed_content(f"networks::{name}"), patch, channels, str(name))
+        except ValueError as error:
+            raise OptionError(str(error)) from error
 
 
 def _understood(config: dict[str, Any]) -> Iterator[tuple[str, bool]]:

@@ -7,6 +7,7 @@ from .composites import BRATS_COMPOSITES, CompositeHandler
 from .consistency import BoundaryConsistency
 from .evaluated_folder import EvaluatedFolder
 from .guard import NonFiniteGuard
+from .ignored import without_ignored
 from .multipliers import MultiplierHandler
 from .preview import SlicePreviewHandler
 from .progress import EpochProgress
@@ -35,4 +36,5 @@ __all__ = [
     "SurfaceHandler",
     "TrainingCheckpoint",
     "lower_is_better",
+    "without_ignored",
 ]

@@ -227,6 +227,13 @@ PROTOCOLS: dict[str, Protocol] = {
             "ECE over 15 bins, class-wise error with absent classes left out; mean over cases (macro) and over "
             "voxels (micro).",
         ),
+        Protocol(
+            "recommended_px",
+            regions=["all", "predicted", "union", "dilated:2vx", "boundary:2vx", "bbox"],
+            metrics=["ece", "classwise_ece", "nll", "brier"],
+            reductions=REDUCTIONS,
+            description="The recommended protocol for images whose pixels have no known size: bands of 2 pixels.",
+        ),
     )
 }
 """Protocols by name."""

@@ -43,6 +43,7 @@ class LoadCased(MapTransform):
         geometry: ``"check"`` refuses a label whose header puts it elsewhere than the image, by half a voxel or more at
             any corner; ``"label_from_image"`` disregards the label's header, for labels saved without one. Sizes must
             agree in either case.
+        ignore_index: label of voxels that count nowhere, allowed beside the class numbers.
 
     Raises:
         RuntimeError: a file cannot be read (for example a truncated archive).
@@ -56,7 +57,12 @@ class LoadCased(MapTransform):
     """
 
     def __init__(
-        self, keys: KeysCollection, num_classes: int, label_key: str = "label", geometry: str = "check"
+        self,
+        keys: KeysCollection,
+        num_classes: int,
+        label_key: str = "label",
+        geometry: str = "check",
+        ignore_index: int | None = None,
     ) -> None:
         super().__init__(keys)
         if geometry not in _GEOMETRY:
@@ -64,6 +70,7 @@ class LoadCased(MapTransform):
         self.num_classes = num_classes
         self.label_key = label_key
         self.geometry = geometry
+        self.ignore_index = ignore_index
         self.load_nifti = LoadImage(image_only=True, ensure_channel_first=True)
         self.load_other = LoadImage(image_only=True, ensure_channel_first=True, dtype=None)
 
@@ -128,7 +135,7 @@ class LoadCased(MapTransform):
                 f"label {label.file!r}: expected one class number a voxel, got {label.tensor.shape[0]} channels. Save "
                 "a mask of class numbers; colours and one-hot channels are not guessed at."
             )
-        check_label(label.stored, self.num_classes, what=f"label {label.file!r}")
+        check_label(label.stored, self.num_classes, self.ignore_index, what=f"label {label.file!r}")
 
     def _beside(self, image: _Item, label: _Item) -> _Item:
         """The image, with as many axes as its label, after comparing the two."""

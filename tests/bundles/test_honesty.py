@@ -121,8 +121,8 @@ def test_a_patch_that_the_network_cannot_take_is_refused_with_one_that_works(
 ) -> None:
     settings = {**small_networks(HIPPOCAMPUS[dims]), "dataset_dir": str(phantom), "run_dir": str(tmp_path), "epochs": 1}
     told = refused("train", HIPPOCAMPUS[dims], **settings, patch_size=[16, 16, 16][:dims], network_name="unet")
-    assert f"patch_size: expected a size that BasicUNet can halve as often as it does, got {[16] * dims}" in told
-    assert f"Take {[32] * dims}, or another multiple." in told
+    assert f"patch_size: expected voxels on which unet's forward pass works, got {[16] * dims}" in told
+    assert f"Take {[32, 16, 16][:dims]}." in told
     assert "cases" not in told, "no case is to blame"
 
 

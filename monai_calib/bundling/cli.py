@@ -1,0 +1,59 @@
+"""The command ``bundle``."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+__all__ = ["add_commands"]
+
+_EXAMPLE = """\
+example:
+  python -m monai_calib prepare pictures/images pictures/masks my/usgra --labels nerve=1 vessel=2
+  python -m monai_calib bundle my/usgra my/usgra_segmentation_2d
+  python -m monai_calib bundle acdc_segmentation_3d my/acdc_segmentation_3d      # one that comes with the package
+"""
+
+
+def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    parser = commands.add_parser(
+        "bundle",
+        description="Write a MONAI bundle for a prepared data folder: what is seen in the data, and a plan with a\n"
+        "reason for each number; see docs/own_data.md. Or write one of the bundles of the package, by its name.",
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("data", metavar="DATA", help="folder made by prepare, a data script or phantom; or a name")
+    parser.add_argument("output", type=Path, metavar="OUT", help="new folder, which gives the bundle its name")
+    parser.add_argument("--dimensions", type=int, choices=(2, 3), help="2: slices; 3: patches (default: as planned)")
+    parser.add_argument("--spacing", type=float, nargs="+", metavar="MM", help="voxel of the network's grid")
+    parser.add_argument("--patch_size", type=int, nargs="+", metavar="N", help="voxels of a crop along each axis")
+    parser.add_argument("--batch_size", type=_whole, metavar="N", help="images a step")
+    parser.add_argument("--epochs", type=_whole, metavar="N", help="length of the training")
+    parser.add_argument("--overwrite", choices=("True", "False"), default="False", help="replace a bundle at OUT")
+    parser.set_defaults(run=_bundle)
+
+
+def _whole(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"expected a whole number from 1, got {text}")
+    return number
+
+
+def _bundle(arguments: argparse.Namespace) -> None:
+    from .bundle import bundle_data, bundle_shipped
+    from .plan import GIVEN
+
+    overwrite = arguments.overwrite == "True"
+    given = {name: getattr(arguments, name) for name in GIVEN if getattr(arguments, name) is not None}
+    source = Path(arguments.data)
+    if not source.is_dir() and "/" not in arguments.data:
+        if given:
+            raise ValueError(f"--{next(iter(given))}: bundles of the package have their own. Leave it out.")
+        folder = bundle_shipped(arguments.data, arguments.output, overwrite)
+        print(f"Wrote {folder}\nNext: its docs/README.md says where the data come from and how to run it.")
+        return
+    made = bundle_data(source, arguments.output, given, overwrite)
+    print(f"{made.fingerprint.in_words()}\n\n{made.plan.in_words()}\n")
+    print(f"Wrote {made.folder}\nNext: python -m monai_calib run {arguments.data} OUT --bundle {arguments.output}")

@@ -1,0 +1,139 @@
+"""Values that a template may name, from the entry of a data set."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from monai_calib.files import read_json
+
+from .dynunet import dynunet_plan
+from .fill import fill, is_name
+
+__all__ = ["CONFIGS", "TEMPLATE", "bundle_values", "option_names"]
+
+TEMPLATE = Path(__file__).parent / "template"
+CONFIGS = (
+    "train.json",
+    "evaluate.json",
+    "calibrate.json",
+    "ensemble.json",
+    "flips.json",
+    "mc_dropout.json",
+    "snapshots.json",
+    "inference.json",
+    "multi_gpu_train.json",
+    "multi_gpu_evaluate.json",
+    "metadata.json",
+    "logging.conf",
+)
+
+
+def bundle_values(key: str, entry: Mapping[str, Any], dims: int) -> dict[str, Any]:
+    """Collect what a template of this data set and dimension may name.
+
+    Args:
+        key: name of the data set.
+        entry: what differs, the parts of both dimensions included.
+        dims: 2 or 3.
+    """
+    values = {name: item for name, item in entry.items() if name not in ("2d", "3d")} | dict(entry[f"{dims}d"])
+    labels, channels = values["labels"], values["channel_names"]
+    values |= {
+        "key": key,
+        "dims": dims,
+        "bundle_name": values.get("bundle_name", f"{key}_segmentation_{dims}d"),
+        "in_channels": len(channels),
+        "num_classes": len(labels),
+        "last_label": len(labels) - 1,
+        "first_channels": values["channels"][0],
+        # One level less: the attention U-Net fails on a patch that its strides do not divide.
+        "attention_channels": values["channels"][:4],
+        "label_def": {str(number): name for number, name in enumerate(labels)},
+        "channel_def": {str(number): name for number, name in enumerate(channels)},
+        "label_classes": ", ".join(f"{number}: {name}" for number, name in enumerate(labels)),
+        "image_classes": ", ".join(f"{number}: {name}" for number, name in enumerate(channels)),
+        "prepare_data": values.get("prepare_data") or f"python data_scripts/{key}.py {values['download']} OUT",
+        "channels_text": f", with {len(channels)} channels on the fourth axis" if len(channels) > 1 else "",
+        "references": _references(values),
+        "references_text": "\n".join(f"- {text}" for text in _references(values)),
+        # Every other crop is centred on background; the foreground's share is divided evenly among its classes.
+        "crop_ratios": [len(labels) - 1, *[1] * (len(labels) - 1)],
+    }
+    values |= dynunet_plan(values["patch_size"], values["spacing"][:dims], values["channels"], dims)
+    values |= _part("parts.json") | _part(f"{dims}d.json") | _choices(values) | _labels(values)
+    values["option_names"] = option_names(values)
+    return values
+
+
+def option_names(values: Mapping[str, Any]) -> list[str]:
+    """Names at the top of the configurations that are laid over each other, whose options a command line may name."""
+    configs = [name for name in CONFIGS if name.endswith(".json") and name not in ("inference.json", "metadata.json")]
+    names = {name.removeprefix("+") for config in configs for name in _part(config)}
+    words = fill({name: None for name in names if is_name(name)}, values)
+    return sorted(name for name in names | words.keys() if name.isidentifier())
+
+
+def _references(values: Mapping[str, Any]) -> list[str]:
+    return [*filter(None, [values["reference"]]), *values["papers"]]
+
+
+def _choices(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Parts that depend on what the entry chose; an empty list leaves a step out."""
+    spacing, resample, unit = values["spacing"], values["resample"], values["unit"]
+    sizes = [f"{length:g}" for length in spacing]
+    of = "mm" if unit == "mm" else "pixels of the original"
+    grid = {
+        "none": "the voxel grid stays as it is.",
+        "slices": f"slices are brought to pixels of {sizes[0]} × {sizes[1]} {of}, their distance stays as it is.",
+        "volumes": f"volumes are brought to voxels of {sizes[0]} × {sizes[1]} × {sizes[2]} {of}.",
+    }[resample]
+    if resample != "none":
+        grid += " The evaluation measures on this grid; inference writes on the grid of the image."
+    turned = "turned to RAS" if values["orient"] else "taken as stored"
+    texts = [f"Axes are {turned}; {grid}", values["intensity_text"], values["note"]]
+    chosen: dict[str, Any] = {
+        "data_text": " ".join(filter(None, texts)),
+        "crops_text": f"{{{{{values['crops']}_crops_text}}}}",
+        "cache_rows": f"{{{{{values['cache']}_rows}}}}",
+        "crops": f"{{{{{values['crops']}_crops}}}}",
+        "train_dataset": f"{{{{{values['cache']}_dataset}}}}",
+        "cache_words": f"{{{{{values['cache']}_words}}}}",
+        "pixdim": {"none": None, "slices": [*spacing[:2], -1], "volumes": spacing}[resample],
+    }
+    if resample == "none":
+        chosen |= {"respace_cases": [], "respace_images": []}
+    if not values["orient"]:
+        chosen |= {"orient_cases": [], "orient_images": []}
+    if not values["composites"]:
+        chosen["composite_handlers"] = []
+    return chosen
+
+
+def _labels(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Parts that depend on a label value that counts nowhere, and on the unit of lengths."""
+    ignore, unit = values["ignore_index"], values["unit"]
+    ignored: dict[str, Any] = {} if ignore is None else {"ignore_index": ignore}
+    return {
+        "ignored": ignored,
+        "surface_settings": ignored | ({} if unit == "mm" else {"unit": unit}),
+        "protocols": ["paper", "recommended" if unit == "mm" else "recommended_px"],
+        "loss_settings": "**@loss_args" if ignore is None else f"**{{'ignore_index': {ignore}, **@loss_args}}",
+        "label_type": "$torch.uint8" if ignore is None or 0 <= ignore < 256 else "$torch.int32",
+        "pred_and_label": _items(["pred", "label"], ignored),
+        "preview_items": _items(["image", "label", "pred", "prob"], ignored),
+    }
+
+
+def _items(names: list[str], ignored: Mapping[str, Any]) -> Any:
+    """The ``output_transform`` of a handler that knows of no ignored voxels."""
+    if ignored:
+        return {"_target_": "monai_calib.handlers.without_ignored", "keys": names, **ignored}
+    return f"$monai.handlers.from_engine({names})"
+
+
+@cache
+def _part(name: str) -> dict[str, Any]:
+    return dict(read_json(TEMPLATE / name))

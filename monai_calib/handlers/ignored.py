@@ -1,0 +1,50 @@
+"""Take ignored voxels out of label and prediction, for metrics and pictures that know of none."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from monai.handlers import from_engine
+
+__all__ = ["without_ignored"]
+
+
+def without_ignored(ignore_index: int, keys: Sequence[str] = ("pred", "label")) -> Callable[[Any], Any]:
+    """Make an ``output_transform`` like ``from_engine(keys)``, with background where the label is ignored.
+
+    Both the label and the predicted class are set to 0 there, so that neither overlap nor error is counted.
+
+    Args:
+        ignore_index: label of voxels that count nowhere.
+        keys: items of the engine's output to return; of them, ``label`` and ``pred`` are changed, if they are maps of
+            class numbers.
+
+    Example:
+        >>> case = {"pred": torch.tensor([[1, 1]]), "label": torch.tensor([[255, 1]])}
+        >>> without_ignored(255)([case])
+        ([tensor([[0, 1]])], [tensor([[0, 1]])])
+    """
+    names = list(keys)
+    labels = from_engine(["label"])
+    items = from_engine(names)
+
+    def transform(output: Any) -> Any:
+        ignored = [label == ignore_index for label in labels(output)]
+        return tuple(
+            [_background(item, where) for item, where in zip(given, ignored, strict=True)]
+            if name in ("pred", "label")
+            else given
+            for name, given in zip(names, _as_lists(items(output), names), strict=True)
+        )
+
+    return transform
+
+
+def _as_lists(given: Any, names: Sequence[str]) -> Any:
+    return (given,) if len(names) == 1 else given
+
+
+def _background(item: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
+    return item.masked_fill(where.to(item.device), 0)
