@@ -40,7 +40,10 @@ class Volumes:
             label = logits[0].argmax(0)
             flips = torch.randint(0, label.numel(), (label.numel() // 200,), generator=generator)
             label.view(-1)[flips] = torch.randint(0, self.classes, flips.shape, generator=generator)
-            yield {"image": logits, "label": label[None, None].to(torch.uint8), "subject": [f"s{number}"]}
+            batch = {"image": logits, "label": label[None, None].to(torch.uint8), "subject": [f"s{number}"]}
+            del logits, label, axes
+            yield batch
+            del batch  # a loader does not keep what it has handed out
 
 
 def peak_gb() -> float:

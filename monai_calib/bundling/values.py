@@ -22,6 +22,7 @@ CONFIGS = (
     "ensemble.json",
     "flips.json",
     "mc_dropout.json",
+    "snapshots.json",
     "inference.json",
     "multi_gpu_train.json",
     "multi_gpu_evaluate.json",

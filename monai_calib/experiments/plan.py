@@ -113,7 +113,8 @@ def make_plan(
         raise ValueError(f"--set {taken[0]}: the comparison itself gives {', '.join(sorted(OWN_SETTINGS))}.")
     if not (dataset_dir / "datalist.json").is_file():
         raise FileNotFoundError(
-            f"{dataset_dir / 'datalist.json'} does not exist; make it with a script of data_scripts/"
+            f"{dataset_dir / 'datalist.json'} does not exist; make it with python -m monai_calib prepare, or a "
+            "script of data_scripts/"
         )
     runs = []
     for seed in seeds:

@@ -14,6 +14,7 @@ from .progress import EpochProgress
 from .reliability import ReliabilityDiagramHandler
 from .schedule import AlphaSchedule
 from .seeds import EpochSeeds
+from .snapshots import SnapshotHandler
 from .surface import SurfaceHandler
 from .weights import CheckpointLoader
 
@@ -31,6 +32,7 @@ __all__ = [
     "NonFiniteGuard",
     "ReliabilityDiagramHandler",
     "SlicePreviewHandler",
+    "SnapshotHandler",
     "SurfaceHandler",
     "TrainingCheckpoint",
     "lower_is_better",

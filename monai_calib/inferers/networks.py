@@ -154,5 +154,5 @@ class _AlwaysDropout(nn.Module):
 
 
 def _logits(output: Tensor | list[Tensor]) -> Tensor:
-    """The one output, which BasicUNetPlusPlus wraps in a list."""
+    """Unwrap the list that BasicUNetPlusPlus makes of its one output."""
     return output[0] if isinstance(output, list) else output

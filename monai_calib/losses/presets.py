@@ -52,7 +52,7 @@ PRESETS: dict[str, tuple[Callable[..., ConstrainedLoss], dict[str, Any]]] = {
     "mdca": (MDCALoss, {}),
 }
 """Name: the class and what differs from its defaults, which are its paper's. ``nacl_outer`` is this package's own
-variant, and ``recommended`` that with Dice and weight 1, ``"dice_ce+nacl_outer", alpha=1.0``: see docs/results.md."""
+variant, and ``recommended`` that with Dice and weight 1, ``"dice_ce+nacl_outer", alpha=1.0``; see studies/."""
 
 _SHARED = frozenset(Options.__annotations__)
 _OF_PENALTIES = {"penalty_region", "kernel_size"}

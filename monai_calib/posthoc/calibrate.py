@@ -12,20 +12,19 @@ import torch
 from monai.inferers import SliceInferer
 from torch import Tensor, nn
 
-from monai_calib.datasets.checksums import sha256
-from monai_calib.files import atomic_path, write_json
+from monai_calib.files import write_json
 from monai_calib.handlers.weights import load_weights, read_checkpoint
 from monai_calib.inferers.networks import AveragedNetwork
 from monai_calib.metrics.protocols import Protocol, resolve_protocols
 from monai_calib.posthoc.auto import Candidate, RefusedCorrectionError, choose, default_candidates, examine
 from monai_calib.posthoc.base import Calibrator, fit
 from monai_calib.posthoc.before_after import AS_TRAINED, evaluate_corrections
-from monai_calib.posthoc.export import CalibratedNetwork, export_onnx, export_program, export_torchscript
-from monai_calib.posthoc.files import FOLDED, ONNX, PARAMETERS, PROGRAM, TORCHSCRIPT, WITH_HEAD, correction_record
-from monai_calib.posthoc.folding import fold
+from monai_calib.posthoc.files import FOLDED, WITH_HEAD, correction_record
 from monai_calib.posthoc.kept import KeptCases
 from monai_calib.posthoc.methods import build_calibrator
+from monai_calib.posthoc.model_files import bundle_configs, write_model
 from monai_calib.posthoc.none import NoCorrection
+from monai_calib.posthoc.one_channel import TwoClasses
 from monai_calib.posthoc.stream import LogitCase, LogitStream
 from monai_calib.posthoc.uncertainty import parameter_intervals
 
@@ -90,7 +89,8 @@ def calibrate(
             probability, and one file holds it all.
         loader: validation data without augmentation; the network runs over it once, and its logits are kept.
         inferer: as the evaluation will use; it must average logits where windows overlap.
-        num_classes: channels of the logits.
+        num_classes: channels of the logits; 1 for a sigmoid channel, whose two classes are corrected and whose model
+            keeps one channel. Several sigmoid channels (multi-label) are not corrected.
         models_dir: folder of the model, made when missing.
         output_dir: the run's folder, which gets the evaluations; none are made if it is not given.
         method: ``"auto"``, chosen on held-out subjects by :func:`~.auto.choose`, which may be no correction at all; or
@@ -123,6 +123,7 @@ def calibrate(
         raise ValueError(f"exports: expected 'pt2', 'onnx' or 'ts', got {', '.join(unknown)}")
     if method == AUTO and (region is not None or method_args):
         raise ValueError("method 'auto' chooses its own region and arguments: name a method to give them.")
+    one_channel, num_classes = num_classes == 1, max(num_classes, 2)
     # an unknown method is told before the network runs
     named = [] if method == AUTO else [build_calibrator(method, num_classes, region, method_args)]
     others = {name: build_calibrator(name, num_classes, region) for name in also if name != method}
@@ -131,6 +132,8 @@ def calibrate(
         load_weights(
             network, read_checkpoint(checkpoint, advice="Train first, or name a model with --model_path."), checkpoint
         )
+    if one_channel:
+        network = TwoClasses(network)
     stream = LogitStream(network, loader, inferer, device, amp, ignore_index=ignore_index, spacing=spacing)
     network.to(stream.device)
     example = _FirstWindow(network)
@@ -193,8 +196,8 @@ def calibrate(
     trained = Path(models_dir, "training.json")
     if isinstance(network, AveragedNetwork) and not trained.exists():
         write_json(trained, {"settings": dict(run or {})})  # which an evaluation of the average looks up
-    embedded = _configs(bundle_root)
-    model_path = _write_model(network, chosen, example.image, Path(models_dir), about, exports, embedded)
+    embedded = bundle_configs(bundle_root)
+    model_path = write_model(network, chosen, example.image, Path(models_dir), about, exports, embedded)
     _log.info("wrote %s: %s, %s", model_path, method, records[method]["in_words"])
     if output_dir is not None:
         _log.info("next: python -m monai_calib report %s shows before and after", output_dir)
@@ -261,60 +264,3 @@ class _FirstWindow:
 
     def remove(self) -> None:
         self._hook.remove()
-
-
-def _configs(bundle_root: str | os.PathLike[str] | None) -> dict[str, str]:
-    """Texts of the bundle's files that consumers look for in an exported model."""
-    names = [] if bundle_root is None else ["metadata.json", "inference.json"]
-    paths = [Path(os.fspath(bundle_root or ""), "configs", name) for name in names]
-    return {path.name: path.read_text(encoding="utf-8") for path in paths if path.is_file()}
-
-
-def _write_model(
-    network: nn.Module,
-    calibrator: Calibrator,
-    image: Tensor,
-    folder: Path,
-    about: Mapping[str, Any],
-    exports: Sequence[str] = (),
-    embedded: Mapping[str, str] | None = None,
-) -> Path:
-    """Write the model, then its record, which names it by its checksum, then remove a former model of the other kind.
-
-    Exports of a former model go first, new ones come last.
-
-    Killed between two of these steps, the folder holds a pair that fits, or one whose record says that it does not.
-    """
-    path = folder / about["model"]
-    for former in (PROGRAM, ONNX, TORCHSCRIPT):
-        (folder / former).unlink(missing_ok=True)
-    whole: nn.Module
-    if about["model"] == FOLDED:
-        whole = folded = network if isinstance(calibrator, NoCorrection) else fold(network, calibrator, image)
-        state = folded.state_dict()
-        with atomic_path(path) as partial:
-            torch.save({name: value.cpu() for name, value in state.items()}, partial)
-    else:
-        whole = CalibratedNetwork(network, calibrator)
-        export_torchscript(whole, image, path, embedded)
-    write_json(folder / PARAMETERS, {**about, "model_sha256": sha256(path), **calibrator.to_json()})
-    for other in {FOLDED, WITH_HEAD} - {path.name}:
-        (folder / other).unlink(missing_ok=True)
-    for kind in exports:
-        _export(kind, whole, image, folder, embedded)
-    return path
-
-
-def _export(kind: str, network: nn.Module, image: Tensor, folder: Path, embedded: Mapping[str, str] | None) -> None:
-    """Write one more form of the model; a network that it cannot hold is a warning."""
-    try:
-        if kind == "pt2":
-            export_program(network, image, folder / PROGRAM)
-        elif kind == "onnx":
-            export_onnx(network, image, folder / ONNX)
-        elif not (folder / WITH_HEAD).exists():
-            export_torchscript(network, image, folder / TORCHSCRIPT, embedded)
-    except OSError:
-        raise
-    except Exception as error:  # whatever an exporter cannot do with somebody's network
-        _log.warning("no export %r of the calibrated model: %s: %.300s", kind, type(error).__name__, error)

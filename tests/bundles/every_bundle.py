@@ -104,7 +104,8 @@ class EveryBundle:
     def test_training_keeps_best_and_last_model(self, life: Life) -> None:
         written = {path.name for path in (life.folder / "models").glob("[!.]*")}
         corrected = {"calibration_parameters.json", "model_calibrated.pt", "model_calibrated.ts"}
-        assert written - corrected == {"model.pt", "checkpoint.ckpt", "training.json"}
+        exported = {"model_calibrated.pt2"}
+        assert written - corrected == {"model.pt", "checkpoint.ckpt", "training.json"} | exported
         record = json.loads((life.folder / "models" / "training.json").read_text())
         assert (record["epoch"], record["best_epoch"]) == (1, 1)
         assert record["settings"]["loss_name"] == "nacl_outer"

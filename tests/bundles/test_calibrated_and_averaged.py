@@ -187,3 +187,23 @@ def test_an_average_gets_one_correction_and_one_file(
     assert after["summary"]["nll_all_micro"] < before["summary"]["nll_all_micro"]
     record = json.loads((folder / "models" / "calibration_parameters.json").read_text())
     assert record["model"] == "model_calibrated.ts"
+
+
+def test_snapshots_of_one_training_are_averaged_and_corrected(bundle: Path, phantom: Path, tmp_path: Path) -> None:
+    shared = {**SMALL, "dataset_dir": str(phantom), "run_dir": str(tmp_path)}
+    small = {"loss_name": "ce", "epochs": 4, "visits_per_epoch": 1, "snapshots": 2}
+    run_bundle(bundle, "train", **shared, **small)
+    kept = sorted(path.name for path in (tmp_path / "models" / "snapshots").iterdir())
+    assert kept == ["epoch_0003.pt", "epoch_0004.pt"]
+    last = torch.load(tmp_path / "models" / "checkpoint.ckpt", weights_only=True)["model"]
+    snapshot = torch.load(tmp_path / "models" / "snapshots" / "epoch_0004.pt", weights_only=True)
+    assert all(torch.equal(snapshot[name], value) for name, value in last.items())
+    evaluate(bundle, "snapshots", dataset_dir=phantom, run_dir=tmp_path)
+    assert calibration(tmp_path / "snapshots")["run"]["inference"] == "snapshots, mean of 2"
+    with pytest.raises((RuntimeError, ValueError)) as caught:
+        run_bundle(bundle, "train", **{**shared, "run_dir": str(tmp_path / "b")}, **{**small, "snapshots": 9})
+    error: BaseException | None = caught.value
+    story = ""
+    while error is not None:
+        story, error = f"{story} {error}", error.__cause__ or error.__context__
+    assert "snapshots: expected 0 to 2 in the second half of 4 epochs, got 9" in story

@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 import torch
 
-DOCS = Path(__file__).parents[1] / "docs"
+STUDIES = Path(__file__).parents[2] / "studies"
 
 
 @pytest.fixture
 def clinical(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(DOCS))
+    monkeypatch.syspath_prepend(str(STUDIES))
     return importlib.import_module("clinical")
 
 

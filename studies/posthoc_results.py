@@ -1,7 +1,7 @@
 """Measure every correction after training on finished runs, and write posthoc_results.json and the page's tables.
 
-    python docs/posthoc_results.py DATASET_DIR CACHE RUN...   # measure what is not yet in CACHE, then all tables
-    python docs/posthoc_results.py                            # write the tables from posthoc_results.json
+    python studies/posthoc_results.py DATASET_DIR CACHE RUN...   # measure what is not yet in CACHE, then all tables
+    python studies/posthoc_results.py                            # write the tables from posthoc_results.json
 
 Corrections are fitted on the validation cases of a run and measured on its test cases. Logits, fits and figures of each
 run and correction are kept below CACHE as they are made, so that a call that was stopped goes on, and a new run costs
@@ -30,7 +30,6 @@ from monai_calib.metrics.protocols import measure as measured_by
 from monai_calib.posthoc import Calibrator, LogitCase, build_calibrator, fit
 from monai_calib.report.statistics import bootstrap_mean
 
-PAGE = Path(__file__).with_name("posthoc_results.md")
 FIGURES = Path(__file__).with_name("posthoc_results.json")
 NONE = "none"
 VARIANTS = {
@@ -291,4 +290,4 @@ def tables(losses: Mapping[str, Any]) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    update_page(sys.argv[1:], PAGE, FIGURES, measure, summary, tables)
+    update_page(sys.argv[1:], FIGURES, measure, summary)

@@ -1,4 +1,4 @@
-"""Draw expected against true volumes, and reliability before and after, from the cache of docs/clinical.py.
+"""Draw expected against true volumes, and reliability before and after, from the cache of studies/clinical.py.
 
     python docs/figures/clinical.py DATASET_DIR CACHE CE_RUN DICE_CE_RUN
 

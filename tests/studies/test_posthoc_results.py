@@ -14,18 +14,18 @@ import torch
 from monai_calib.metrics.evaluated import read_evaluated
 from monai_calib.posthoc import LogitCase, TemperatureScaling, VectorScaling, evaluate_corrections, fit
 
-DOCS = Path(__file__).parents[1] / "docs"
+STUDIES = Path(__file__).parents[2] / "studies"
 BARS = {"0.05", "0.02", "0.004"}
 
 
 @pytest.fixture
 def results(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(DOCS))
+    monkeypatch.syspath_prepend(str(STUDIES))
     return importlib.import_module("posthoc_results")
 
 
 def test_kept_figures_are_consistent() -> None:
-    losses = json.loads((DOCS / "posthoc_results.json").read_text(encoding="utf-8"))
+    losses = json.loads((STUDIES / "posthoc_results.json").read_text(encoding="utf-8"))
     for variants in losses.values():
         for variant in variants.values():
             assert all(low <= value <= high for value, low, high in variant["figures"].values())
@@ -87,16 +87,3 @@ def test_seeds_are_averaged_before_subjects_are_drawn(results: ModuleType) -> No
         assert change == pytest.approx(
             mean - math.fsum(run["figures"][name][i] for run in before for i in range(4)) / 8, abs=1e-5
         )
-
-
-def test_a_table_without_its_figures_is_refused() -> None:
-    pages_spec = importlib.util.spec_from_file_location("pages", DOCS / "pages.py")
-    assert pages_spec is not None
-    assert pages_spec.loader is not None
-    pages = importlib.util.module_from_spec(pages_spec)
-    pages_spec.loader.exec_module(pages)
-    with pytest.raises(KeyError):
-        pages.fill("<!-- table: nothing -->\n<!-- end -->", {}, lambda name: 0.0)
-    filled = pages.fill("it is −0.10<!-- a | b -->.", {}, lambda name: pages.figure_at({"a": {"b": [-0.256, 0]}}, name))
-    assert filled == "it is −0.26<!-- a | b -->."
-    assert pages.prose_without_source("0.3 and 0.4<!-- a --> and `0.5`") == ["0.3"]

@@ -1,7 +1,7 @@
 """Bring the figures of a comparison into results.json and the tables of results.md.
 
-    python docs/results.py RUNS...    # read the runs below these folders, write results.json, then the tables
-    python docs/results.py            # write the tables from results.json
+    python studies/results.py RUNS...    # read the runs below these folders, write results.json, then the tables
+    python studies/results.py            # write the tables from results.json
 
 Runs are compared where dimension, epochs and augmentation agree. A row is a method: runs that differ in the seed alone.
 Its figures are means over seeds and cases, with 95 % bootstrap intervals over subjects, all seeds of a drawn subject
@@ -10,7 +10,6 @@ together. Every number of the tables is in results.json.
 
 from __future__ import annotations
 
-import json
 import math
 import statistics
 import sys
@@ -20,7 +19,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from pages import cell, fill, table, write_json
+from pages import cell, table, write_json, write_page
 
 from monai_calib.metrics import CalibrationHistogram, ace, mce
 from monai_calib.metrics.bootstrap import bootstrap_ratio
@@ -30,7 +29,6 @@ from monai_calib.report.published import read_published
 from monai_calib.report.runs import Run, read_runs
 from monai_calib.report.statistics import bootstrap_mean, friedman_nemenyi
 
-PAGE = Path(__file__).with_name("results.md")
 FIGURES = Path(__file__).with_name("results.json")
 PUBLISHED = Path(__file__).with_name("published.json")
 
@@ -301,9 +299,7 @@ def main(folders: list[str]) -> None:
     if folders:
         runs = [run for run in read_runs([Path(folder) for folder in folders]) if run.split == "test"]
         write_json(FIGURES, [figures_of(comparison) for comparison in comparisons_of(runs)], depth=3)
-    parts = json.loads(FIGURES.read_text(encoding="utf-8"))
-    page = PAGE.read_text(encoding="utf-8")
-    PAGE.write_text(fill(page, tables(parts), lambda path: figure(parts, path)), encoding="utf-8")
+    write_page("results")
 
 
 if __name__ == "__main__":

@@ -16,7 +16,7 @@ from typing import Any
 import torch
 from monai.bundle import ConfigParser
 from monai.data import DataLoader, Dataset
-from pages import figure_at, fill, write_json
+from pages import write_json, write_page
 
 from monai_calib.handlers.checkpoint import training_settings
 from monai_calib.posthoc import LogitCase, LogitStream
@@ -107,11 +107,9 @@ def _write(path: Path, content: object) -> None:
 
 def update_page(
     arguments: Sequence[str],
-    page: Path,
     figures: Path,
     measure: Callable[[Path, Path, Path], None],
     summary: Callable[[Path, list[str]], dict[str, Any]],
-    tables: Callable[[dict[str, Any]], dict[str, str]],
 ) -> None:
     """Given ``DATASET_DIR CACHE RUN...``, measure what the cache does not hold and keep its summary; fill the page."""
     if arguments:
@@ -120,6 +118,4 @@ def update_page(
         for run in runs:
             measure(run, dataset_dir, cache)
         write_json(figures, summary(cache, [name_of(training_settings(run / "models")) for run in runs]), depth=2)
-    kept = json.loads(figures.read_text(encoding="utf-8"))
-    text = fill(page.read_text(encoding="utf-8"), tables(kept), lambda name: figure_at(kept, name))
-    page.write_text(text, encoding="utf-8")
+    write_page(figures.stem)

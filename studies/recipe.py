@@ -1,7 +1,7 @@
 """Look for one recipe of training, averaging and correction that meets every bar; write recipe.json and the page.
 
-    python docs/recipe.py DATASET_DIR CACHE RUN...   # measure what is not yet in CACHE, then the tables
-    python docs/recipe.py                            # write the tables from recipe.json
+    python studies/recipe.py DATASET_DIR CACHE RUN...   # measure what is not yet in CACHE, then the tables
+    python studies/recipe.py                            # write the tables from recipe.json
 
 Runs that differ in the seed alone are one training. Each is measured alone and averaged with its other seeds, as it is
 and with corrections that are fitted on the validation cases. Logits and figures are kept below CACHE as they are made.
@@ -17,14 +17,13 @@ from typing import Any
 
 import numpy as np
 from clinical import bootstrapped, correlation
-from pages import cell, figure_at, fill, rounded, shown, table, write_json
+from pages import cell, rounded, shown, table, write_json, write_page
 from recipe_cases import ALONE, AVERAGED, NONE, OWN, SIGNS, averaged, averaged_name, corrections, measure, missing
 from run_logits import SPLITS, finished_runs, load_logits, name_of
 
 from monai_calib.handlers.checkpoint import training_settings
 from monai_calib.report.statistics import bootstrap_mean
 
-PAGE = Path(__file__).with_name("recipe.md")
 FIGURES = Path(__file__).with_name("recipe.json")
 BASE = "dice_ce"
 COLUMNS = {
@@ -143,9 +142,7 @@ def main(arguments: Sequence[str]) -> None:
                 }
                 measure(together, splits, cache)
         write_json(FIGURES, summary(cache, found), depth=1)
-    kept = json.loads(FIGURES.read_text(encoding="utf-8"))
-    page = PAGE.read_text(encoding="utf-8")
-    PAGE.write_text(fill(page, tables(kept), lambda path: figure_at(kept, path)), encoding="utf-8")
+    write_page("recipe")
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Measure expected volumes, expected Dice, the quality flag and controlled misses; write clinical.json and its tables.
 
-    python docs/clinical.py DATASET_DIR CACHE RUN...   # measure what is not yet in CACHE, then all tables
-    python docs/clinical.py                            # write the tables from clinical.json
+    python studies/clinical.py DATASET_DIR CACHE RUN...   # measure what is not yet in CACHE, then all tables
+    python studies/clinical.py                            # write the tables from clinical.json
 
 CACHE is that of posthoc_results.py: logits and fits are shared.
 """
@@ -24,7 +24,6 @@ from scipy.stats import rankdata
 from monai_calib.report.statistics import bootstrap_mean
 from monai_calib.transforms import ConformalVolumeModel
 
-PAGE = Path(__file__).with_name("clinical.md")
 FIGURES = Path(__file__).with_name("clinical.json")
 SAMPLES = 1000
 WORST = 0.2
@@ -222,4 +221,4 @@ def tables(losses: Mapping[str, Any]) -> dict[str, str]:
 
 
 if __name__ == "__main__":
-    update_page(sys.argv[1:], PAGE, FIGURES, measure, summary, tables)
+    update_page(sys.argv[1:], FIGURES, measure, summary)

@@ -13,12 +13,12 @@ import torch
 from monai_calib.metrics import CalibrationHistogram, ece
 from monai_calib.posthoc import LogitCase, TemperatureScaling
 
-DOCS = Path(__file__).parents[1] / "docs"
+STUDIES = Path(__file__).parents[2] / "studies"
 
 
 @pytest.fixture
 def recipe_cases(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(str(DOCS))
+    monkeypatch.syspath_prepend(str(STUDIES))
     return importlib.import_module("recipe_cases")
 
 

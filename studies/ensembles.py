@@ -1,7 +1,7 @@
-"""Bring the figures of averaged predictions into ensembles.json and the table of posthoc.md.
+"""Bring the figures of averaged predictions into ensembles.json and their page.
 
-    python docs/ensembles.py "LOSS: WAY=RUN,RUN" ...   # evaluated folders (with eval/), one argument a row
-    python docs/ensembles.py                           # write the table from ensembles.json
+    python studies/ensembles.py "LOSS: WAY=RUN,RUN" ...   # evaluated folders (with eval/), one argument a row
+    python studies/ensembles.py                           # write the table from ensembles.json
 
 The row of each loss whose way is "one network" is what the others are compared with, by its runs of the same seeds.
 Figures are means over runs and
@@ -11,12 +11,12 @@ cases, with 95 % bootstrap intervals over subjects, all runs of a drawn subject 
 from __future__ import annotations
 
 import json
-import re
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from pages import figure_at, write_page
 
 from monai_calib.report.runs import Run, read_run
 from monai_calib.report.statistics import bootstrap_mean
@@ -24,7 +24,6 @@ from monai_calib.report.statistics import bootstrap_mean
 NAMES = {"dsc": "mean_dice"}
 """Names of metrics where the page's differ."""
 
-PAGE = Path(__file__).with_name("posthoc.md")
 FIGURES = Path(__file__).with_name("ensembles.json")
 PLAIN = "one network"
 COLUMNS = {
@@ -73,10 +72,15 @@ def table(rows: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def fill(page: str, rows: list[dict[str, Any]]) -> str:
-    """The page with ``<!-- table: ensembles -->`` … ``<!-- end -->`` filled anew."""
-    made = f"<!-- table: ensembles -->\n\n{table(rows)}\n\n<!-- end -->"
-    return re.sub(r"<!-- table: ensembles -->.*?<!-- end -->", lambda found: made, page, flags=re.DOTALL)
+def tables(rows: list[dict[str, Any]]) -> dict[str, str]:
+    """The page's table."""
+    return {"ensembles": table(rows)}
+
+
+def figure(rows: list[dict[str, Any]], path: str) -> float:
+    """A figure by loss and prediction: ``dice_ce: one network | figures | nll_all``."""
+    whose, _, rest = path.partition(" | ")
+    return figure_at({f"{row['loss'].replace('`', '')}: {row['way']}": row for row in rows}[whose], rest)
 
 
 def main(arguments: list[str]) -> None:
@@ -85,8 +89,7 @@ def main(arguments: list[str]) -> None:
         runs = {name: [read_run(Path(folder)) for folder in text.split(",")] for name, text in folders.items()}
         rows = [row(name, some, runs[f"{name.partition(': ')[0]}: {PLAIN}"]) for name, some in runs.items()]
         FIGURES.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    rows = json.loads(FIGURES.read_text(encoding="utf-8"))
-    PAGE.write_text(fill(PAGE.read_text(encoding="utf-8"), rows), encoding="utf-8")
+    write_page("ensembles")
 
 
 if __name__ == "__main__":

@@ -1,0 +1,88 @@
+"""The calibrated model's files: folded or with its head, its record, and further forms of it."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from monai_calib.datasets.checksums import sha256
+from monai_calib.files import atomic_path, write_json
+from monai_calib.posthoc.base import Calibrator
+from monai_calib.posthoc.export import CalibratedNetwork, export_onnx, export_program, export_torchscript
+from monai_calib.posthoc.files import FOLDED, ONNX, PARAMETERS, PROGRAM, TORCHSCRIPT, WITH_HEAD
+from monai_calib.posthoc.folding import fold
+from monai_calib.posthoc.linear import LinearHead
+from monai_calib.posthoc.none import NoCorrection
+from monai_calib.posthoc.one_channel import OneChannel, TwoClasses, one_channel_head
+
+__all__ = ["bundle_configs", "write_model"]
+
+_log = logging.getLogger(__name__)
+
+
+def bundle_configs(bundle_root: str | os.PathLike[str] | None) -> dict[str, str]:
+    """Texts of the bundle's files that consumers look for in an exported model."""
+    names = [] if bundle_root is None else ["metadata.json", "inference.json"]
+    paths = [Path(os.fspath(bundle_root or ""), "configs", name) for name in names]
+    return {path.name: path.read_text(encoding="utf-8") for path in paths if path.is_file()}
+
+
+def write_model(
+    network: nn.Module,
+    calibrator: Calibrator,
+    image: Tensor,
+    folder: Path,
+    about: Mapping[str, Any],
+    exports: Sequence[str] = (),
+    embedded: Mapping[str, str] | None = None,
+) -> Path:
+    """Write the model, then its record, which names it by its checksum, then remove a former model of the other kind.
+
+    Exports of a former model go first, new ones come last.
+
+    Killed between two of these steps, the folder holds a pair that fits, or one whose record says that it does not.
+    """
+    path = folder / about["model"]
+    for former in (PROGRAM, ONNX, TORCHSCRIPT):
+        (folder / former).unlink(missing_ok=True)
+    whole: nn.Module
+    if about["model"] == FOLDED:
+        plain: nn.Module = network
+        head: Calibrator | LinearHead = calibrator
+        if isinstance(network, TwoClasses):
+            plain, head = network.network, one_channel_head(calibrator)
+        whole = folded = plain if isinstance(calibrator, NoCorrection) else fold(plain, head, image)
+        state = folded.state_dict()
+        with atomic_path(path) as partial:
+            torch.save({name: value.cpu() for name, value in state.items()}, partial)
+    else:
+        whole = CalibratedNetwork(network, calibrator)
+        whole = OneChannel(whole) if isinstance(network, TwoClasses) else whole
+        export_torchscript(whole, image, path, embedded)
+    write_json(folder / PARAMETERS, {**about, "model_sha256": sha256(path), **calibrator.to_json()})
+    for other in {FOLDED, WITH_HEAD} - {path.name}:
+        (folder / other).unlink(missing_ok=True)
+    for kind in exports:
+        _export(kind, whole, image, folder, embedded)
+    return path
+
+
+def _export(kind: str, network: nn.Module, image: Tensor, folder: Path, embedded: Mapping[str, str] | None) -> None:
+    """Write one more form of the model; a network that it cannot hold is a warning."""
+    try:
+        if kind == "pt2":
+            export_program(network, image, folder / PROGRAM)
+        elif kind == "onnx":
+            export_onnx(network, image, folder / ONNX)
+        elif not (folder / WITH_HEAD).exists():
+            export_torchscript(network, image, folder / TORCHSCRIPT, embedded)
+    except OSError:
+        raise
+    except Exception as error:  # whatever an exporter cannot do with somebody's network
+        _log.warning("no export %r of the calibrated model: %s: %.300s", kind, type(error).__name__, error)
