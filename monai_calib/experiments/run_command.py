@@ -165,7 +165,7 @@ def run(arguments: argparse.Namespace, settings: dict[str, Any], make_workers: C
 
 
 def told(record: Mapping[str, Any]) -> str:
-    """What was made, with its metrics on the test split as trained and calibrated."""
+    """Say which correction it is, and its metrics on the test split as trained and calibrated."""
     words = {
         "mean_dice": "DSC",
         "ece_all_15bins_macro": "ECE",

@@ -1,4 +1,4 @@
-"""The one file to ship of a plan: the calibrated network of the best seed, with the bundle's configurations inside."""
+"""Write the file to ship: the calibrated network of the best seed, with the bundle's configurations inside."""
 
 from __future__ import annotations
 
