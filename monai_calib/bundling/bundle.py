@@ -20,7 +20,7 @@ from .patch import check_patch
 from .plan import make_plan
 from .render import render, render_entry, shipped
 
-__all__ = ["Bundled", "bundle_data", "bundle_shipped"]
+__all__ = ["Bundled", "bundle_data", "bundle_shipped", "plan_data", "try_patch", "write_planned"]
 
 
 class Bundled(NamedTuple):
@@ -29,6 +29,12 @@ class Bundled(NamedTuple):
     folder: Path
     fingerprint: Fingerprint
     plan: Plan
+
+
+def plan_data(data: str | Path, given: Mapping[str, Any] | None = None) -> tuple[Fingerprint, Plan]:
+    """Take the fingerprint of a data folder and plan a bundle for it; see :func:`bundle_data`."""
+    seen = take_fingerprint(data)
+    return seen, make_plan(seen, given)
 
 
 def bundle_data(
@@ -49,14 +55,21 @@ def bundle_data(
         ``ValueError`` for an output that holds something, or a patch on which the network's forward pass fails.
     """
     folder = _free(Path(output), overwrite)
-    seen = take_fingerprint(data)
-    plan = make_plan(seen, given)
+    seen, plan = plan_data(data, given)
+    write_planned(seen, plan, folder)
+    return Bundled(folder, seen, plan)
+
+
+def write_planned(seen: Fingerprint, plan: Plan, folder: Path) -> None:
+    """Write the bundle of a plan; what is in the folder is replaced.
+
+    Raises: ``ValueError`` for a patch on which the network's forward pass fails, nothing being written.
+    """
     texts = render_entry(folder.name, _entry(folder.name, seen, plan), plan.dims)
-    _try_patch(json.loads(texts["configs/train.json"]))
+    try_patch(json.loads(texts["configs/train.json"]))
     texts["docs/fingerprint.json"] = format_json(seen.to_json()) + "\n"
     texts["docs/plan.json"] = format_json(plan.to_json()) + "\n"
     _write(folder, texts)
-    return Bundled(folder, seen, plan)
 
 
 def bundle_shipped(name: str, output: str | Path, overwrite: bool = False) -> Path:
@@ -121,12 +134,15 @@ def _entry(name: str, seen: Fingerprint, plan: Plan) -> dict[str, Any]:
     }
 
 
-def _try_patch(config: dict[str, Any]) -> None:
-    """Try the patch on the network that the bundle trains if nothing else is said."""
-    name = config["network_name"]
+def try_patch(config: Mapping[str, Any]) -> None:
+    """Try the patch of a ``train.json`` on its network, without data; see :func:`~.patch.check_patch`."""
+    name, patch = config["network_name"], config["patch_size"]
+    dims = config["networks"][name]["spatial_dims"]
+    if not isinstance(patch, (list, tuple)) or len(patch) != dims or not all(type(n) is int and n > 0 for n in patch):
+        raise ValueError(f"patch_size: expected {dims} whole numbers from 1, one an axis, got {patch!r}. Correct it.")
     parser = ConfigParser({"networks": config["networks"], "dropout": config["dropout"]})
     build = parser.get_parsed_content(f"networks::{name}")
-    check_patch(build, config["patch_size"], config["networks"][name]["in_channels"], name)
+    check_patch(build, patch, config["networks"][name]["in_channels"], name)
 
 
 def _free(output: Path, overwrite: bool) -> Path:

@@ -108,6 +108,7 @@ class _Dispatch:
             self.manifest.update(run, seconds=entry.seconds + event.seconds, trained=entry.trained or trained)
             if trained:
                 _keep_training_time(run, self.manifest)
+            self.progress.step(run, event.name, event.seconds)
         elif event.kind == "done":
             self.manifest.update(run, state="done", end=now(), error=[])
             self.progress.ended(run, f"done, {in_words(entry.seconds)}")

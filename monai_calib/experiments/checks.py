@@ -22,7 +22,7 @@ _RUN_OPTIONS = frozenset(
 """Options of ``monai.bundle run`` and of its tracking, which no configuration file names."""
 
 
-def check_losses(losses: Iterable[Named]) -> None:
+def check_losses(losses: Iterable[Named], option: str = "--losses") -> None:
     """Build every loss once. Raises ``ValueError`` naming the loss and the nearest there is.
 
     Example:
@@ -33,11 +33,11 @@ def check_losses(losses: Iterable[Named]) -> None:
     for loss in losses:
         for part in loss.name.split("+"):
             if part.strip() not in PRESETS:
-                raise ValueError(f"--losses {loss.name}: {_unknown('loss', part.strip(), PRESETS)}")
+                raise ValueError(f"{option} {loss.name}: {_unknown('loss', part.strip(), PRESETS)}")
         try:
             build_loss(loss.name, **loss.arguments)
         except (TypeError, ValueError) as error:
-            raise ValueError(f"--losses {loss.key}: {error}") from error
+            raise ValueError(f"{option} {loss.key}: {error}") from error
 
 
 def check_corrections(corrections: Iterable[Named]) -> None:

@@ -1,4 +1,4 @@
-"""The command ``benchmark``."""
+"""The commands ``benchmark`` and ``run``."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ import ast
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+
+from .run_command import add_run
 
 if TYPE_CHECKING:
     from .plan import Plan
@@ -58,6 +60,16 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="what validation chooses by, smaller is better; a key of the summary in calibration.json "
         "(default: %(default)s)",
     )
+    _add_workers(parser)
+    parser.add_argument("--dry_run", "--dry-run", action="store_true", help="say what would be done, and do nothing")
+    parser.set_defaults(run=_benchmark)
+    whole = add_run(commands)
+    _add_workers(whole)
+    whole.set_defaults(run=_run)
+
+
+def _add_workers(parser: argparse.ArgumentParser) -> None:
+    """Options on settings of the bundle and on who carries the runs out."""
     parser.add_argument(
         "--set", nargs="+", default=[], metavar="NAME=VALUE", help="settings of the bundle, such as epochs=10"
     )
@@ -81,8 +93,12 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--retries", type=int, default=1, help="how often a failed run is repeated (default: %(default)s)"
     )
-    parser.add_argument("--dry_run", "--dry-run", action="store_true", help="say what would be done, and do nothing")
-    parser.set_defaults(run=_benchmark)
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    from .run_command import run
+
+    run(arguments, dict(_settings(arguments.set)), lambda: _workers(arguments))
 
 
 def _benchmark(arguments: argparse.Namespace) -> None:

@@ -33,6 +33,7 @@ class Run:
         settings: what the bundle is given beyond the plan, by ``--set``.
         recorded: what the bundle's training.json has to say about this run.
         posthoc: corrections to fit on validation after training.
+        exports: forms of the corrected network to write, by the names of ``calibrate.json``; the bundle's own if none.
     """
 
     key: str
@@ -47,6 +48,7 @@ class Run:
     settings: Mapping[str, Any]
     recorded: Mapping[str, Any]
     posthoc: tuple[Named, ...] = ()
+    exports: tuple[str, ...] = ()
 
     @property
     def group(self) -> str:
@@ -86,6 +88,7 @@ def make_plan(
     settings: Mapping[str, Any] | None = None,
     uncorrected: bool = True,
     choose_by: str = "nll_all_macro",
+    exports: Sequence[str] = (),
 ) -> Plan:
     """Lays out the runs.
 
@@ -101,6 +104,7 @@ def make_plan(
         uncorrected: whether the report shows the networks as trained, beside corrected ones.
         choose_by: metric on validation, smaller is better, by which a variant is chosen; a key of the summary in
             calibration.json. The default is a proper score over the whole volume.
+        exports: forms of the corrected networks to write; the bundle's own if none.
 
     Raises:
         ValueError: no bundle where one was named, an unknown network, a setting that the plan itself gives, or two
@@ -140,6 +144,7 @@ def make_plan(
                             settings=settings,
                             recorded=_recorded(config, {**settings, **given, "seed": seed}),
                             posthoc=tuple(posthoc),
+                            exports=tuple(exports),
                         )
                         runs.append(run)
     twice = [key for key, times in Counter(run.key for run in runs).items() if times > 1]

@@ -14,6 +14,7 @@ from .plan import Run
 __all__ = ["Progress", "in_words"]
 
 _QUIET_SECONDS = 300.0
+_FEW_RUNS = 5
 
 
 class Progress:
@@ -36,6 +37,11 @@ class Progress:
     def started(self, run: Run) -> None:
         self._began[run.key] = time.monotonic()
         self.say(f"{run.key}: started")
+
+    def step(self, run: Run, name: str, seconds: float) -> None:
+        """Tell of a step that ended, where runs are so few that a step is news."""
+        if len(self.manifest.plan.runs) <= _FEW_RUNS:
+            self.say(f"{run.key}: {name} done, {in_words(seconds)}")
 
     def ended(self, run: Run, message: str) -> None:
         self._began.pop(run.key, None)

@@ -70,6 +70,7 @@ def _training(run: Run) -> dict[str, Any]:
 
 def _calibration(run: Run, method: Named) -> dict[str, Any]:
     folder = posthoc_folder(run, method.key)
+    known = read_json(run.bundle / "configs" / "calibrate.json")
     arguments = dict(method.arguments)
     region = {"region": arguments.pop("region")} if "region" in arguments else {}
     return {
@@ -83,7 +84,8 @@ def _calibration(run: Run, method: Named) -> dict[str, Any]:
             "network_name": run.network,
             "seed": run.seed,
         },
-        **({"force": True} if "force" in read_json(run.bundle / "configs" / "calibrate.json") else {}),
+        **({"force": True} if "force" in known else {}),
+        **({"exports": list(run.exports)} if run.exports and "exports" in known else {}),
         "method": method.name,
         "method_args": arguments,
         **region,

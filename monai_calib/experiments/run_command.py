@@ -1,0 +1,179 @@
+"""The command ``run``: from a prepared data folder to a calibrated model and a page, as one plan."""
+
+from __future__ import annotations
+
+import argparse
+import re
+import tempfile
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from monai_calib.files import read_json
+
+if TYPE_CHECKING:
+    from .plan import Plan
+    from .workers import Workers
+
+__all__ = ["add_run", "bundle_for", "check_bundle", "plan_run", "run"]
+
+_METHOD = "auto"
+_EXAMPLE = """\
+example:
+  python -m monai_calib prepare pictures/images pictures/masks my/usgra --labels nerve=1 vessel=2
+  python -m monai_calib run my/usgra runs/usgra
+  python -m monai_calib run my/usgra runs/quick --epochs 5 --loss_name dice_ce --set batch_size=4
+"""
+
+
+def add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> argparse.ArgumentParser:
+    """Add the command; how runs are carried out is asked by options that the caller adds."""
+    parser = commands.add_parser(
+        "run",
+        description="From a prepared data folder to a calibrated model: plan a bundle, train, calibrate, evaluate as\n"
+        "trained and calibrated on the test split, export, report. Run it again to resume; see docs/own_data.md.",
+        epilog=_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("data", type=Path, metavar="DATA", help="folder made by prepare, a data script or phantom")
+    parser.add_argument("output", type=Path, metavar="OUT", help="folder of the runs, the model and the page")
+    parser.add_argument("--bundle", type=Path, metavar="FOLDER", help="(default: one planned for DATA, written to OUT)")
+    parser.add_argument("--epochs", type=int, metavar="N", help="(default: the bundle's)")
+    parser.add_argument("--loss_name", metavar="LOSS", help="as the benchmark's --losses (default: the bundle's)")
+    parser.add_argument("--network_name", metavar="NAME", help="(default: the bundle's)")
+    parser.add_argument(
+        "--seeds", type=int, default=1, metavar="N", help="seeds 0 to N-1, of which the best is shipped (default: 1)"
+    )
+    return parser
+
+
+def bundle_for(data: Path, output: Path, check: Callable[[Path], object]) -> Path:
+    """The bundle that was planned for a data folder in ``output``, planned now if there is none.
+
+    Args:
+        data: the data folder.
+        output: gets the bundle, ``<name of the data>_segmentation_<2 or 3>d``.
+        check: called with the bundle before it is written there; what it raises leaves nothing behind.
+
+    Raises: ``ValueError`` if the list of the data has changed since; as :func:`monai_calib.bundling.bundle.plan_data`.
+    """
+    from monai_calib.bundling.bundle import plan_data, write_planned
+    from monai_calib.datasets.checksums import sha256
+
+    stem = re.sub(r"[^\w.+-]+", "_", data.resolve().name) or "data"
+    there = [folder for dims in (2, 3) if (folder := output / f"{stem}_segmentation_{dims}d").is_dir()]
+    if there:
+        planned = read_json(there[0] / "docs" / "fingerprint.json", advice="Name a bundle with --bundle.")
+        if planned["datalist_sha256"] != sha256(data / "datalist.json"):
+            raise ValueError(
+                f"{there[0]}: was planned for another list than {data / 'datalist.json'} is now. Use another OUT."
+            )
+        check(there[0])
+        return there[0]
+    seen, plan = plan_data(data)
+    name = f"{stem}_segmentation_{plan.dims}d"
+    with tempfile.TemporaryDirectory() as scratch:
+        write_planned(seen, plan, Path(scratch, name))
+        check(Path(scratch, name))
+    write_planned(seen, plan, output / name)
+    print(f"{seen.in_words()}\n\n{plan.in_words()}\n\nWrote the bundle {output / name}", flush=True)
+    return output / name
+
+
+def check_bundle(bundle: Path, data: Path) -> Mapping[str, Any]:
+    """Demand that a bundle has the classes and channels of a data folder; returns its ``train.json``.
+
+    Raises: ``ValueError`` that says which differ.
+    """
+    advice = "Name a bundle's folder with --bundle, or leave it out."
+    config: dict[str, Any] = read_json(bundle / "configs" / "train.json", advice=advice)
+    listing = read_json(data / "datalist.json", advice="Make it with python -m monai_calib prepare.")
+    network = next(iter(config["networks"].values()))
+    of_bundle = {"labels": len(config["class_names"]), "modality": int(network["in_channels"])}
+    for key, words in (("labels", "classes"), ("modality", "channels")):
+        if key in listing and len(listing[key]) != of_bundle[key]:
+            raise ValueError(
+                f"{bundle}: expected a bundle of {len(listing[key])} {words}, as {data / 'datalist.json'} has, got "
+                f"{of_bundle[key]}. Leave --bundle out, and one is planned."
+            )
+    return config
+
+
+def plan_run(arguments: argparse.Namespace, settings: Mapping[str, Any], bundle: Path) -> Plan:
+    """The plan of the command with a bundle. Raises ``ValueError`` for what does not fit the bundle or the data."""
+    from monai_calib.bundling.bundle import try_patch
+
+    from .checks import check_settings
+    from .plan import make_plan
+    from .specification import Named, variants
+
+    config = check_bundle(bundle, arguments.data)
+    name = arguments.loss_name or str(config.get("loss_name", "recommended"))
+    plan = make_plan(
+        arguments.output.resolve(),
+        [bundle],
+        arguments.data,
+        {name: variants(name)},
+        range(arguments.seeds),
+        [arguments.network_name] if arguments.network_name else [],
+        [Named(_METHOD)],
+        settings,
+        exports=("pt2", "ts"),
+    )
+    check_settings(settings, [bundle])
+    try_patch({**config, **settings, "network_name": plan.runs[0].network})
+    return plan
+
+
+def run(arguments: argparse.Namespace, settings: dict[str, Any], make_workers: Callable[[], Workers]) -> None:
+    """Carry the plan out, ship the best network, and write the page."""
+    from monai_calib.report.html import write_report
+
+    from .benchmark import run_benchmark
+    from .checks import check_losses
+    from .manifest import Manifest
+    from .results import report_folders
+    from .ship import ship
+    from .specification import variants
+
+    for name in ("epochs", "seeds", "jobs"):
+        if getattr(arguments, name) is not None and getattr(arguments, name) < 1:
+            raise ValueError(f"--{name}: expected a whole number from 1, got {getattr(arguments, name)}.")
+    if arguments.epochs is not None:
+        settings = {"epochs": arguments.epochs, **settings}
+    if arguments.loss_name is not None:
+        check_losses(variants(arguments.loss_name), "--loss_name")
+    output = arguments.output.resolve()
+    bundle = arguments.bundle or bundle_for(
+        arguments.data, output, lambda planned: plan_run(arguments, settings, planned)
+    )
+    plan = plan_run(arguments, settings, bundle)
+    print(f"Each run's log: {plan.runs[0].folder / 'run.log'}", flush=True)
+    failed = run_benchmark(plan, make_workers, arguments.retries)
+    for one in failed:
+        print(f"{one.key} failed: {one.folder / 'run.log'}")
+    manifest = Manifest(plan)
+    done = [one for one in plan.runs if manifest[one].state == "done"]
+    if not done:
+        raise ValueError("no run finished; the same command goes on where it stopped.")
+    shipped = ship(plan, done, _METHOD)
+    page = write_report(report_folders(plan, manifest), output / "report.html", benchmark=output / "results.json")
+    print(told(shipped.record))
+    print(f"Ship: {shipped.file}\nPage: {page}\nNext: open the page in a browser; see docs/own_data.md.")
+    if failed:
+        raise ValueError(f"{len(failed)} of {len(plan.runs)} runs failed; the same command repeats them.")
+
+
+def told(record: Mapping[str, Any]) -> str:
+    """Say which correction it is, and its metrics on the test split as trained and calibrated."""
+    words = {
+        "mean_dice": "DSC",
+        "ece_all_15bins_macro": "ECE",
+        "nll_all_macro": "NLL",
+        "expected_volume_error_macro": "volume error",
+    }
+    lines = [f"correction: {record['correction']} ({record['why']})"]
+    for name, metrics in record["test"].items():
+        shown = ", ".join(f"{words[key]} {value:.3g}" for key, value in metrics.items() if value is not None)
+        lines.append(f"test split, {name.replace('_', ' ')}: {shown}")
+    return "\n".join(lines)

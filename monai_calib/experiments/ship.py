@@ -1,0 +1,111 @@
+"""Write the file to ship: the calibrated network of the best seed, with the bundle's configurations inside."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from monai_calib.files import FileError, atomic_path, read_json, write_json
+
+from .folders import posthoc_folder, training_record
+from .plan import Plan, Run
+from .results import chosen_runs, means
+
+__all__ = ["SHIPPED_FORMAT", "Shipped", "best_run", "ship"]
+
+SHIPPED_FORMAT = "monai_calib/shipped/1"
+_FORMS = ("model_calibrated.ts", "model_calibrated_folded.ts")
+_METRICS = ("mean_dice", "ece_all_15bins_macro", "nll_all_macro", "expected_volume_error_macro")
+
+
+class Shipped(NamedTuple):
+    """The file to ship, the run it is of, and what is said of it."""
+
+    file: Path
+    run: Run
+    record: dict[str, Any]
+
+
+def best_run(runs: Sequence[Run]) -> Run:
+    """The run with the best value of the bundle's validation metric, the first of equal ones.
+
+    Raises: ``ValueError`` for no run.
+    """
+
+    def value(run: Run) -> float:
+        found = training_record(run).get("best_value")
+        if found is None:
+            return -math.inf
+        return float(found) if run.settings.get("best_is_highest", True) else -float(found)
+
+    if not runs:
+        raise ValueError("no run to ship: none has finished.")
+    return max(runs, key=value)
+
+
+def ship(plan: Plan, done: Sequence[Run], method: str) -> Shipped:
+    """Write ``OUT/model.ts``, the calibrated network as TorchScript, and ``OUT/model.json``, which says what it is.
+
+    Of the losses validation has chosen one, and of its seeds the one that did best there. The file holds the bundle's
+    ``metadata.json`` and ``inference.json`` with the run's network, patch and dropout, and runs without this package.
+
+    Args:
+        plan: the plan.
+        done: its runs that have finished.
+        method: the correction to ship.
+
+    Raises: ``ValueError`` for no run; :class:`~monai_calib.files.FileError` where a run has no TorchScript.
+    """
+    run = best_run(chosen_runs(plan, done)[0])
+    models = posthoc_folder(run, method) / "models"
+    found = [models / name for name in _FORMS if (models / name).is_file()]
+    if not found:
+        raise FileError(
+            f"{models}: expected {' or '.join(_FORMS)}, got none: this network does not compile as TorchScript. Ship "
+            f"{models / 'model_calibrated.pt2'} or the state dict beside it."
+        )
+    fitted = read_json(models / "calibration_parameters.json", advice="Calibrate the run again.")
+    file = plan.output / "model.ts"
+    metrics = {"as_trained": means(run.folder), "calibrated": means(posthoc_folder(run, method))}
+    record = {
+        "format": SHIPPED_FORMAT,
+        "run": run.key,
+        "from": str(found[0].relative_to(plan.output)),
+        "sha256_of_calibrated": fitted["model_sha256"],
+        "correction": fitted["correction"]["in_words"],
+        "why": fitted.get("choice", {}).get("why", "asked for"),
+        "test": {
+            name: {metric: values[metric] for metric in _METRICS if metric in values}
+            for name, values in metrics.items()
+        },
+    }
+    about = plan.output / "model.json"
+    if not (file.is_file() and about.is_file() and read_json(about) == record):
+        _write(found[0], run, file)
+        write_json(about, record)
+    return Shipped(file, run, record)
+
+
+def _write(source: Path, run: Run, file: Path) -> None:
+    """Copy a TorchScript, with configurations inside that give the run's own network, patch and dropout."""
+    import torch
+
+    settings = training_record(run).get("settings", {})
+    inference = read_json(run.bundle / "configs" / "inference.json")
+    metadata = read_json(run.bundle / "configs" / "metadata.json")
+    inference |= {name: settings[name] for name in ("network_name", "patch_size", "dropout") if name in settings}
+    patch = inference["patch_size"]
+    if not isinstance(patch, str):
+        formats = metadata["network_data_format"]
+        for item in (*formats["inputs"].values(), *formats["outputs"].values()):
+            item["spatial_shape"] = patch
+    texts = {
+        name: json.dumps(content, indent=4, ensure_ascii=False).encode()
+        for name, content in (("metadata.json", metadata), ("inference.json", inference))
+    }
+    network = torch.jit.load(source, map_location="cpu")
+    with atomic_path(file) as partial:
+        torch.jit.save(network, partial, _extra_files=texts)

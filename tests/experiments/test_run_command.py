@@ -1,0 +1,153 @@
+"""The command ``run``: from a prepared data folder to a calibrated model and a page."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from monai.bundle import ConfigParser
+from monai.data import load_net_with_metadata
+
+from monai_calib.__main__ import main
+from monai_calib.experiments import make_plan, variants
+from monai_calib.experiments.ship import best_run
+from monai_calib.handlers.weights import load_weights, read_checkpoint
+
+SMALL = ["--epochs", "1", "--set", "visits_per_epoch=1", "networks#unet#features=[4,4,4,8,8,4]", "cache_rate=1.0"]
+
+
+@pytest.fixture(scope="module")
+def finished(phantom: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    output = tmp_path_factory.mktemp("run") / "out"
+    assert main(["run", str(phantom), str(output), *SMALL]) == 0
+    return output
+
+
+def test_one_file_to_ship_and_one_page(finished: Path) -> None:
+    assert {path.name for path in finished.iterdir() if not path.name.startswith(".")} >= {
+        "phantom_segmentation_3d",
+        "manifest.json",
+        "model.json",
+        "model.ts",
+        "report.html",
+        "results.json",
+        "runs",
+    }
+    rows = json.loads((finished / "results.json").read_text())["runs"]
+    assert [row["posthoc"] for row in rows] == [None, "auto"]
+    record = json.loads((finished / "model.json").read_text())
+    assert record["test"]["as_trained"].keys() == record["test"]["calibrated"].keys()
+    assert "mean_dice" in record["test"]["calibrated"]
+
+
+def test_the_shipped_model_is_the_calibrated_one_with_its_configurations(finished: Path) -> None:
+    shipped, metadata, extra = load_net_with_metadata(str(finished / "model.ts"), more_extra_files=("inference.json",))
+    run = finished / "runs" / "phantom_segmentation_3d" / "unet" / "recommended" / "seed_0"
+    inference = json.loads(extra["inference.json"])
+    trained = json.loads((run / "models" / "training.json").read_text())["settings"]
+    assert inference["patch_size"] == trained["patch_size"]
+    assert inference["network_name"] == trained["network_name"]
+    assert metadata["network_data_format"]["inputs"]["image"]["spatial_shape"] == trained["patch_size"]
+    models = run / "posthoc" / "auto" / "models"
+    image = torch.randn(1, 1, *trained["patch_size"], generator=torch.Generator().manual_seed(0))
+    if (models / "model_calibrated.pt").is_file():
+        parser = ConfigParser({**inference, "networks#unet#features": [4, 4, 4, 8, 8, 4], "run_dir": str(run)})
+        parser["networks"]["unet"]["features"] = [4, 4, 4, 8, 8, 4]
+        network: Any = parser.get_parsed_content("network_def")
+        load_weights(network, read_checkpoint(models / "model_calibrated.pt"), models)
+    else:
+        network = torch.jit.load(models / "model_calibrated.ts")
+    with torch.no_grad():
+        torch.testing.assert_close(shipped.eval()(image), network.eval()(image))
+
+
+def test_the_same_command_finds_everything_done(
+    finished: Path, phantom: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def trained() -> dict[Path, int]:
+        kept = [*finished.glob("model.*"), *finished.rglob("*.pt"), *finished.rglob("calibration.json")]
+        return {path: path.stat().st_mtime_ns for path in kept}
+
+    before = trained()
+    assert len(before) >= 5
+    assert main(["run", str(phantom), str(finished), *SMALL]) == 0
+    assert trained() == before
+    printed = capsys.readouterr().out
+    assert f"Ship: {finished / 'model.ts'}" in printed
+    assert f"Page: {finished / 'report.html'}" in printed
+    assert "test split, calibrated: DSC" in printed
+
+
+def test_what_was_lost_is_made_again(finished: Path, phantom: Path, tmp_path: Path) -> None:
+    copy = tmp_path / finished.name
+    shutil.copytree(finished, copy)
+    folder = copy / "runs" / "phantom_segmentation_3d" / "unet" / "recommended" / "seed_0"
+    weights = (folder / "models" / "model.pt").read_bytes()
+    shutil.rmtree(folder / "posthoc")
+    (copy / "model.ts").unlink()
+    (copy / "report.html").unlink()
+    assert main(["run", str(phantom), str(copy), *SMALL]) == 0
+    assert (copy / "model.ts").is_file()
+    assert (copy / "report.html").is_file()
+    assert (folder / "models" / "model.pt").read_bytes() == weights, "the training is kept"
+
+
+def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:
+    assert main(list(map(str, arguments))) == 1
+    return capsys.readouterr().err
+
+
+def test_bad_input_is_refused_before_anything_is_written(
+    phantom: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "out"
+    assert "Did you mean 'epochs'" in refused(capsys, "run", phantom, out, "--set", "epochz=3")
+    assert "--loss_name nalc" in refused(capsys, "run", phantom, out, "--loss_name", "nalc")
+    assert "no network 'vnet'" in refused(capsys, "run", phantom, out, "--network_name", "vnet")
+    text = refused(capsys, "run", phantom, out, "--set", "patch_size=[16,16,16]")
+    assert "Take [32, 16, 16]" in text
+    assert "3 whole numbers" in refused(capsys, "run", phantom, out, "--set", "patch_size=32")
+    assert "--seeds: expected" in refused(capsys, "run", phantom, out, "--seeds", "0")
+    assert "--set run_dir" in refused(capsys, "run", phantom, out, "--set", "run_dir=x")
+    assert "there is no data folder" in refused(capsys, "run", tmp_path / "nowhere", out)
+    with pytest.raises(SystemExit) as unknown:
+        main(["run", str(phantom), str(out), "--epoch_count", "3"])
+    assert unknown.value.code == 2
+    assert not out.exists()
+
+
+def test_a_bundle_of_other_classes_is_refused(
+    phantom: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    other = tmp_path / "acdc_segmentation_3d"
+    assert main(["bundle", other.name, str(other)]) == 0
+    text = refused(capsys, "run", phantom, tmp_path / "out", "--bundle", other)
+    assert "expected a bundle of 3 classes" in text
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_list_that_changed_needs_another_output(
+    finished: Path, phantom: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data, out = shutil.copytree(phantom, tmp_path / "phantom"), shutil.copytree(finished, tmp_path / "out")
+    listing = json.loads((data / "datalist.json").read_text())
+    (data / "datalist.json").write_text(json.dumps({**listing, "description": "other"}))
+    assert "was planned for another list" in refused(capsys, "run", data, out, *SMALL)
+
+
+def test_the_seed_that_validates_best_is_shipped(phantom: Path, tmp_path: Path) -> None:
+    bundle = Path(__file__).parents[2] / "bundles" / "msd_hippocampus_segmentation_3d"
+    for setting, best in ((True, 2), (False, 0)):
+        plan = make_plan(
+            tmp_path, [bundle], phantom, {"ce": variants("ce")}, range(4), settings={"best_is_highest": setting}
+        )
+        for run, value in zip(plan.runs, (0.1, 0.3, 0.5, None), strict=True):
+            (run.folder / "models").mkdir(parents=True, exist_ok=True)
+            (run.folder / "models" / "training.json").write_text(json.dumps({"best_value": value}))
+        assert best_run(plan.runs).seed == best
+    with pytest.raises(ValueError, match="no run to ship"):
+        best_run([])
