@@ -50,7 +50,7 @@ def _phantom(arguments: argparse.Namespace) -> None:
     )
     print(f"Wrote {arguments.cases} SYNTHETIC cases (no patient data), seed {arguments.seed}: {datalist}")
     print(
-        f"Next: train on it: a bundle with --dataset_dir {arguments.output}, or benchmark with it; see docs/bundles.md."
+        f"Next: python -m monai_calib run {arguments.output} RUN trains on it and reports, see docs/own_data.md."
     )
 
 
@@ -127,5 +127,5 @@ def _prepare(arguments: argparse.Namespace) -> None:
     )
     print(f"Wrote {arguments.output.absolute() / 'datalist.json'}")
     print(
-        f"Next: look at contact_sheet.png; then a bundle with --dataset_dir {arguments.output}, see docs/own_data.md."
+        f"Next: look at contact_sheet.png; then python -m monai_calib run {arguments.output} RUN, see docs/own_data.md."
     )

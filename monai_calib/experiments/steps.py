@@ -76,7 +76,8 @@ def _calibration(run: Run, method: Named) -> dict[str, Any]:
     return {
         "run_dir": folder,
         "exports": [],
-        "calibration#output_dir": None,  # the test split is evaluated, and nothing else
+        # The test split is evaluated, and nothing else. An expression, since MONAI takes None for no option.
+        "calibration#output_dir": "$None",
         "model_path": run.folder / "models" / "model.pt",
         "trained_with": {
             "loss_name": run.loss.name,

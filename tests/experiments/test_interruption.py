@@ -169,7 +169,7 @@ def test_corrections_are_fitted_and_evaluated_as_runs_of_their_own(interrupted: 
         correction = content["run"].pop("correction")
         assert content["run"] == {**trained["run"], "posthoc": method}
         assert correction["fitted_on"] == "validation"
-        assert not (posthoc / method / "fit").exists(), "the test split is evaluated, and nothing else"
+        assert not (posthoc / method / "posthoc").exists(), "the test split is evaluated, and nothing else"
         nll[method] = content["summary"]["nll_all_macro"]
     assert len({trained["summary"]["nll_all_macro"], *nll.values()}) == 3
     rows = json.loads((tmp_path / "results.json").read_text())["runs"]

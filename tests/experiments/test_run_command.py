@@ -42,6 +42,8 @@ def test_one_file_to_ship_and_one_page(finished: Path) -> None:
     record = json.loads((finished / "model.json").read_text())
     assert record["test"]["as_trained"].keys() == record["test"]["calibrated"].keys()
     assert "mean_dice" in record["test"]["calibrated"]
+    folder = finished / "runs" / rows[0]["key"] / "posthoc" / "auto"
+    assert {path.name for path in folder.iterdir() if path.is_dir()} == {"models", "eval"}, "the test split alone"
 
 
 def test_the_shipped_model_is_the_calibrated_one_with_its_configurations(finished: Path) -> None:
