@@ -19,6 +19,8 @@ FIELD = {2: 4, 3: 8}
 """Patches in an image, at most: half of it along each axis, or it is a detail without surroundings."""
 STEP = {2: 16, 3: 8}
 LEAST = {2: 32, 3: 16}
+LONGEST = 32
+"""Least length of the longest axis: four halvings leave more than one voxel, which normalisation needs."""
 
 
 def plan_grid(
@@ -88,6 +90,8 @@ def _spacing(dims: int, seen: Fingerprint) -> tuple[NDArray[np.float64], str]:
 def _patch(dims: int, shape: NDArray[np.float64]) -> list[int]:
     step, most = STEP[dims], MOST_2D if dims == 2 else MOST_3D
     patch = [max(LEAST[dims], math.ceil(round(n, 3) / step) * step) for n in shape[:dims]]
+    if max(patch) < LONGEST:
+        patch[int(np.argmax(patch))] = LONGEST
     while math.prod(patch) > most:
         largest = int(np.argmax(patch))
         patch[largest] -= step
