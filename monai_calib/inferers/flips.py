@@ -23,7 +23,7 @@ class FlipInferer(AveragingInferer):
     mirrored as well. In a volume read as RAS axis 0 runs from left to right. Mirroring an abdomen there puts the liver
     on the other side, and flipping a hippocampus along axis 1 makes its anterior part posterior; averages with such
     predictions are worse than one prediction. So are those of networks that have never seen a mirror image
-    (docs/posthoc.md).
+    (studies/ensembles.md).
 
     Args:
         axes: spatial axes, 0 the first after the channels.
