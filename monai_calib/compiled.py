@@ -12,7 +12,6 @@ import os
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from itertools import pairwise
 from typing import Any
 
 import numba
@@ -151,6 +150,7 @@ def log_in_place(x, bits):
         x[i] = r * r * r * p - _HALF * r * r + r + exponent * _LN2 + broken
 
 
+_PARTS_PER_THREAD = 4
 _pool: ThreadPoolExecutor | None = None
 
 
@@ -167,11 +167,12 @@ if hasattr(os, "register_at_fork"):  # not on Windows, which does not fork
 def on_threads(
     kernel: Callable[[int, int], Any], size: int, smallest: int = 16 * BLOCK, step: int = BLOCK
 ) -> list[Any]:
-    """Call ``kernel(start, stop)`` on contiguous parts of ``range(size)``, one a thread, and return what they return.
+    """Call ``kernel(start, stop)`` on contiguous parts of ``range(size)`` and return what they return, in order.
 
-    Parts start at multiples of ``step`` and hold at least ``smallest`` items; there are at most
-    ``torch.get_num_threads()`` of them, so the figures a kernel sums depend on the number of threads only in the
-    order of additions.
+    ``torch.get_num_threads()`` threads take the parts, a few for each, as they come: a thread that the system wakes
+    late (milliseconds, on a virtual machine) then delays nothing. Parts start at multiples of ``step`` and hold at
+    least ``smallest`` items, so the numbers a kernel sums depend on the number of threads only in the order of
+    additions.
 
     Example:
         >>> on_threads(lambda start, stop: stop - start, 100)
@@ -181,10 +182,23 @@ def on_threads(
     threads = max(1, min(torch.get_num_threads(), size // smallest))
     if threads == 1:
         return [kernel(0, size)]
+    parts = min(_PARTS_PER_THREAD * threads, size // smallest)
     blocks = -(-size // step)
-    edges = [min(size, step * (blocks * i // threads)) for i in range(threads + 1)]
+    edges = [min(size, step * (blocks * i // parts)) for i in range(parts + 1)]
     if _pool is None:
         _pool = ThreadPoolExecutor(max_workers=os.cpu_count() or 1, thread_name_prefix="monai_calib")
-    futures = [_pool.submit(kernel, a, b) for a, b in pairwise(edges[1:])]
-    first = kernel(edges[0], edges[1])
-    return [first, *(future.result() for future in futures)]
+    found: list[Any] = [None] * parts
+    left = iter(range(parts))  # which hands out each number once, to whichever thread asks
+
+    def work() -> None:
+        for i in left:
+            found[i] = kernel(edges[i], edges[i + 1])
+
+    others = [_pool.submit(work) for _ in range(threads - 1)]
+    try:
+        work()
+    finally:
+        for other in others:
+            if not other.cancel():  # one that has not begun has nothing left to do
+                other.result()
+    return found
