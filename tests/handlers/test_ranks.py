@@ -19,7 +19,17 @@ pytestmark = pytest.mark.slow
 SHARES = {2: "0,1,2,3,4/", 3: "1,4,0//2,3"}
 
 
+@pytest.fixture
+def one_thread():
+    """As the ranks have: the last bits of a network's logits depend on the number of threads."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 @pytest.mark.parametrize("ranks", [2, 3])
+@pytest.mark.usefixtures("one_thread")
 def test_ranks_equal_one_process(tmp_path, ranks):
     items = write_cases(tmp_path, 5, empty=[3])
     (tmp_path / "items.json").write_text(json.dumps(items))
