@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import math
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -84,28 +84,7 @@ def ship(plan: Plan, done: Sequence[Run], method: str) -> Shipped:
     }
     about = plan.output / "model.json"
     if not (file.is_file() and about.is_file() and read_json(about) == record):
-        _write(found[0], run, file)
+        with atomic_path(file) as partial:
+            shutil.copyfile(found[0], partial)
         write_json(about, record)
     return Shipped(file, run, record)
-
-
-def _write(source: Path, run: Run, file: Path) -> None:
-    """Copy a TorchScript, with configurations inside that give the run's own network, patch and dropout."""
-    import torch
-
-    settings = training_record(run).get("settings", {})
-    inference = read_json(run.bundle / "configs" / "inference.json")
-    metadata = read_json(run.bundle / "configs" / "metadata.json")
-    inference |= {name: settings[name] for name in ("network_name", "patch_size", "dropout") if name in settings}
-    patch = inference["patch_size"]
-    if not isinstance(patch, str):
-        formats = metadata["network_data_format"]
-        for item in (*formats["inputs"].values(), *formats["outputs"].values()):
-            item["spatial_shape"] = patch
-    texts = {
-        name: json.dumps(content, indent=4, ensure_ascii=False).encode()
-        for name, content in (("metadata.json", metadata), ("inference.json", inference))
-    }
-    network = torch.jit.load(source, map_location="cpu")
-    with atomic_path(file) as partial:
-        torch.jit.save(network, partial, _extra_files=texts)

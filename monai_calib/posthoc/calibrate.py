@@ -111,7 +111,8 @@ def calibrate(
         fitted_on, compared_on: names of the splits that ``loader`` and ``comparison_loader`` hold.
         exports: further forms of the calibrated model: ``"pt2"`` (torch.export), ``"onnx"``, ``"ts"`` (TorchScript,
             also where the correction folds). One that cannot be made is a warning.
-        bundle_root: the bundle, whose ``metadata.json`` and ``inference.json`` go into TorchScript files.
+        bundle_root: the bundle, whose ``metadata.json`` and ``inference.json`` go into TorchScript files, with the
+            network, patch and dropout of ``run``.
 
     Raises: ``ValueError`` for an unknown method, no data or broken data; :class:`~.auto.RefusedCorrectionError` for a
         method by name that makes the network worse, nothing being written; :class:`~.folding.FoldingError` for a
@@ -196,7 +197,7 @@ def calibrate(
     trained = Path(models_dir, "training.json")
     if isinstance(network, AveragedNetwork) and not trained.exists():
         write_json(trained, {"settings": dict(run or {})})  # which an evaluation of the average looks up
-    embedded = bundle_configs(bundle_root)
+    embedded = bundle_configs(bundle_root, run or {})
     model_path = write_model(network, chosen, example.image, Path(models_dir), about, exports, embedded)
     _log.info("wrote %s: %s, %s", model_path, method, records[method]["in_words"])
     if output_dir is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Mapping, Sequence
@@ -12,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from monai_calib.datasets.checksums import sha256
-from monai_calib.files import atomic_path, write_json
+from monai_calib.files import atomic_path, read_json, write_json
 from monai_calib.posthoc.base import Calibrator
 from monai_calib.posthoc.export import CalibratedNetwork, export_onnx, export_program, export_torchscript
 from monai_calib.posthoc.files import FOLDED, ONNX, PARAMETERS, PROGRAM, TORCHSCRIPT, WITH_HEAD
@@ -23,14 +24,29 @@ from monai_calib.posthoc.one_channel import OneChannel, TwoClasses, one_channel_
 
 __all__ = ["bundle_configs", "write_model"]
 
+_OF_THE_RUN = ("network_name", "patch_size", "dropout")
+
 _log = logging.getLogger(__name__)
 
 
-def bundle_configs(bundle_root: str | os.PathLike[str] | None) -> dict[str, str]:
-    """Texts of the bundle's files that consumers look for in an exported model."""
-    names = [] if bundle_root is None else ["metadata.json", "inference.json"]
-    paths = [Path(os.fspath(bundle_root or ""), "configs", name) for name in names]
-    return {path.name: path.read_text(encoding="utf-8") for path in paths if path.is_file()}
+def bundle_configs(bundle_root: str | os.PathLike[str] | None, run: Mapping[str, Any]) -> dict[str, str]:
+    """Texts of the bundle's files that consumers look for in an exported model, with the run's own values inside.
+
+    Args:
+        bundle_root: the bundle; none gives no text.
+        run: the run's settings, of which ``network_name``, ``patch_size`` and ``dropout`` replace the bundle's.
+    """
+    if bundle_root is None:
+        return {}
+    paths = [Path(os.fspath(bundle_root), "configs", name) for name in ("metadata.json", "inference.json")]
+    configs = {path.name: read_json(path) for path in paths if path.is_file()}
+    inference = configs.get("inference.json", {})
+    inference |= {name: run[name] for name in _OF_THE_RUN if name in run and name in inference}
+    formats = configs.get("metadata.json", {}).get("network_data_format", {})
+    for item in (*formats.get("inputs", {}).values(), *formats.get("outputs", {}).values()):
+        if "patch_size" in run and "spatial_shape" in item:
+            item["spatial_shape"] = list(run["patch_size"])
+    return {name: json.dumps(config, indent=4, ensure_ascii=False) for name, config in configs.items()}
 
 
 def write_model(

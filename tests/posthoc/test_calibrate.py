@@ -205,9 +205,11 @@ def test_a_method_with_a_head_is_written_as_torchscript_and_replaces_an_older_mo
 def test_exports_stand_beside_the_model_and_go_with_it(tmp_path: Path) -> None:
     bundle = tmp_path / "bundle"
     (bundle / "configs").mkdir(parents=True)
-    (bundle / "configs" / "metadata.json").write_text('{"version": "1"}')
-    models = tmp_path / "models"
-    result = run(tmp_path, exports=["pt2", "ts"], bundle_root=bundle)
+    shape = {"inputs": {"image": {"spatial_shape": [16, 16, 16]}}}
+    (bundle / "configs" / "metadata.json").write_text(json.dumps({"version": "1", "network_data_format": shape}))
+    (bundle / "configs" / "inference.json").write_text('{"patch_size": [16, 16, 16], "dropout": "$0.0", "x": "@y"}')
+    models, settings = tmp_path / "models", {"patch_size": [8, 8, 8], "dropout": 0.1, "seed": 3}
+    result = run(tmp_path, exports=["pt2", "ts"], bundle_root=bundle, run=settings)
     assert {path.name for path in models.iterdir()} == {
         *("model_calibrated.pt", "model_calibrated.pt2", "model_calibrated_folded.ts", "calibration_parameters.json"),
     }
@@ -215,14 +217,15 @@ def test_exports_stand_beside_the_model_and_go_with_it(tmp_path: Path) -> None:
     expected = result.calibrator.apply(network()(image))
     texts = {"metadata.json": "", "inference.json": ""}
     scripted = torch.jit.load(models / "model_calibrated_folded.ts", _extra_files=texts)
-    assert json.loads(texts["metadata.json"]) == {"version": "1"}
+    assert json.loads(texts["metadata.json"])["network_data_format"]["inputs"]["image"]["spatial_shape"] == [8, 8, 8]
+    assert json.loads(texts["inference.json"]) == {"patch_size": [8, 8, 8], "dropout": 0.1, "x": "@y"}
     for model in (scripted, torch.export.load(models / "model_calibrated.pt2").module()):
         torch.testing.assert_close(model(image), expected, rtol=1e-4, atol=1e-4)
     run(tmp_path, "isotonic", bundle_root=bundle)
     assert {path.name for path in models.iterdir()} == {"model_calibrated.ts", "calibration_parameters.json"}
     texts = {"metadata.json": ""}
     torch.jit.load(models / "model_calibrated.ts", _extra_files=texts)
-    assert json.loads(texts["metadata.json"]) == {"version": "1"}
+    assert json.loads(texts["metadata.json"]) == {"version": "1", "network_data_format": shape}
 
 
 def test_a_network_that_cannot_be_exported_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
