@@ -171,3 +171,22 @@ def _refuse(label: Tensor, num_classes: int, ignore_index: int | None, what: str
         f"{what}: expected whole class numbers from 0 to {num_classes - 1}{known}, got {seen}{more}. Remap the label, "
         "or name the value to leave out with ignore_index; soft labels have one channel per class."
     )
+
+
+def top_class(values: torch.Tensor, axis: int = 0) -> torch.Tensor:
+    """Index of the largest along an axis of classes, the first of equals; without gradient.
+
+    What ``values.argmax(axis)`` gives, which on the CPU is some ten times slower across a leading axis; in bytes,
+    unless there are more than 256 classes.
+
+    Example:
+        >>> top_class(torch.tensor([[0.2, 0.5], [0.8, 0.5]]))
+        tensor([1, 0], dtype=torch.uint8)
+    """
+    first, *others = values.detach().unbind(axis)
+    best = first.clone()
+    top = torch.zeros_like(best, dtype=torch.uint8 if len(others) < 256 else torch.int32)
+    for k, part in enumerate(others, 1):
+        top.masked_fill_(part > best, k)
+        torch.maximum(best, part, out=best)
+    return top

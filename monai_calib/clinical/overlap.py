@@ -6,7 +6,7 @@ import math
 
 import torch
 
-from monai_calib.metrics.evaluation import top_class
+from monai_calib.labels import top_class
 
 from .truth import check_probability
 

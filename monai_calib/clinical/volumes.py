@@ -11,7 +11,7 @@ import torch
 from scipy.stats import norm
 from scipy.stats import t as student
 
-from monai_calib.metrics.evaluation import top_class
+from monai_calib.labels import top_class
 
 from .truth import Truth, check_probability, check_truth
 

@@ -13,8 +13,7 @@ from monai.utils import ImageMetaKey
 
 from monai_calib.datasets.case import case_name, case_of_file, check_geometry, spacing_of
 from monai_calib.handlers.ranks import rank, world_size
-from monai_calib.labels import as_plain_tensor
-from monai_calib.metrics.evaluation import top_class
+from monai_calib.labels import as_plain_tensor, top_class
 
 __all__ = ["Case", "as_tensor", "case_of_file", "cases_of_iteration", "index_map", "top_class"]
 

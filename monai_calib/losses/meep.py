@@ -8,10 +8,12 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import Unpack
 
+from monai_calib.labels import top_class
+
 from .arguments import one_of
 from .base import Options, StatisticLoss
 from .cross_entropy import CrossEntropy
-from .target import Target, likeliest
+from .target import Target
 
 __all__ = ["ErroneousConfidence", "MEEPLoss"]
 
@@ -30,7 +32,7 @@ class ErroneousConfidence(nn.Module):
         self.form = one_of("form", form, FORMS)
 
     def forward(self, logits: Tensor, target: Target) -> Tensor:
-        wrong = target.known(logits.dtype) * (likeliest(logits) != target.index)
+        wrong = target.known(logits.dtype) * (top_class(logits, 1) != target.index)
         return (self._confidence(logits) * wrong).sum() / wrong.sum().clamp(min=1)
 
     def _confidence(self, logits: Tensor) -> Tensor:

@@ -8,11 +8,11 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from monai_calib.labels import as_plain_tensor, check_label, check_soft_label
+from monai_calib.labels import as_plain_tensor, check_label, check_soft_label, top_class
 
 from .neighborhood import label_proportions, outer_voxels
 
-__all__ = ["Target", "likeliest", "plain", "prepare", "readable"]
+__all__ = ["Target", "plain", "prepare", "readable"]
 
 
 def plain(x: Tensor) -> Tensor:
@@ -163,24 +163,11 @@ def prepare(logits: Tensor, label: Tensor, ignore_index: int | None = None, imag
         raise ValueError("ignore_index needs a label of class numbers (B, 1, *spatial), not one channel per class.")
     soft = label.to(logits.dtype if logits.dtype == torch.float64 else torch.float32)
     wrong = check_soft_label(soft, look=look)
-    return Target(likeliest(soft), soft, None, image, _poison(wrong), num_classes)
+    return Target(top_class(soft, 1), soft, None, image, _poison(wrong), num_classes)
 
 
 def _poison(wrong: Tensor | None) -> Tensor | None:
     return None if wrong is None else torch.where(wrong.any(), torch.nan, 0.0)
-
-
-def likeliest(values: Tensor) -> Tensor:
-    """The class of the largest of ``values (B, K, *spatial)``, the first of equals; in bytes if there are so few.
-
-    It is ``argmax(1)``, which on a CPU takes some ten times as long across a leading axis.
-    """
-    best = values[:, 0]
-    index = torch.zeros_like(best, dtype=torch.uint8 if values.shape[1] < 255 else torch.int32)
-    for k in range(1, values.shape[1]):
-        index = index.masked_fill(values[:, k] > best, k)
-        best = torch.maximum(best, values[:, k])
-    return index
 
 
 def readable(logits: Tensor, target: Target) -> Tensor:

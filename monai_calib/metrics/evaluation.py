@@ -8,14 +8,14 @@ from typing import Any, NamedTuple
 
 import torch
 
-from monai_calib.labels import check_label
+from monai_calib.labels import check_label, top_class
 from monai_calib.metrics.histogram import CalibrationHistogram
 from monai_calib.metrics.inputs import Activation
 from monai_calib.metrics.metric import Metric
 from monai_calib.metrics.protocols import METRICS, Protocol, measure, resolve_protocols
 from monai_calib.metrics.regions import Region, RegionMasks
 
-__all__ = ["VOLUME_METRICS", "CaseEvaluation", "Measured", "mean_without_nan", "top_class", "volume_errors"]
+__all__ = ["VOLUME_METRICS", "CaseEvaluation", "Measured", "mean_without_nan", "volume_errors"]
 
 VOLUME_METRICS = {
     "expected_volume_bias": ("error of the expected volume, signed, relative", 0),
@@ -215,21 +215,3 @@ def mean_without_nan(values: Sequence[float]) -> float:
     """
     known = [value for value in values if not math.isnan(value)]
     return math.fsum(known) / len(known) if known else math.nan
-
-
-def top_class(prediction: torch.Tensor) -> torch.Tensor:
-    """Index ``(*spatial)`` of the largest of the channels ``(K, *spatial)``, the first of equals.
-
-    What ``prediction.argmax(0)`` gives, which on the CPU is some ten times slower across the leading axis; in bytes,
-    unless there are more than 256 channels.
-
-    Example:
-        >>> top_class(torch.tensor([[0.2, 0.5], [0.8, 0.5]]))
-        tensor([1, 0], dtype=torch.uint8)
-    """
-    best = prediction[0].clone()
-    top = torch.zeros_like(best, dtype=torch.uint8 if len(prediction) <= 256 else torch.int32)
-    for k in range(1, len(prediction)):
-        top.masked_fill_(prediction[k] > best, k)
-        torch.maximum(best, prediction[k], out=best)
-    return top

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import torch
 
+from monai_calib.labels import top_class
 from monai_calib.metrics.errors import ece
-from monai_calib.metrics.evaluation import top_class, volume_errors
+from monai_calib.metrics.evaluation import volume_errors
 from monai_calib.metrics.scores import nll
 from monai_calib.posthoc.base import Calibrator, fit
 from monai_calib.posthoc.methods import build_calibrator

@@ -12,8 +12,9 @@ import torch
 from torch import Tensor
 
 from monai_calib.files import atomic_folder
+from monai_calib.labels import top_class
 from monai_calib.metrics.evaluated_writer import EvaluatedWriter
-from monai_calib.metrics.evaluation import CaseEvaluation, mean_without_nan, top_class
+from monai_calib.metrics.evaluation import CaseEvaluation, mean_without_nan
 from monai_calib.metrics.histogram import CalibrationHistogram
 from monai_calib.metrics.metric import Metric
 from monai_calib.metrics.overlap import dice_coefficients, mean_dice

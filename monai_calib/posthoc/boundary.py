@@ -163,7 +163,7 @@ class BoundaryTemperature(SearchingCalibrator):
     def apply_case(self, case: LogitCase) -> Tensor:
         if not isinstance(case, SampledCase):
             return super().apply_case(case)
-        assert isinstance(self.head, (BoundaryHead, DistanceHead))
+        assert isinstance(self.head, DistanceHead)
         distance = case.distance(self.num_classes, self.head.spacing, self.head.reach)
         return self.head.to(case.logits.device).at(case.logits[None].float(), distance[None])[0]
 

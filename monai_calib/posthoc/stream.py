@@ -12,8 +12,7 @@ from monai.data import MetaTensor
 from torch import Tensor, nn
 
 from monai_calib.datasets.case import case_name, spacing_of
-from monai_calib.labels import as_plain_tensor, check_label
-from monai_calib.metrics.evaluation import top_class
+from monai_calib.labels import as_plain_tensor, check_label, top_class
 from monai_calib.metrics.histogram import CalibrationHistogram
 from monai_calib.metrics.regions import Region, region_mask
 from monai_calib.posthoc.distance import distance_to_boundary

@@ -12,8 +12,8 @@ import torch
 from numpy.typing import NDArray
 
 from monai_calib.files import FileError, atomic_folder, write_json
+from monai_calib.labels import top_class
 from monai_calib.metrics.evaluated import Evaluated, read_evaluated
-from monai_calib.metrics.evaluation import top_class
 from monai_calib.posthoc.auto import default_candidates
 from monai_calib.posthoc.base import Calibrator, fit
 from monai_calib.posthoc.calibrate import AUTO, MOST_BYTES, find_correction

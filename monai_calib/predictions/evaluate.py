@@ -13,8 +13,9 @@ from monai_calib.files import FileError
 from monai_calib.handlers.cases import Case
 from monai_calib.handlers.preview import cut_preview, save_preview
 from monai_calib.handlers.surface import SurfaceHandler
+from monai_calib.labels import top_class
 from monai_calib.metrics.evaluated_writer import EvaluatedWriter
-from monai_calib.metrics.evaluation import CaseEvaluation, mean_without_nan, top_class
+from monai_calib.metrics.evaluation import CaseEvaluation, mean_without_nan
 from monai_calib.metrics.overlap import dice_coefficients, mean_dice
 from monai_calib.metrics.protocols import Protocol
 from monai_calib.predictions.cases import IGNORED, StoredCase, StoredCases

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from monai_calib.files import FileError, atomic_folder, read_json
-from monai_calib.metrics.evaluation import top_class
+from monai_calib.labels import top_class
 from monai_calib.metrics.protocols import Protocol
 from monai_calib.predictions.axes import SwappedAxes
 from monai_calib.predictions.cases import StoredCase, StoredCases

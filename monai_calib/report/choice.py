@@ -15,9 +15,8 @@ import numpy as np
 from monai_calib.metrics.metric import Metric
 from monai_calib.variants import choose_variant
 
-from .case_tables import RunError, number
 from .grouping import Identity, identity_of
-from .runs import Run
+from .runs import Run, RunError, number
 
 __all__ = ["Choice", "Variant", "choose_on_validation", "read_choices"]
 
@@ -130,7 +129,7 @@ def _mean_of_cases(run: Run, metric: Metric) -> float:
 def read_choices(results: Path) -> list[Choice]:
     """The choices that ``benchmark`` made, from its results.json; the runs of the others are not in its report.
 
-    Raises: :class:`~.case_tables.RunError` for another file.
+    Raises: :class:`~.runs.RunError` for another file.
     """
     try:
         content = json.loads(Path(results).read_text(encoding="utf-8"))

@@ -141,7 +141,7 @@ def compare(runs: Sequence[Run]) -> list[Comparison]:
     Runs of one comparison whose settings are equal but for the seed become one :class:`Method`, named by its loss and
     by whatever else tells it from the others. What was fitted on a training afterwards follows it.
 
-    Raises: :class:`~.case_tables.RunError` if a method has two evaluations of one seed.
+    Raises: :class:`~.runs.RunError` if a method has two evaluations of one seed.
     """
     alike: dict[Any, list[Run]] = {}
     for run in runs:

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from .case_tables import number
 from .comparison import Comparison
-from .runs import Run
+from .runs import Run, number
 
 __all__ = ["Candidate", "Correction", "corrections_of"]
 

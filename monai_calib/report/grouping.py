@@ -6,8 +6,7 @@ from collections.abc import Iterable, Mapping
 from itertools import pairwise
 from typing import Any
 
-from .case_tables import RunError
-from .runs import Run
+from .runs import Run, RunError
 
 __all__ = ["Identity", "group_seeds", "identity_of", "labels_of"]
 
@@ -20,7 +19,7 @@ Identity = tuple[tuple[str, str], ...]
 def group_seeds(runs: Iterable[Run]) -> dict[Identity, list[Run]]:
     """Runs whose settings are equal but for the seed, in the order of their seeds.
 
-    Raises: :class:`~.case_tables.RunError` if one seed is there twice, since it must not count twice.
+    Raises: :class:`~.runs.RunError` if one seed is there twice, since it must not count twice.
     """
     groups: dict[Identity, list[Run]] = {}
     for run in runs:

@@ -35,7 +35,7 @@ def load(folders: str | PathLike[str] | Iterable[str | PathLike[str]]) -> pd.Dat
     Args:
         folders: run folders, or folders of them, as ``python -m monai_calib report`` takes them.
 
-    Raises: :class:`~.case_tables.RunError` for a folder without evaluation or a damaged one; ``ModuleNotFoundError``
+    Raises: :class:`~.runs.RunError` for a folder without evaluation or a damaged one; ``ModuleNotFoundError``
         without the extra ``report``.
 
     Example:

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from ..files import read_json
-from .case_tables import RunError
+from .runs import RunError
 
 __all__ = ["PublishedTable", "read_published"]
 
@@ -31,7 +31,7 @@ def read_published(path: Path) -> tuple[PublishedTable, ...]:
     ``source`` is the citation and must be there; ``note`` says how the figures were measured; the first column names
     the method; a cell is text, a number or null.
 
-    Raises: :class:`~.case_tables.RunError` if the file cannot be read, or a row has another length than ``columns``.
+    Raises: :class:`~.runs.RunError` if the file cannot be read, or a row has another length than ``columns``.
     """
     content = read_json(path, FORMAT, "See docs/report.md.", RunError)
     try:

@@ -17,12 +17,18 @@ from monai_calib.metrics.metric import Metric
 from monai_calib.metrics.protocols import Protocol
 from monai_calib.metrics.regions import Region
 
-from .case_tables import RunError, number
-
-__all__ = ["Run", "RunError", "find_evaluations", "read_run", "read_runs"]
+__all__ = ["Run", "RunError", "find_evaluations", "number", "read_run", "read_runs"]
 
 # A foreground class the network never finds, on average over all cases, did not get off the ground.
 LEAST_DSC = 0.05
+
+
+class RunError(ValueError):
+    """A run folder that cannot be read; says which file, what was expected, what was got and what to do."""
+
+
+def number(value: Any) -> float:
+    return float("nan") if value is None else float(value)
 
 
 @dataclass(frozen=True, eq=False)

@@ -9,10 +9,9 @@ import numpy as np
 import pytest
 from synthetic_runs import write_run
 
-from monai_calib.report.case_tables import RunError
 from monai_calib.report.choice import choose_on_validation, read_choices
 from monai_calib.report.comparison import compare
-from monai_calib.report.runs import Run, read_runs
+from monai_calib.report.runs import Run, RunError, read_runs
 
 # Noise of the networks: validation prefers margin 5, though the test is made to prefer margin 10.
 VALIDATION = {5: 1.0, 10: 1.2}

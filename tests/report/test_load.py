@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from monai_calib.report import load
-from monai_calib.report.case_tables import RunError
+from monai_calib.report.runs import RunError
 
 pd = pytest.importorskip("pandas")
 

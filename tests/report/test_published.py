@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from monai_calib.report.case_tables import RunError
 from monai_calib.report.published import read_published
+from monai_calib.report.runs import RunError
 
 TABLE: dict[str, Any] = {
     "title": "Hippocampus",
