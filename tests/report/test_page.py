@@ -22,8 +22,6 @@ from monai_calib.metrics.protocols import PROTOCOLS
 from monai_calib.report.figures import COLOURS
 from monai_calib.report.html import write_report
 
-EVALUATED = [PROTOCOLS["paper"], PROTOCOLS["recommended"]]
-
 HOSTILE = '</script><img src=x onerror=alert(1)>&"\'<a href="https://example.org">'
 
 
@@ -167,7 +165,8 @@ def test_one_run_on_one_case(tmp_path: Path) -> None:
     text = " ".join(page.text.split())
     assert "1 run of 1 method on 1 case of 1 subject." in text
     assert "Paired tests" not in text.split("How the figures were made")[1]
-    tables = sum(len(protocol.regions) * len(protocol.reductions) for protocol in EVALUATED)
+    measured = [PROTOCOLS[name] for name in ("paper", "recommended")]
+    tables = sum(len(protocol.regions) * len(protocol.reductions) for protocol in measured)
     assert len(page.all("table")) == tables + 3, "a region and reduction each, the overview, what was run, the slices"
 
 
@@ -176,7 +175,7 @@ def test_runs_that_never_converged_give_tables_without_figures(tmp_path: Path) -
     page = Page(write_report([folder], tmp_path / "report.html"))
     assert "anterior never found" in page.text
     assert "did not converge" in page.text
-    regions = sum(len(protocol.regions) for protocol in EVALUATED)
+    regions = sum(len(protocol.regions) for protocol in (PROTOCOLS["paper"], PROTOCOLS["recommended"]))
     plots = [figure for figure in page.all("figure") if "plot" in (figure.get("class") or "")]
     assert len(plots) == regions, "each run's reliability"
 
