@@ -49,9 +49,7 @@ def _phantom(arguments: argparse.Namespace) -> None:
         ambiguity=arguments.ambiguity,
     )
     print(f"Wrote {arguments.cases} SYNTHETIC cases (no patient data), seed {arguments.seed}: {datalist}")
-    print(
-        f"Next: python -m monai_calib run {arguments.output} RUN trains on it and reports, see docs/own_data.md."
-    )
+    print(f"Next: python -m monai_calib run {arguments.output} RUN trains on it and reports, see docs/own_data.md.")
 
 
 def _add_prepare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
