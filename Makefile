@@ -6,41 +6,25 @@ VENV := .venv
 PY := $(CURDIR)/$(VENV)/bin/python
 PIP := "$(PY)" -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
-# The demo trains two losses side by side, one thread each.
+# The demo trains a network on one thread, calibrates it, and shows both on a page.
 DATA ?=
-LOSSES ?= ce nacl
-EPOCHS ?= $(if $(DATA),6,16)
-RUNS := runs/demo_$(if $(DATA),hippocampus,phantom)
-BUNDLE := bundles/msd_hippocampus_segmentation_3d
+EPOCHS ?= 3
+NAME := $(if $(DATA),hippocampus,phantom)
+RUNS := runs/demo_$(NAME)
 
-.PHONY: demo demo-runs test test-faults lint bench clean
+.PHONY: demo test test-faults lint bench clean
 .DELETE_ON_ERROR:
 
-demo: $(VENV)/report.installed $(RUNS)/data/datalist.json
-	@$(MAKE) --no-print-directory -j 2 demo-runs
-	@"$(PY)" -m monai_calib report $(LOSSES:%=$(RUNS)/%) --output $(RUNS)/report.html
-	@echo "The report: $(CURDIR)/$(RUNS)/report.html"
+demo: $(VENV)/report.installed $(RUNS)/$(NAME)/datalist.json
+	@OMP_NUM_THREADS=1 "$(PY)" -m monai_calib run $(RUNS)/$(NAME) $(RUNS)/run --epochs $(EPOCHS)
 
-demo-runs: $(LOSSES:%=$(RUNS)/%/eval/calibration.json)
-
-$(RUNS)/data/datalist.json:
+$(RUNS)/$(NAME)/datalist.json:
 	@mkdir -p $(RUNS)
 ifeq ($(DATA),)
-	"$(PY)" -m monai_calib phantom $(RUNS)/data
+	"$(PY)" -m monai_calib phantom $(RUNS)/$(NAME)
 else
-	"$(PY)" data_scripts/msd_hippocampus.py "$(DATA)" $(RUNS)/data
+	"$(PY)" data_scripts/msd_hippocampus.py "$(DATA)" $(RUNS)/$(NAME)
 endif
-
-$(RUNS)/%/eval/calibration.json: $(RUNS)/data/datalist.json
-	@mkdir -p $(RUNS)/$*
-	@echo "training with $*: $(CURDIR)/$(RUNS)/$*/train.log"
-	@cd $(BUNDLE) && export OMP_NUM_THREADS=1 PYTHONWARNINGS=ignore && \
-	settings=(--dataset_dir "$(CURDIR)/$(RUNS)/data" --run_dir "$(CURDIR)/$(RUNS)/$*") && \
-	log="$(CURDIR)/$(RUNS)/$*/train.log" && \
-	{ "$(PY)" -m monai.bundle run --config_file configs/train.json "$${settings[@]}" \
-	    --loss_name $* --epochs $(EPOCHS) 2>&1 && \
-	  "$(PY)" -m monai.bundle run --config_file "['configs/train.json','configs/evaluate.json']" "$${settings[@]}" 2>&1; } \
-	| tee "$$log" | sed -un 's/.*\(epoch .*\)/$*: \1/p' || { tail -n 40 "$$log"; exit 1; }
 
 test: $(VENV)/dev.installed
 	OMP_NUM_THREADS=1 "$(PY)" -m pytest --numprocesses 2 --dist loadfile
