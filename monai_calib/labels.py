@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["CheckedLabel", "as_plain_tensor", "check_label", "check_soft_label", "wrong_shares"]
+__all__ = ["CheckedLabel", "as_plain_tensor", "check_label", "check_soft_label", "mean_label", "wrong_shares"]
 
 _UNSIGNED = {torch.uint16: torch.int32, torch.uint32: torch.int64, torch.uint64: torch.int64}
 
@@ -149,6 +149,35 @@ def wrong_shares(label: Tensor, axis: int = 1) -> Tensor:
     """Voxels whose shares of the classes are negative, NaN, or do not sum to 1, to 0.001; without a look at values."""
     shares = label if label.dtype in (torch.float32, torch.float64) else label.float()
     return ~((shares >= 0).all(axis) & ((shares.sum(axis) - 1).abs() <= 1e-3))
+
+
+def mean_label(raters: Any, num_classes: int, ignore_index: int | None = None, what: str = "label") -> Tensor:
+    """Share of the raters that gave each class: ``(R, *spatial)`` class numbers to ``(K, *spatial)`` float32.
+
+    ``share_k = sum_r [y_r = k] / R``, over the raters who know the voxel where some left it out; where all did, every
+    channel is ``ignore_index``, which a histogram leaves out.
+
+    Args:
+        raters: class numbers, one channel a rater.
+        num_classes: K.
+        ignore_index: label of voxels that a rater left out.
+        what: how errors call the label.
+
+    Raises: ``ValueError`` as :func:`check_label`; where values are not looked at, wrong ones give NaN.
+
+    Example:
+        >>> mean_label(torch.tensor([[0, 1, 1], [0, 0, 1]]), num_classes=2)
+        tensor([[1.0000, 0.5000, 0.0000],
+                [0.0000, 0.5000, 1.0000]])
+    """
+    known = check_label(raters, num_classes, ignore_index, what)
+    counted = torch.ones_like(known.index, dtype=torch.bool) if known.valid is None else known.valid
+    votes = torch.stack([((known.index == k) & counted).sum(0) for k in range(num_classes)])
+    total = counted.sum(0)
+    shares = votes / total.clamp_min(1)
+    if known.wrong is not None:
+        shares = shares.masked_fill(known.wrong.any(0), torch.nan)
+    return shares if ignore_index is None else shares.masked_fill((total == 0) & ~shares[0].isnan(), ignore_index)
 
 
 def _ignored(label: Tensor, ignore_index: int | None) -> Tensor | None:

@@ -12,6 +12,8 @@ from typing import Any
 
 from monai.bundle import ConfigParser
 
+from monai_calib.datasets.datalist import RATER_LABELS
+
 from .patch import check_patch
 
 __all__ = ["OptionError", "check_options"]
@@ -117,6 +119,8 @@ def _check_values(config: dict[str, Any], classes: int | None) -> None:
             _check_path(name, value)
         if name == "patch_size" and not _sizes(value):
             raise OptionError(f"patch_size: expected a list of whole numbers, one an axis, got {value!r}.")
+        if name == "rater_labels" and value not in RATER_LABELS:
+            raise OptionError(f"rater_labels: expected one of {', '.join(RATER_LABELS)}, got {value!r}.")
         if name == "loss_args" and not isinstance(value, dict):
             raise OptionError(f"loss_args: expected arguments by name, such as {{'margin': 5}}, got {value!r}.")
         if name == "class_names" and classes is not None and (not isinstance(value, list) or len(value) != classes):

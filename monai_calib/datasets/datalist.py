@@ -11,9 +11,10 @@ from typing import Any
 from ..files import read_json, write_json
 from .case import file_safe, unique_names
 
-__all__ = ["SPLITS", "load_datalist", "read_datalist", "share_of_rank", "write_datalist"]
+__all__ = ["RATER_LABELS", "SPLITS", "load_datalist", "read_datalist", "share_of_rank", "write_datalist"]
 
 SPLITS = ("training", "validation", "test")
+RATER_LABELS = ("sample", "mean")
 
 
 def load_datalist(
@@ -21,12 +22,14 @@ def load_datalist(
     split: str,
     prepare: str = "python -m monai_calib prepare SOURCE OUT",
     needs_label: bool = True,
+    rater_labels: str = "sample",
 ) -> list[dict[str, Any]]:
     """Cases of one split of ``dataset_dir/datalist.json``, with full paths.
 
     MONAI's usual forms are accepted: ``{"image": path, "label": path}``, a list of image files for the channels,
     absolute paths, and paths alone in lists without labels, such as ``test`` of the Medical Segmentation Decathlon.
-    An entry with a list of labels, one a rater, becomes one case per rater, all of one subject.
+    An entry with a list of labels, one a rater, becomes one case per rater, all of one subject, or with
+    ``rater_labels="mean"`` one case with all of them.
 
     Args:
         dataset_dir: folder written by ``python -m monai_calib prepare``, a data script or ``python -m monai_calib
@@ -34,6 +37,9 @@ def load_datalist(
         split: ``"training"``, ``"validation"`` or ``"test"``.
         prepare: the command that makes the folder; error messages show it.
         needs_label: whether every case must have a label; without, entries may be paths alone.
+        rater_labels: ``"sample"``, each rater's label a case of its own, so that an epoch sees every rater once; or
+            ``"mean"``, one case with the list of labels, for :class:`~monai_calib.transforms.MeanLabeld` or
+            :class:`~monai_calib.transforms.KeepRatersd` behind :class:`~monai_calib.transforms.LoadCased`.
 
     Returns:
         One ``{"image": path, "label": path, "case": name}`` per case, in the order of the file, with ``"subject"``
@@ -51,6 +57,8 @@ def load_datalist(
         Traceback (most recent call last):
         FileNotFoundError: there is no data folder 'nowhere'. Make it with: python -m monai_calib phantom nowhere ...
     """
+    if rater_labels not in RATER_LABELS:
+        raise ValueError(f"rater_labels: expected one of {', '.join(RATER_LABELS)}, got {rater_labels!r}.")
     folder = Path(dataset_dir)
     advice = f"Make it with: {prepare} (and name its output folder with --dataset_dir)"
     if not folder.is_dir():
@@ -71,7 +79,8 @@ def load_datalist(
     for number, entry in enumerate(entries):
         where = f"{listing}: {split}, entry {number}"
         case = {**_checked_entry(entry, folder, where, needs_label, advice), "case": names[split, number]}
-        cases += _by_rater({**case, **_subject(entry, where)}, entry, where)
+        by_rater = _by_rater({**case, **_subject(entry, where)}, entry, where)
+        cases += by_rater if rater_labels == "sample" else [_together(case, by_rater)]
     twice = sorted(name for name, count in Counter(case["case"] for case in cases).items() if count > 1)
     if twice:
         raise ValueError(
@@ -167,6 +176,17 @@ def _by_rater(case: dict[str, Any], entry: Any, where: str) -> list[dict[str, An
         }
         for label, rater in zip(case["label"], raters, strict=True)
     ]
+
+
+def _together(case: dict[str, Any], by_rater: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """One case of all its raters, which are checked already; a list of one label is that label."""
+    labels = [one.get("label") for one in by_rater]
+    shared = {key: value for key, value in by_rater[0].items() if key not in ("label", "case")}
+    return {
+        **shared,
+        **({} if labels[0] is None else {"label": labels if len(labels) > 1 else labels[0]}),
+        "case": case["case"],
+    }
 
 
 def _files(named: Any, folder: Path, where: str, advice: str) -> Any:

@@ -5,6 +5,7 @@ from monai_calib.clinical import ConformalVolumeFit, ConformalVolumeModel
 from .loading import LoadCased
 from .overlap import ExpectedDiced, expected_dice
 from .quality import QualityFlagd
+from .raters import KeepRatersd, MeanLabeld
 from .volumes import ExpectedVolumed, VolumeFit, VolumeModel, expected_volume
 
 __all__ = [
@@ -12,7 +13,9 @@ __all__ = [
     "ConformalVolumeModel",
     "ExpectedDiced",
     "ExpectedVolumed",
+    "KeepRatersd",
     "LoadCased",
+    "MeanLabeld",
     "QualityFlagd",
     "VolumeFit",
     "VolumeModel",

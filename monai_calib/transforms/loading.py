@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -32,7 +32,8 @@ class LoadCased(MapTransform):
     The checks run once per case, on the CPU and before caching, so the training step needs none: a label that is no
     integer in ``[0, num_classes)`` would otherwise surface as an index error, or on a GPU as a failed assertion without
     a name. NIfTI is read to its end, where gzip keeps a checksum. A NIfTI file of two axes is a volume of one slice,
-    and so is a picture beside one. Several files of one item are its channels.
+    and so is a picture beside one. Several files of an image are its channels; several of a label are those of raters,
+    each checked by itself: ``(R, *spatial)`` class numbers, for :class:`MeanLabeld` or :class:`KeepRatersd`.
 
     Afterwards the label lies exactly where the image does: what headers differ by less than half a voxel is rounding.
 
@@ -76,27 +77,31 @@ class LoadCased(MapTransform):
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
         case = dict(data)
-        items = {key: self._read(key, data[key]) for key in self.key_iterator(case)}
-        if self.label_key in items:
-            label = items.pop(self.label_key)
-            self._check_values(label)
-            items = {key: self._beside(image, label) for key, image in items.items()}
-            first = next(iter(items.values()), None)
-            items[self.label_key] = label if first is None else _moved(label, first)
+        keys = list(self.key_iterator(case))
+        items = {key: self._read(key, data[key]) for key in keys if key != self.label_key}
+        if self.label_key in keys:
+            labels = self._read_labels(data[self.label_key])
+            for label in labels:
+                items = {key: self._beside(image, label) for key, image in items.items()}
+            first = next(iter(items.values()), labels[0])
+            for label in () if items else labels[1:]:
+                _check_place(first, label)
+            items[self.label_key] = _stacked([_moved(label, first) for label in labels])
         return {**case, **{key: item.tensor for key, item in items.items()}}
 
     def _read(self, key: Hashable, named: Any) -> _Item:
         """The item, its channels from one file or several."""
-        files = list(named) if isinstance(named, (list, tuple)) else [named]
-        channels = [self._read_file(key, str(file)) for file in files]
-        first = channels[0]
+        channels = [self._read_file(key, file) for file in _files(named)]
         for other in channels[1:]:
-            _check_place(first, other)
-        if len(channels) == 1:
-            return first
-        values = torch.cat([channel.tensor.as_tensor() for channel in channels])
-        place = first.tensor.affine, first.tensor.meta.get("original_affine", first.tensor.affine)
-        return first._replace(tensor=_placed(first.tensor, values, *place))
+            _check_place(channels[0], other)
+        return _stacked(channels)
+
+    def _read_labels(self, named: Any) -> list[_Item]:
+        """The label, or those of several raters."""
+        labels = [self._read_file(self.label_key, file) for file in _files(named)]
+        for label in labels:
+            self._check_values(label)
+        return labels
 
     def _read_file(self, key: Hashable, file: str) -> _Item:
         try:
@@ -143,8 +148,8 @@ class LoadCased(MapTransform):
             image = _as_slice(image)
         if self.geometry == "check":
             _check_place(image, label)
-        elif _axes(image) != _axes(label):
-            _refuse_sizes(image, label)
+        else:
+            _check_sizes(image, label)
         return image
 
 
@@ -169,6 +174,20 @@ class _Opened(NibabelReader):
         return self.image
 
 
+def _files(named: Any) -> list[str]:
+    return [str(file) for file in (named if isinstance(named, (list, tuple)) else [named])]
+
+
+def _stacked(items: Sequence[_Item]) -> _Item:
+    """Items of one place as the channels of the first."""
+    first = items[0]
+    if len(items) == 1:
+        return first
+    values = torch.cat([item.tensor.as_tensor() for item in items])
+    place = first.tensor.affine, first.tensor.meta.get("original_affine", first.tensor.affine)
+    return first._replace(tensor=_placed(first.tensor, values, *place))
+
+
 def _usable(affine: Any, file: str) -> Any:
     try:
         return check_affine(affine, file)
@@ -190,8 +209,7 @@ def _axes(item: _Item) -> tuple[int, ...]:
 
 
 def _check_place(image: _Item, label: _Item) -> None:
-    if _axes(image) != _axes(label):
-        _refuse_sizes(image, label)
+    _check_sizes(image, label)
     if image.place is not None and label.place is not None:
         check_geometry(
             image.place,
@@ -203,11 +221,12 @@ def _check_place(image: _Item, label: _Item) -> None:
         )
 
 
-def _refuse_sizes(image: _Item, label: _Item) -> None:
-    raise ValueError(
-        f"{image.file!r} has {tuple(image.tensor.shape[1:])} voxels, but its label {label.file!r} has "
-        f"{tuple(label.tensor.shape[1:])}; both must be the same grid"
-    )
+def _check_sizes(image: _Item, label: _Item) -> None:
+    if _axes(image) != _axes(label):
+        raise ValueError(
+            f"{image.file!r} has {tuple(image.tensor.shape[1:])} voxels, but its label {label.file!r} has "
+            f"{tuple(label.tensor.shape[1:])}; both must be the same grid"
+        )
 
 
 def _as_slice(item: _Item) -> _Item:

@@ -93,3 +93,22 @@ def test_a_missing_file_is_named_with_its_entry(tmp_path: Path) -> None:
     folder = folder_with(tmp_path, {"training": [GOOD, {**GOOD, "image": "no.nii.gz"}]})
     with pytest.raises(FileNotFoundError, match=r"training, entry 1, 'image': names 'no\.nii\.gz', which is missing"):
         load_datalist(folder, "training")
+
+
+def test_the_labels_of_all_raters_can_stay_together(tmp_path: Path) -> None:
+    seg, t2 = "seg.nii.gz", "t2.nii.gz"
+    entries = [
+        {"image": "a/scan.nii.gz", "label": [seg, t2], "raters": ["Ann", "Ben"], "subject": "7"},
+        {"image": "b/scan.nii.gz", "label": [seg]},
+        {"image": t2, "label": seg},
+    ]
+    folder = folder_with(tmp_path, {"training": entries})
+    cases = load_datalist(folder, "training", rater_labels="mean")
+    assert [(case["case"], case["label"]) for case in cases] == [
+        ("a_scan", [str(folder / seg), str(folder / t2)]),
+        ("b_scan", str(folder / seg)),
+        ("t2", str(folder / seg)),
+    ]
+    assert cases[0]["subject"] == "7"
+    with pytest.raises(ValueError, match="rater_labels: expected one of sample, mean, got 'both'"):
+        load_datalist(folder, "training", rater_labels="both")
