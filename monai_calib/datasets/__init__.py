@@ -1,5 +1,5 @@
 """Cases and data sets: their list, names, places and labels checked in one place; conversion of official downloads."""
 
-from .datalist import load_datalist, share_of_rank
+from .datalist import has_raters, load_datalist, share_of_rank
 
-__all__ = ["load_datalist", "share_of_rank"]
+__all__ = ["has_raters", "load_datalist", "share_of_rank"]

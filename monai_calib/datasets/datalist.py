@@ -11,7 +11,7 @@ from typing import Any
 from ..files import read_json, write_json
 from .case import file_safe, unique_names
 
-__all__ = ["RATER_LABELS", "SPLITS", "load_datalist", "read_datalist", "share_of_rank", "write_datalist"]
+__all__ = ["RATER_LABELS", "SPLITS", "has_raters", "load_datalist", "read_datalist", "share_of_rank", "write_datalist"]
 
 SPLITS = ("training", "validation", "test")
 RATER_LABELS = ("sample", "mean")
@@ -113,6 +113,16 @@ def write_datalist(listing: str | Path, content: Mapping[str, Any]) -> None:
     if missing:
         raise ValueError(f"{listing}: expected the lists {', '.join(SPLITS)}, got none for {', '.join(missing)}.")
     write_json(listing, content)
+
+
+def has_raters(cases: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a case of :func:`load_datalist` has the labels of several raters.
+
+    Example:
+        >>> has_raters([{"label": "a.nii.gz"}, {"label": ["b_ann.nii.gz", "b_ben.nii.gz"]}])
+        True
+    """
+    return any(isinstance(case.get("label"), list) for case in cases)
 
 
 def share_of_rank(count: int, rank: int, world_size: int) -> range:

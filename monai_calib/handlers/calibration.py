@@ -16,7 +16,7 @@ from ignite.metrics.metric import MetricUsage, reinit__is_reduced
 from monai.handlers import from_engine
 
 from monai_calib.handlers.case_metric import CaseMetric, mean_without_nan
-from monai_calib.handlers.cases import Case
+from monai_calib.handlers.cases import Case, as_tensor
 from monai_calib.handlers.ranks import broadcast, gather_lists, rank, world_size
 from monai_calib.metrics.case_table import CaseTable
 from monai_calib.metrics.evaluated_writer import EvaluatedWriter
@@ -68,6 +68,9 @@ class CalibrationHandler(CaseMetric):
         save_details: whether to gather the rows.
         prefix: put before every reported name, for a second handler on the same engine, whose evaluated folder is
             ``output_dir/<prefix>``, without the prefix's last ``_``.
+        raters_key: item of the loader's data with the class numbers of several raters ``(R, *spatial)``, as
+            :class:`~monai_calib.transforms.KeepRatersd` leaves it. Where a case has it, figures against the label are
+            against their mean; the protocol ``"raters"`` asks for those of each rater. None to disregard it.
 
     Raises: ``ValueError`` for protocols that do not fit; while running, ``ValueError`` naming the case.
 
@@ -95,7 +98,9 @@ class CalibrationHandler(CaseMetric):
         spacing: Sequence[float] | None = None,
         save_details: bool = True,
         prefix: str = "",
+        raters_key: str | None = "raters",
     ) -> None:
+        self.raters_key = raters_key
         self.evaluation = CaseEvaluation(num_classes, protocols, class_names, from_logits, activation, ignore_index)
         self.protocols = self.evaluation.protocols
         self.class_names = self.evaluation.classes
@@ -142,8 +147,12 @@ class CalibrationHandler(CaseMetric):
         return self._pooled[name]
 
     def measure(self, case: Case) -> dict[str, list[float]]:
+        kept = case.data.get(self.raters_key) if self.raters_key else None
+        raters = None if kept is None else as_tensor(kept)
         try:
-            values, histograms = self.evaluation.measure(case.prediction, case.label, case.spacing, case.data)
+            values, histograms = self.evaluation.measure(
+                case.prediction, case.label, case.spacing, case.data, raters=raters
+            )
         except ValueError as error:
             raise ValueError(f"case {case.name}: {error}") from error
         for name, histogram in histograms.items():

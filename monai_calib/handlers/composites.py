@@ -74,6 +74,7 @@ class CompositeHandler:
                 spacing=spacing,
                 prefix=f"{name}_",
                 ignore_index=None if ignore_index is None else _IGNORED,
+                raters_key=None,  # class numbers of the whole problem
             )
             dice = Metric("dice", "dice", label="DSC", direction=1)
             self.handlers += [calibration, _CompositeDice([dice], binary, spacing, prefix=f"{name}_")]

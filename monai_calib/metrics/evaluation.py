@@ -8,11 +8,12 @@ from typing import Any, NamedTuple
 
 import torch
 
-from monai_calib.labels import check_label, top_class
+from monai_calib.labels import check_label, mean_label, top_class
 from monai_calib.metrics.histogram import CalibrationHistogram
 from monai_calib.metrics.inputs import Activation
 from monai_calib.metrics.metric import Metric
 from monai_calib.metrics.protocols import METRICS, Protocol, measure, resolve_protocols
+from monai_calib.metrics.raters import agreement, measure_raters, rater_metrics
 from monai_calib.metrics.regions import Region, RegionMasks
 
 __all__ = ["VOLUME_METRICS", "CaseEvaluation", "Measured", "mean_without_nan", "volume_errors"]
@@ -90,6 +91,11 @@ class CaseEvaluation:
             and activation == "softmax"
             and (name != "argmax_volume_error" or "predicted" in regions)
         ]
+        self.of_raters = [metric for metric in by_protocol if METRICS[metric.kind].against != "label"]
+        if self.of_raters:
+            if activation == "sigmoid":
+                raise ValueError("raters: expected softmax predictions, got multi-label ones. Leave the protocol out.")
+            volumes += rater_metrics(self.classes, "all" in regions)
         self.metrics = self.from_histograms | {metric.name: metric for metric in volumes}
         summary = [metric for protocol in self.protocols for metric in protocol.summary_metrics(self.classes)]
         summary += [metric.reduced("macro") for metric in volumes]
@@ -106,6 +112,7 @@ class CaseEvaluation:
         spacing: Sequence[float] | None = None,
         masks: Mapping[str, torch.Tensor] | None = None,
         drawn_from: torch.Tensor | None = None,
+        raters: torch.Tensor | None = None,
     ) -> Measured:
         """Measure one case.
 
@@ -116,13 +123,19 @@ class CaseEvaluation:
             masks: the user's own, by key.
             drawn_from: another prediction, from which regions are drawn: that before a correction, so that the same
                 voxels are measured before and after.
+            raters: class numbers of several raters ``(R, *spatial)``. Their mean then stands in the place of the label,
+                and regions are drawn from the class that most of them gave. Without, the label is the only rater's.
 
         Raises: ``ValueError`` for wrong values, as :meth:`CalibrationHistogram.update` and as
             :class:`~monai_calib.metrics.regions.RegionMasks`.
         """
         label = label[None] if label.ndim == prediction.ndim - 1 else label
+        if raters is not None:
+            raters = raters.to(prediction.device)
+            label = mean_label(raters, self.num_classes, self.ignore_index)
         truth, predicted, ignored = self._label_maps(prediction if drawn_from is None else drawn_from, label)
-        drawn = RegionMasks(truth, predicted, spacing, masks, ignored)
+        disputed = label.amax(0) < 1 if len(label) > 1 and self.activation == "softmax" else None
+        drawn = RegionMasks(truth, predicted, spacing, masks, ignored, disputed)
         voxels, labels = prediction.flatten(1), label.flatten(1)
         histograms = {}
         for number, (name, region) in enumerate(self.regions.items()):
@@ -136,7 +149,10 @@ class CaseEvaluation:
                 histogram.update(chosen[None], theirs[None], from_logits=self.from_logits, strict=False)
             histogram.check()
             histogram.sums = histogram.sums.to("cpu")
-        return Measured(self._values(histograms), histograms)
+        values = self._values(histograms)
+        if self.of_raters:
+            values |= self._rater_values(prediction, label, raters, drawn, histograms)
+        return Measured(values, histograms)
 
     def summarize(
         self, rows: Mapping[str, Sequence[Sequence[float]]], pooled: Mapping[str, CalibrationHistogram]
@@ -158,12 +174,45 @@ class CaseEvaluation:
 
     def _values(self, histograms: Mapping[str, CalibrationHistogram]) -> dict[str, list[float]]:
         values = {
-            name: measure(metric, histograms[metric.region or ""]) for name, metric in self.from_histograms.items()
+            name: measure(metric, histograms[metric.region or ""])
+            for name, metric in self.from_histograms.items()
+            if METRICS[metric.kind].against == "label"
         }
         if "expected_volume_error" in self.metrics:
             volumes = volume_errors(histograms["all"], histograms.get("predicted"))
             values |= {name: [value] for name, value in volumes.items()}
         return values
+
+    def _rater_values(
+        self,
+        prediction: torch.Tensor,
+        label: torch.Tensor,
+        raters: torch.Tensor | None,
+        drawn: RegionMasks,
+        histograms: Mapping[str, CalibrationHistogram],
+    ) -> dict[str, list[float]]:
+        if raters is None:
+            if len(label) > 1:
+                raise ValueError(
+                    "raters: expected their class numbers (R, *spatial), got a soft or one-hot label alone. Keep them "
+                    "with KeepRatersd, or leave the protocol 'raters' out."
+                )
+            raters, label = label, mean_label(label, self.num_classes, self.ignore_index)
+        voxels, of_raters, shares = prediction.flatten(1), raters.flatten(1), label.flatten(1)
+        values: dict[str, list[float]] = {}
+        for name, region in self.regions.items():
+            metrics = [metric for metric in self.of_raters if metric.region == name]
+            if not metrics:
+                continue
+            parts = (voxels, of_raters, shares)
+            if region.kind != "all":
+                inside = drawn.draw(region).flatten().nonzero()[:, 0]
+                parts = (voxels[:, inside], of_raters[:, inside], shares[:, inside])
+            values |= measure_raters(metrics, *parts, self.histogram(), self.from_logits)
+        volumes = None
+        if "volume_crps" in self.metrics:
+            volumes = histograms["all"].class_bins().confidence[1:].sum(1).tolist()
+        return values | agreement(top_class(prediction), raters, self.num_classes, self.ignore_index, volumes)
 
     def _label_maps(
         self, prediction: torch.Tensor, label: torch.Tensor

@@ -47,6 +47,7 @@ class MetricRow(NamedTuple):
     per_class: bool = False
     unit: str = ""
     direction: int = -1
+    against: str = "label"  # "raters": each rater, averaged; "ceiling": the raters' mean, taken as the prediction
 
 
 def _binned(metric: Callable[..., float], words: str) -> MetricRow:
@@ -86,9 +87,21 @@ METRICS: dict[str, MetricRow] = {
     "classwise_ece_paper": _classwise("class-wise ECE up to the highest class present", up_to_highest=True),
     "classwise_ece_above1e-3": _classwise("class-wise ECE of probabilities above 0.001", threshold=THRESHOLD),
 }
-"""What a protocol can ask for: the functions of :mod:`monai_calib.metrics` by name, and three forms of the class-wise
-error. ``classwise_ece`` leaves out classes that no label of the region bears; ``classwise_ece_paper`` takes classes
-0 ... highest label present, as the papers do; ``classwise_ece_above1e-3`` looks at probabilities above 1e-3 only."""
+METRICS |= {
+    "rater_ece": METRICS["ece"]._replace(words="ECE of each rater, mean", against="raters"),
+    "rater_classwise_ece": METRICS["classwise_ece"]._replace(
+        words="class-wise ECE of each rater, mean", against="raters"
+    ),
+    "least_nll": METRICS["nll"]._replace(words="least NLL, the raters' entropy", direction=0, against="ceiling"),
+    "least_brier": METRICS["brier"]._replace(
+        words="least Brier score, the raters' variance", direction=0, against="ceiling"
+    ),
+}
+"""What a protocol can ask for: the functions of :mod:`monai_calib.metrics` by name, three forms of the class-wise
+error, and what needs several raters (see :mod:`.raters`): errors against each of them, averaged, and the least scores
+that their disagreement leaves. ``classwise_ece`` leaves out classes that no label of the region bears;
+``classwise_ece_paper`` takes classes 0 ... highest label present, as the papers do; ``classwise_ece_above1e-3`` looks
+at probabilities above 1e-3 only."""
 
 
 def measure(metric: Metric, hist: CalibrationHistogram) -> list[float]:
@@ -135,10 +148,21 @@ class Protocol:
             unknown = [entry for entry in getattr(self, field) if not isinstance(entry, str) or entry not in known]
             if unknown:
                 raise ValueError(f"protocol {self.name!r}: unknown {field} {unknown}; expected {', '.join(known)}")
+        of_raters = [name for name in self.metrics if METRICS[name].against != "label"]
+        if of_raters and "micro" in self.reductions:
+            raise ValueError(
+                f"protocol {self.name!r}: {', '.join(of_raters)}: expected the reduction 'macro' alone, since raters "
+                "differ from case to case. Put what is to be pooled into a protocol of its own."
+            )
         coarse_of_fine(FINE_BINS, self.num_bins)
         object.__setattr__(self, "regions", tuple(Region.parse(region) for region in self.regions))
         object.__setattr__(self, "metrics", tuple(self.metrics))
         object.__setattr__(self, "reductions", tuple(self.reductions))
+
+    @property
+    def needs_raters(self) -> bool:
+        """Whether one of its metrics is about each of several raters."""
+        return any(METRICS[kind].against != "label" for kind in self.metrics)
 
     @classmethod
     def from_config(cls, config: str | Mapping[str, Any] | Protocol) -> Protocol:
@@ -233,6 +257,17 @@ PROTOCOLS: dict[str, Protocol] = {
             metrics=["ece", "classwise_ece", "nll", "brier"],
             reductions=REDUCTIONS,
             description="The recommended protocol for images whose pixels have no known size: bands of 2 pixels.",
+        ),
+        Protocol(
+            "raters",
+            regions=["all", "union", "consensus", "dissensus"],
+            metrics=[
+                *("ece", "rater_ece", "classwise_ece", "rater_classwise_ece"),
+                *("nll", "least_nll", "brier", "least_brier"),
+            ],
+            description="Labels of several raters: errors against their mean label and against each rater, averaged; "
+            "proper scores, which are the mean over the raters, beside the least that their disagreement leaves; in "
+            "the whole volume, where all raters agree and where they differ. Mean over cases.",
         ),
     )
 }

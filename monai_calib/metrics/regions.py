@@ -18,7 +18,18 @@ from monai_calib.metrics.ball import ROUNDING, largest_within
 
 __all__ = ["REGION_KINDS", "Region", "RegionMasks", "bounding_box", "region_mask"]
 
-REGION_KINDS = ("all", "foreground", "predicted", "union", "dilated", "boundary", "bbox", "mask")
+REGION_KINDS = (
+    "all",
+    "foreground",
+    "predicted",
+    "union",
+    "dilated",
+    "boundary",
+    "bbox",
+    "consensus",
+    "dissensus",
+    "mask",
+)
 _SIZED = ("dilated", "boundary", "bbox")
 
 
@@ -33,6 +44,7 @@ class Region:
     - ``dilated:5mm``, ``dilated:2vx``: voxels at most 5 mm, or 2 voxels, from a voxel of ``union``.
     - ``boundary:2mm``: voxels with a voxel of **another** label at most 2 mm away, in the truth or in the prediction.
     - ``bbox``, ``bbox:10mm``: the smallest box around ``union``, widened by 10 mm along each axis.
+    - ``consensus``, ``dissensus``: voxels on whose label all raters agree, and the others, none for one rater.
     - ``mask:lung``: a mask of the user's own, under the key ``lung`` of the batch.
 
     A size is written ``2mm``, ``2vx`` (voxels along every axis; no spacing is needed), or ``max(2mm,2vx)``: 2 mm, but
@@ -123,6 +135,8 @@ class Region:
             "dilated": f"within {size} of true or predicted foreground",
             "boundary": f"within {size} of a boundary",
             "bbox": "box around the foreground" + (f" and {size}" if self._size else ""),
+            "consensus": "where all raters agree",
+            "dissensus": "where raters differ",
             "mask": f"mask {self.key}",
         }[self.kind]
 
@@ -142,6 +156,7 @@ def region_mask(
     spacing: Sequence[float] | None = None,
     masks: Mapping[str, torch.Tensor] | None = None,
     ignored: torch.Tensor | None = None,
+    disputed: torch.Tensor | None = None,
 ) -> torch.Tensor:
     """The mask of a region in one case.
 
@@ -156,6 +171,7 @@ def region_mask(
         masks: masks of the user's own by key, ``(*spatial)`` or ``(1, *spatial)``, true where not 0.
         ignored: bool ``(*spatial)``, voxels that belong to no region and whose label and prediction draw none: beside
             them there is no boundary. Their values in ``label`` and ``prediction`` may be any.
+        disputed: bool ``(*spatial)``, voxels on whose label raters differ; none by default.
 
     Returns: bool ``(*spatial)`` on the label's device; empty (all false) where there is no foreground.
 
@@ -166,7 +182,7 @@ def region_mask(
         >>> region_mask("boundary:2mm", label, label, spacing=(1.0, 2.0)).int()
         tensor([[0, 1, 1, 1, 1, 0, 0]], dtype=torch.int32)
     """
-    return RegionMasks(label, prediction, spacing, masks, ignored).draw(region)
+    return RegionMasks(label, prediction, spacing, masks, ignored, disputed).draw(region)
 
 
 class RegionMasks:
@@ -188,6 +204,7 @@ class RegionMasks:
         spacing: Sequence[float] | None = None,
         masks: Mapping[str, torch.Tensor] | None = None,
         ignored: torch.Tensor | None = None,
+        disputed: torch.Tensor | None = None,
     ) -> None:
         self.label = label.as_subclass(torch.Tensor)
         self.prediction = None if prediction is None else prediction.as_subclass(torch.Tensor).to(label.device)
@@ -197,6 +214,9 @@ class RegionMasks:
             )
         self.spacing = spacing
         self.masks = masks
+        self.disputed = torch.zeros_like(self.label, dtype=torch.bool) if disputed is None else disputed
+        if self.disputed.shape != label.shape:
+            raise ValueError(f"disputed {tuple(self.disputed.shape)} and label {tuple(label.shape)} differ in shape")
         self.ignored = None if ignored is None else ignored.as_subclass(torch.Tensor).to(label.device)
         if self.ignored is not None:
             if self.ignored.shape != label.shape:
@@ -215,6 +235,8 @@ class RegionMasks:
             return torch.ones_like(self.label, dtype=torch.bool)
         if region.kind == "foreground":
             return self.label != 0
+        if region.kind in ("consensus", "dissensus"):
+            return self.disputed if region.kind == "dissensus" else ~self.disputed
         if region.kind == "mask":
             return _users_mask(region.key, self.label, self.masks)
         if self.prediction is None:
