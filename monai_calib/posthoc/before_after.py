@@ -111,7 +111,9 @@ class _Evaluated:
         label = case.label if case.ignored is None else case.label.masked_fill(case.ignored, case.ignore_index or 0)
         logits = case.logits if corrected is None else corrected
         try:
-            values, histograms = self.evaluation.measure(logits, label, case.spacing, case.data, case.logits)
+            values, histograms = self.evaluation.measure(
+                logits, label, case.spacing, case.data, case.logits, case.raters
+            )
         except ValueError as error:
             raise ValueError(f"case {case.name}: {error}") from error
         counts = torch.ones_like(label, dtype=torch.bool) if case.ignored is None else ~case.ignored

@@ -25,7 +25,7 @@ from monai_calib.posthoc.methods import build_calibrator
 from monai_calib.posthoc.model_files import bundle_configs, write_model
 from monai_calib.posthoc.none import NoCorrection
 from monai_calib.posthoc.one_channel import TwoClasses
-from monai_calib.posthoc.stream import LogitCase, LogitStream
+from monai_calib.posthoc.stream import EachRater, LogitCase, LogitStream
 from monai_calib.posthoc.uncertainty import parameter_intervals
 
 __all__ = ["AUTO", "Calibrated", "calibrate", "find_correction"]
@@ -73,6 +73,9 @@ def calibrate(
     bundle_root: str | os.PathLike[str] | None = None,
 ) -> Calibrated:
     """Fit a correction on validation data, build it into the network, and write model, parameters and evaluations.
+
+    Where cases have the labels of several raters (``raters`` in the batch), every fit and choice is that of their mean:
+    it sees each case once per rater, from one pass of the network.
 
     Written are
 
@@ -146,14 +149,15 @@ def calibrate(
     if not cases:
         raise ValueError("the loader gave no case to calibrate on: name a validation set that holds cases")
     example.remove()
-    chosen, about = find_correction(kept, method, num_classes, region, method_args, slice_axis, force)
+    each = EachRater(kept)
+    chosen, about = find_correction(each, method, num_classes, region, method_args, slice_axis, force)
     method = chosen.method
     methods = {method: chosen, **{name: calibrator for name, calibrator in others.items() if name != method}}
     for calibrator in methods.values():
         calibrator.slice_axis = slice_axis
     to_fit = [calibrator for calibrator in methods.values() if not isinstance(calibrator, NoCorrection)]
     if to_fit:
-        fit(to_fit, kept)
+        fit(to_fit, each)
     for name, calibrator in methods.items():
         record = calibrator.record
         record.cases = cases
@@ -166,7 +170,7 @@ def calibrate(
             {
                 **(about if calibrator is chosen else {}),
                 **calibrator.to_json(),
-                "intervals": [interval._asdict() for interval in parameter_intervals(calibrator, kept)],
+                "intervals": [interval._asdict() for interval in parameter_intervals(calibrator, each)],
             },
             calibrator.in_words(),
             fitted_on,

@@ -121,7 +121,9 @@ class KeptCases:
             return case
         if self.with_images:
             return case
-        per_voxel = 4 * len(case.logits) + 4 + 4 + 4 + len(self.regions)
+        per_voxel = (
+            4 * len(case.logits) + 4 + 4 + 4 + len(self.regions) + 2 * (0 if case.raters is None else len(case.raters))
+        )
         sample = sample_case(case, share // per_voxel, self.regions, self._distances(case), seed=number)
         arrays = self._of_sample(sample)
         self._save(number, arrays, sum(array.nbytes for array in arrays.values()), sample)
@@ -135,10 +137,12 @@ class KeptCases:
         return len(dataset) if isinstance(dataset, Sized) else max(UNKNOWN_NUMBER, 2 * number)
 
     def _whole(self, case: LogitCase) -> dict[str, np.ndarray[Any, Any]]:
-        kind = torch.int16 if abs(case.ignore_index or 0) < 2**15 and len(case.logits) < 2**15 else torch.int32
+        kind = _kind(case)
         label = case.label.to(kind)
         label = label if case.ignored is None else label.masked_fill(case.ignored, case.ignore_index or 0)
         tensors = {"logits": case.logits, "label": label, **{f"mask_{k}": v for k, v in self._masks(case).items()}}
+        if case.raters is not None:
+            tensors["raters"] = case.raters.to(kind)
         if self.with_images and case.image is not None:
             tensors["image"] = case.image
         return {name: value.detach().cpu().numpy() for name, value in tensors.items()}
@@ -146,6 +150,8 @@ class KeptCases:
     def _of_sample(self, sample: SampledCase) -> dict[str, np.ndarray[Any, Any]]:
         tensors = {"logits": sample.logits, "label": sample.label.int(), "weight": sample.weight.int()}
         tensors |= {f"region_{region}": sample.mask(region) for region in self.regions}
+        if sample.raters is not None:
+            tensors["raters"] = sample.raters.to(_kind(sample))
         if sample.distances is not None:
             tensors["distance"] = sample.distances.values
         return {name: value.detach().cpu().numpy() for name, value in tensors.items()}
@@ -196,11 +202,12 @@ class KeptCases:
             warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
             for name in kept["names"]:
                 found[name] = torch.from_numpy(np.load(self._path(number, name), mmap_mode="r")).to(kept["device"])
-        shared = {"spacing": kept["spacing"], "subject": kept["subject"]}
+        shared = {"spacing": kept["spacing"], "subject": kept["subject"], "raters": found.get("raters")}
         if "weight" in found:
             distances = kept["distances"] and kept["distances"]._replace(values=found["distance"])
             masks = {n.removeprefix("region_"): v for n, v in found.items() if n.startswith("region_")}
             logits, label, weight = found["logits"], found["label"], found["weight"].long()
+            shared["ignore_index"] = kept["ignore_index"]
             return SampledCase(kept["name"], logits, label, weight, masks, distances, **shared)
         return LogitCase(
             name=kept["name"],
@@ -214,3 +221,8 @@ class KeptCases:
 
     def _path(self, number: int, name: str) -> Path:
         return Path(self._folder.name, f"{number}_{name.replace(':', '-')}.npy")
+
+
+def _kind(case: LogitCase) -> torch.dtype:
+    """The smallest type that holds class numbers and the ignored one."""
+    return torch.int16 if abs(case.ignore_index or 0) < 2**15 and len(case.logits) < 2**15 else torch.int32

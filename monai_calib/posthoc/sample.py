@@ -42,6 +42,8 @@ class SampledCase(LogitCase):
         weight: ``(n,)`` whole numbers.
         masks: by region.
         distances: to the predicted boundary, if they were asked for.
+        raters: ``(R, n)``.
+        ignore_index: as in :class:`~.stream.LogitCase`; only a rater's label holds it.
     """
 
     def __init__(
@@ -54,8 +56,12 @@ class SampledCase(LogitCase):
         distances: Distances | None = None,
         spacing: Sequence[float] | None = None,
         subject: str = "",
+        raters: Tensor | None = None,
+        ignore_index: int | None = None,
     ) -> None:
-        super().__init__(name, logits, label, spacing=spacing, subject=subject)
+        super().__init__(
+            name, logits, label, spacing=spacing, ignore_index=ignore_index, subject=subject, raters=raters
+        )
         self._masks.update({Region.parse(region).name: mask for region, mask in masks.items()})
         self.distances = distances
         self.weight: Tensor = weight
@@ -161,6 +167,8 @@ def sample_case(
         kept,
         case.spacing,
         case.subject,
+        None if case.raters is None else case.raters.flatten(1)[:, at],
+        None if case.raters is None else case.ignore_index,
     )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -12,12 +13,12 @@ from monai.data import MetaTensor
 from torch import Tensor, nn
 
 from monai_calib.datasets.case import case_name, spacing_of
-from monai_calib.labels import as_plain_tensor, check_label, top_class
+from monai_calib.labels import as_plain_tensor, check_label, mean_label, top_class
 from monai_calib.metrics.histogram import CalibrationHistogram
 from monai_calib.metrics.regions import Region, region_mask
 from monai_calib.posthoc.distance import distance_to_boundary
 
-__all__ = ["LogitCase", "LogitStream"]
+__all__ = ["EachRater", "LogitCase", "LogitStream"]
 
 SLAB = 2**18
 
@@ -36,6 +37,8 @@ class LogitCase:
         ignore_index: label of voxels that count nowhere.
         data: masks of the user's own for regions ``mask:<key>``.
         subject: whom the case was taken from; the case itself if not given.
+        raters: class numbers of several raters ``(R, *spatial)``; ``label`` is then the class that most of them gave,
+            from which regions are drawn.
 
     Raises: ``ValueError`` naming the case for logits that are NaN or infinite, labels that are no class numbers, and
         grids that differ.
@@ -54,6 +57,7 @@ class LogitCase:
     ignore_index: int | None = None
     data: Mapping[str, Tensor] = field(default_factory=dict)
     subject: str = ""
+    raters: Tensor | None = None
 
     def __post_init__(self) -> None:
         self.logits = self.logits.as_subclass(Tensor)
@@ -75,7 +79,15 @@ class LogitCase:
         self.label = known.index.long().to(device)
         self.ignored = None if known.valid is None else ~known.valid.to(device)
         self.subject = self.subject or self.name
+        if self.raters is not None:
+            self.raters = as_plain_tensor(self.raters).to(device)
+            if self.raters.shape[1:] != spatial:
+                raise ValueError(
+                    f"case {self.name}: expected raters' labels with the grid {tuple(spatial)} of the logits, "
+                    f"got {tuple(self.raters.shape)}"
+                )
         self._masks: dict[str, Tensor] = {}
+        self._whole: LogitCase | None = None  # of one rater's label: the case of all, which draws its regions
         self.weight: Any = None  # of a sample's voxels, a tensor
 
     @cached_property
@@ -86,14 +98,42 @@ class LogitCase:
     def mask(self, region: str | Region) -> Tensor:
         """The voxels ``(*spatial)`` of a region, without ignored ones."""
         region = Region.parse(region)
+        if self._whole is not None:
+            mask = self._whole.mask(region)
+            return mask if self.ignored is None else mask & ~self.ignored
         if region.name not in self._masks:
             predicted = self.predicted if region.needs_prediction else None
+            disputed = self._disputed() if region.kind in ("consensus", "dissensus") else None
             try:
-                mask = region_mask(region, self.label, predicted, self.spacing, self.data, self.ignored)
+                mask = region_mask(region, self.label, predicted, self.spacing, self.data, self.ignored, disputed)
             except ValueError as error:
                 raise ValueError(f"case {self.name}: {error}") from error
             self._masks[region.name] = mask
         return self._masks[region.name]
+
+    def by_rater(self) -> Iterator[LogitCase]:
+        """The case once per rater, with that rater's label, in the regions of the whole case; itself without raters.
+
+        A sum over these cases is R times the sum against the raters' mean label, the mean human response, whatever is
+        fitted: cross-entropy is linear in the label.
+        """
+        if self.raters is None:
+            yield self
+            return
+        _ = self.predicted  # once for all of them
+        for number, rater in enumerate(self.raters, 1):
+            one = copy.copy(self)
+            one.name, one.raters, one._whole = f"{self.name}, rater {number}", None, self
+            known = check_label(rater, len(self.logits), self.ignore_index, f"case {one.name}: label", look=True)
+            one.label = known.index.long()
+            one.ignored = None if known.valid is None else ~known.valid
+            yield one
+
+    def _disputed(self) -> Tensor | None:
+        """Voxels on whose label the raters differ; None for one rater."""
+        if self.raters is None:
+            return None
+        return mean_label(self.raters, len(self.logits), self.ignore_index).amax(0) < 1
 
     def slices(self, axis: int, region: str | Region) -> Iterator[LogitCase]:
         """The slices across a spatial axis that hold voxels of a region, each as a case of one dimension less.
@@ -148,6 +188,23 @@ class LogitCase:
             yield logits, self.label.flatten()[part], weight, *others
 
 
+class EachRater:
+    """Cases once per rater, for a fit: the correction is then that of the mean human response.
+
+    Example:
+        >>> raters = torch.tensor([[0, 1], [1, 1]])
+        >>> case = LogitCase("a", torch.zeros(2, 2), raters[0], raters=raters)
+        >>> [(one.name, one.label.tolist()) for one in EachRater([case])]
+        [('a, rater 1', [0, 1]), ('a, rater 2', [1, 1])]
+    """
+
+    def __init__(self, cases: Iterable[LogitCase]) -> None:
+        self.cases = cases
+
+    def __iter__(self) -> Iterator[LogitCase]:
+        return (one for case in self.cases for one in case.by_rater())
+
+
 class LogitStream:
     """Runs a network over a loader, case by case; each iteration is one pass over the data, and keeps nothing.
 
@@ -160,7 +217,8 @@ class LogitStream:
             It must average logits, not probabilities, where windows overlap.
         device: where the network runs; that of its parameters by default.
         amp: whether to run it under autocast, as evaluation will.
-        image_key, label_key: names in the batch.
+        image_key, label_key: names in the batch; of several raters' labels, ``raters``, see
+            :class:`~monai_calib.transforms.KeepRatersd`.
         ignore_index: label of voxels that count nowhere.
         spacing: voxel size in mm of cases without a header.
 
@@ -219,8 +277,13 @@ class LogitStream:
                         image=image[i].as_subclass(Tensor).to(logits.device),
                         spacing=_spacing(labels, i, logits.ndim - 2) or self.spacing,
                         ignore_index=self.ignore_index,
-                        data={k: v[i] for k, v in batch.items() if isinstance(v, Tensor) and len(v) == len(logits)},
+                        data={
+                            k: v[i]
+                            for k, v in batch.items()
+                            if isinstance(v, Tensor) and len(v) == len(logits) and k != "raters"
+                        },
                         subject=_subject(batch, i),
+                        raters=batch["raters"][i] if "raters" in batch else None,
                     ),
                 )
             del batch, image, labels, logits  # or they would stay while the next are made

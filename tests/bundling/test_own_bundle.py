@@ -72,10 +72,34 @@ def test_pictures_in_colours_of_two_raters_are_measured_in_pixels(tmp_path: Path
     assert len(content["cases"]) == 2, "both raters together"
     names = set(content["cases"][0]["metrics"])
     assert {"rater_ece_all_15bins", "least_nll_dissensus", "dice_between_raters", "volume_crps", "mean_dice"} <= names
+    corrected = read_evaluated(tmp_path / "run" / "posthoc" / "as_trained" / "eval")
+    assert len(corrected.cases) == 2
+    assert {"rater_ece_all_15bins", "volume_crps"} <= set(corrected.metrics)
     assert not [name for name in names if "mm" in name.replace("summ", "")]
     assert {"hd95_px", "assd_px", "ece_boundary2vx_15bins", "surface_dice_1px"} <= names | {
         path.stem.removesuffix("_raw") for path in (tmp_path / "run" / "eval").glob("*_raw.csv")
     }
+
+
+def test_the_mean_of_the_raters_reaches_the_loss_as_shares_of_the_classes(tmp_path: Path) -> None:
+    data = write_data(tmp_path / "data", shape=(40, 36, 1), raters=2, unit="px", classes=3)
+    listing = json.loads((data / "datalist.json").read_text())
+    listing["training"][1]["label"] = listing["training"][1]["label"][:1]  # a rater alone fits into the same batch
+    (data / "datalist.json").write_text(json.dumps(listing))
+    bundle = bundle_data(data, tmp_path / "pictures_segmentation_2d").folder
+    short = {"epochs": 1, "visits_per_epoch": 1, "rater_labels": "mean", "augmentation": True, "patch_size": [48, 48]}
+    workflow = load_workflow(bundle, "train", **settings(bundle, data, tmp_path / "run", **short))
+    crops = [crop["label"] for case in workflow.parser.get_parsed_content("train#dataset") for crop in case]
+    assert {tuple(label.shape) for label in crops} == {(3, 48, 48)}, "padded beyond the picture"
+    for label in crops:
+        assert torch.allclose(label.sum(0), torch.ones(48, 48))
+    assert {float(value) for label in crops for value in label.unique()} == {0.0, 0.5, 1.0}
+    run_bundle(bundle, "train", **settings(bundle, data, tmp_path / "run", **short))
+    kept = json.loads((tmp_path / "run" / "models" / "training.json").read_text())
+    assert kept["settings"]["rater_labels"] == "mean"
+    with pytest.raises((RuntimeError, AssertionError)) as caught:
+        run_bundle(bundle, "train", **settings(bundle, data, tmp_path / "run", rater_labels="all"))
+    assert "rater_labels: expected one of sample, mean, got 'all'" in whole_story(caught.value)
 
 
 def test_metadata_and_required_properties_are_monais(tmp_path: Path) -> None:
