@@ -16,19 +16,19 @@ from monai_calib.metrics.protocols import METRICS, measure
 __all__ = ["RATER_METRICS", "agreement", "dice_table", "measure_raters", "rater_metrics", "volume_crps"]
 
 RATER_METRICS = {
-    "dice_raters": ("dice", "DSC against each rater, mean", 1),
-    "dice_between_raters": ("dice_between_raters", "DSC between raters", 0),
-    "volume_crps": ("volume_crps", "CRPS of the expected volume against the raters' volumes, relative", -1),
+    "dice_raters": ("DSC against each rater, mean", 1),
+    "dice_between_raters": ("DSC between raters", 0),
+    "volume_crps": ("CRPS of the expected volume against the raters' volumes, relative", -1),
 }
-"""Names, kinds, words and directions of what is measured of a case as a whole, per foreground class."""
+"""Names, words and directions of what is measured of a case as a whole, per foreground class."""
 _SLAB = 2**20
 
 
 def rater_metrics(classes: Sequence[str], whole_volume: bool) -> list[Metric]:
     """The metrics of a case with raters beside those of a protocol; volumes where the whole volume is measured."""
     return [
-        Metric(name, kind, per="class", classes=tuple(classes[1:]), label=words, direction=direction)
-        for name, (kind, words, direction) in RATER_METRICS.items()
+        Metric(name, name, per="class", classes=tuple(classes[1:]), label=words, direction=direction)
+        for name, (words, direction) in RATER_METRICS.items()
         if whole_volume or name != "volume_crps"
     ]
 

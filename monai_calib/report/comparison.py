@@ -65,12 +65,14 @@ class Comparison:
         return {name: metric for run in self.runs for name, metric in run.metrics.items()}
 
     def overlap_columns(self) -> list[Column]:
-        """DSC and HD95, of each part of the problem, as far as any run measured them."""
-        return self.columns_of_kind("dice") + self.columns_of_kind("hd95")
+        """DSC, with raters their own beside it, and HD95, of each part of the problem, as far as any run has them."""
+        kinds = ("dice", "dice_raters", "dice_between_raters", "hd95")
+        return [column for kind in kinds for column in self.columns_of_kind(kind)]
 
     def volume_columns(self) -> list[Column]:
         """Errors of the foreground's volume, as far as any run measured them."""
-        return self.columns_of_kind("expected_volume_error") + self.columns_of_kind("argmax_volume_error")
+        kinds = ("expected_volume_error", "argmax_volume_error", "volume_crps")
+        return [column for kind in kinds for column in self.columns_of_kind(kind)]
 
     def cost_columns(self) -> list[Column]:
         """Seconds of training, if any run knows them."""
