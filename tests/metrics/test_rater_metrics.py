@@ -113,6 +113,15 @@ def test_no_prediction_beats_the_least_scores_and_the_mean_reaches_them(seed: in
     assert values["ece_all_15bins"][0] == pytest.approx(0, abs=1e-6)
 
 
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 2**20), st.integers(2, 6))
+def test_the_error_against_the_mean_is_at_most_the_raters_average(seed: int, count: int) -> None:
+    values = measured(raters(count, seed), prediction(seed + 1))
+    for region in ("all", "union", "consensus", "dissensus"):
+        gap = values[f"rater_ece_{region}_15bins"][0] - values[f"ece_{region}_15bins"][0]
+        assert math.isnan(gap) or gap > -1e-6
+
+
 def test_one_rater_is_a_plain_label() -> None:
     label = raters(1)[0]
     alone = CaseEvaluation(CLASSES, ["raters", "recommended_px"]).measure(prediction(), label).values
