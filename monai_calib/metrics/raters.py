@@ -21,7 +21,7 @@ RATER_METRICS = {
     "volume_crps": ("CRPS of the expected volume against the raters' volumes, relative", -1),
 }
 """Names, words and directions of what is measured of a case as a whole, per foreground class."""
-_SLAB = 2**20
+_SLAB = 2**20  # voxels, which float32 counts exactly
 
 
 def rater_metrics(classes: Sequence[str], whole_volume: bool) -> list[Metric]:
@@ -143,9 +143,9 @@ def dice_table(labels: Tensor, num_classes: int, ignore_index: int | None = None
         seen = check_label(part, num_classes, ignore_index)
         known = torch.ones_like(seen.index, dtype=torch.bool) if seen.valid is None else seen.valid
         for k in range(1, num_classes):
-            holds = ((seen.index == k) & known).double()
+            holds = ((seen.index == k) & known).float()
             both[k - 1] += (holds @ holds.T).cpu()
-            size[k - 1] += (holds @ known.double().T).cpu()
+            size[k - 1] += (holds @ known.float().T).cpu()
     sizes = size.transpose(1, 2)  # of b where a knows
     return (2 * both / (size + sizes)).masked_fill(sizes == 0, torch.nan)
 
