@@ -79,7 +79,10 @@ class CaseEvaluation:
         self.from_histograms: dict[str, Metric] = {metric.name: metric for metric in by_protocol}
         if activation == "sigmoid" and any(METRICS[metric.kind].needs_top_label for metric in by_protocol):
             classwise = [name for name, metric in METRICS.items() if not metric.needs_top_label]
-            raise ValueError(f"multi-label predictions have no top label; ask for metrics out of {classwise}")
+            raise ValueError(
+                "protocols: multi-label predictions have no top label; ask for protocol 'recommended_sigmoid', or for "
+                f"metrics out of {classwise}"
+            )
         # The whole volume first: it finds wrong input anywhere, before a region is drawn from it.
         regions = {region.name: region for protocol in self.protocols for region in map(Region.parse, protocol.regions)}
         self.regions: dict[str, Region] = dict(sorted(regions.items(), key=lambda item: item[1].kind != "all"))
