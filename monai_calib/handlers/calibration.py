@@ -61,8 +61,8 @@ class CalibrationHandler(CaseMetric):
         class_names: names of the channels; ``class 0 ...`` by default.
         run: what the file should say about the run: bundle, loss_name, seed, split ...
         from_logits: whether predictions are logits.
-        activation: ``"softmax"``, or ``"sigmoid"`` for multi-label predictions (then a protocol must ask for
-            class-wise metrics only, and regions are those of any class).
+        activation: ``"softmax"``, or ``"sigmoid"`` for multi-label predictions, with protocol
+            ``recommended_sigmoid`` or one that asks for class-wise metrics only; regions are those of any class.
         ignore_index: label of voxels to leave out everywhere.
         spacing: voxel size in mm of cases without a header.
         save_details: whether to gather the rows.

@@ -30,7 +30,7 @@ class Fitted(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """What to fit: see :func:`~.calibrate.calibrate` for the words; ``num_classes`` are those of one problem."""
+    """A request for corrections, in the words of :func:`~.calibrate.calibrate`; ``num_classes`` are of one problem."""
 
     method: str
     num_classes: int

@@ -82,14 +82,15 @@ class PerChannel(Calibrator):
         every = list(self.channels.values())
         records = [part.record for part in every]
         self.num_classes = len(every)
-        self.method = _same([part.method for part in every]) or PerChannel.method
+        methods = {part.method for part in every}
+        self.method = methods.pop() if len(methods) == 1 else PerChannel.method
         self.foldable = all(part.foldable for part in every)
         self.keeps_argmax = all(part.keeps_argmax for part in every)
         self.looks_around = any(part.looks_around for part in every)
         self.slice_axis = every[0].slice_axis
         self.region = every[0].region
         self.record = FitRecord(
-            status=_same([record.status for record in records]) or "see the channels",
+            status=", ".join(dict.fromkeys(record.status for record in records)),
             message="; ".join(
                 f"{name}: {part.record.message}" for name, part in channels.items() if part.record.message
             ),
@@ -151,11 +152,8 @@ def _two_classes(z: Tensor, axis: int) -> Tensor:
 
 def _line(head: nn.Module) -> tuple[float, float]:
     """``w, b`` of what a linear head of two classes makes of one channel: ``z' = w z + b``."""
+    device = next(head.buffers(), torch.zeros(())).device
     with torch.no_grad():
-        at = head(torch.tensor([[[0.0, 0.0], [0.0, 1.0]]]))  # z = 0 and z = 1
+        at = head(torch.tensor([[[0.0, 0.0], [0.0, 1.0]]], device=device))  # z = 0 and z = 1
     b, w_and_b = (at[0, 1] - at[0, 0]).tolist()
     return w_and_b - b, b
-
-
-def _same(values: Sequence[str]) -> str | None:
-    return values[0] if len(set(values)) == 1 else None

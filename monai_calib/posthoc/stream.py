@@ -218,7 +218,7 @@ class LogitStream:
             del batch, image, labels, logits  # or they would stay while the next are made
 
     def problems(self, name: str, logits: Tensor, label: Any) -> Iterator[tuple[str, Tensor, Any]]:
-        """What a case is to a fit, each with its name: here one problem, of all classes."""
+        """Give name, logits and label of each problem that a case is to a fit: here one, of all classes."""
         yield name, logits, label
 
     def _case(self, batch: Mapping[str, Any], i: int, whole: str, name: str, logits: Tensor, label: Any) -> LogitCase:
