@@ -25,8 +25,8 @@ class SigmoidStream(LogitStream):
         arguments, more: as of :class:`~.stream.LogitStream`. Logits are ``(B, K, *spatial)``, and so are labels, of 0
             and 1. Where a channel's label is ``ignore_index``, the voxel is left out of that channel.
 
-    Raises: while running, ``ValueError`` naming the case for another number of channels, and as
-        :class:`~.stream.LogitCase`.
+    Raises: ``ValueError`` for a name that occurs twice; while running, ``ValueError`` naming the case for another
+        number of channels, and as :class:`~.stream.LogitCase`.
 
     Example:
         >>> loader = [{"image": torch.zeros(1, 1, 4, 4), "label": torch.zeros(1, 2, 4, 4)}]
@@ -38,6 +38,8 @@ class SigmoidStream(LogitStream):
     def __init__(self, *arguments: Any, channels: Sequence[str], **more: Any) -> None:
         super().__init__(*arguments, **more)
         self.channels = list(channels)
+        if len(set(channels)) < len(self.channels):
+            raise ValueError(f"channels: expected a name of its own for each, got {self.channels}")
         self.problems_per_case = len(self.channels)
 
     def problems(self, name: str, logits: Tensor, label: Any) -> Iterator[tuple[str, Tensor, Tensor]]:

@@ -310,6 +310,8 @@ def test_what_does_not_fit_is_said_before_the_network_runs(tmp_path: Path) -> No
         run(tmp_path, network, batches, activation="tanh")
     with pytest.raises(ValueError, match="case p0: expected 2 channels of logits, got 3"):
         list(SigmoidStream(grey([1.0, 2.0, 3.0]), batches, channels=["a", "b"]))
+    with pytest.raises(ValueError, match=r"channels: expected a name of its own for each, got \['a', 'a', 'b'\]"):
+        run(tmp_path, network, batches, class_names=["a", "a", "b"])
     image = batches[0]["image"] * torch.inf
     with pytest.raises(ValueError, match="case p0, core: the logits hold NaN or infinity"):
         run(tmp_path, grey([1.0, 2.0, 3.0]), [{**batches[0], "image": image}], class_names=NAMES)
