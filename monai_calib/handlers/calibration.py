@@ -54,15 +54,16 @@ class CalibrationHandler(CaseMetric):
     Args:
         num_classes: channels of the prediction, background included.
         protocols: names (``"paper"``, ``"recommended"``), mappings with the arguments of
-            :class:`~monai_calib.metrics.protocols.Protocol`, or protocols.
+            :class:`~monai_calib.metrics.protocols.Protocol`, or protocols; ``paper`` and ``recommended``, or for
+            sigmoid ``recommended_sigmoid``, if not given.
         output_transform: takes the engine's output to ``(prediction, label)``, lists of channel-first tensors or
             batches; ``from_engine(["prob", "label"])`` by default. Labels are indices, one-hot or soft.
         output_dir: the evaluated folder, written by the first rank when the run ends.
         class_names: names of the channels; ``class 0 ...`` by default.
         run: what the file should say about the run: bundle, loss_name, seed, split ...
         from_logits: whether predictions are logits.
-        activation: ``"softmax"``, or ``"sigmoid"`` for multi-label predictions, with protocol
-            ``recommended_sigmoid`` or one that asks for class-wise metrics only; regions are those of any class.
+        activation: ``"softmax"``, or ``"sigmoid"`` for multi-label predictions (then a protocol must ask for
+            class-wise metrics only, and regions are those of any class).
         ignore_index: label of voxels to leave out everywhere.
         spacing: voxel size in mm of cases without a header.
         save_details: whether to gather the rows.
@@ -84,7 +85,7 @@ class CalibrationHandler(CaseMetric):
     def __init__(
         self,
         num_classes: int,
-        protocols: Sequence[str | Mapping[str, Any] | Protocol] = ("paper", "recommended"),
+        protocols: Sequence[str | Mapping[str, Any] | Protocol] | None = None,
         output_transform: Callable[[Any], Any] | None = None,
         output_dir: str | os.PathLike[str] | None = None,
         class_names: Sequence[str] | None = None,

@@ -37,7 +37,8 @@ class CaseEvaluation:
 
     Args:
         num_classes: channels of the prediction, background included.
-        protocols: names, mappings or :class:`~monai_calib.metrics.protocols.Protocol`.
+        protocols: names, mappings or :class:`~monai_calib.metrics.protocols.Protocol`; ``paper`` and ``recommended``,
+            or for sigmoid ``recommended_sigmoid``, if not given.
         classes: names of the channels; ``class 0 ...`` by default.
         from_logits: whether predictions are logits.
         activation: ``"softmax"``, or ``"sigmoid"`` for multi-label predictions.
@@ -61,7 +62,7 @@ class CaseEvaluation:
     def __init__(
         self,
         num_classes: int,
-        protocols: Sequence[str | Mapping[str, Any] | Protocol] = ("paper", "recommended"),
+        protocols: Sequence[str | Mapping[str, Any] | Protocol] | None = None,
         classes: Sequence[str] | None = None,
         from_logits: bool = False,
         activation: Activation = "softmax",
@@ -70,7 +71,8 @@ class CaseEvaluation:
         self.classes = list(classes) if classes else [f"class {k}" for k in range(num_classes)]
         if len(self.classes) != num_classes:
             raise ValueError(f"expected {num_classes} class names, got {self.classes}")
-        self.protocols = resolve_protocols(protocols)
+        default = ("recommended_sigmoid",) if activation == "sigmoid" else ("paper", "recommended")
+        self.protocols = resolve_protocols(default if protocols is None else protocols)
         self.num_classes = num_classes
         self.from_logits = from_logits
         self.activation: Activation = activation

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ def evaluate_corrections(
     folder: str | os.PathLike[str],
     *,
     num_classes: int,
-    protocols: Sequence[str | Mapping[str, Any] | Protocol] = ("paper", "recommended"),
+    protocols: Sequence[str | Mapping[str, Any] | Protocol] | None = None,
     classes: Sequence[str] | None = None,
     ignore_index: int | None = None,
     runs: Mapping[str, Mapping[str, Any]] | None = None,
@@ -51,12 +51,12 @@ def evaluate_corrections(
         cases: a list, or a :class:`~.stream.LogitStream`. Cases of the fit flatter what was fitted on them.
         folder: where to write.
         num_classes: channels of the logits.
-        protocols: see :class:`~monai_calib.metrics.protocols.Protocol`.
+        protocols: see :class:`~monai_calib.metrics.evaluation.CaseEvaluation`.
         classes: names of the channels.
         ignore_index: label of voxels that count nowhere.
         runs: what the evaluation of each name says of its run.
         activation: ``"sigmoid"`` where cases are those of a :class:`~.sigmoid.SigmoidStream`, whose channels are
-            ``classes``, and calibrators :class:`~.sigmoid.PerChannel`; protocols then ask for no top label.
+            ``classes``, and calibrators :class:`~.sigmoid.PerChannel`.
 
     Returns: the evaluated folders by name, ``as_trained`` first.
     Raises: ``ValueError`` for no case, nothing being written; as
@@ -84,8 +84,7 @@ def evaluate_corrections(
             for name, path in folders.items()
         }
         seen = 0
-        one_by_one = iter(cases)
-        for problems in zip(*[one_by_one] * (num_classes if activation == "sigmoid" else 1), strict=True):
+        for problems in _together(cases, num_classes if activation == "sigmoid" else 1):
             seen += 1
             logits = _logits(problems) if activation == "sigmoid" else problems[0].logits
             image = None if problems[0].image is None else problems[0].image[None]
@@ -154,3 +153,17 @@ class _Evaluated:
 def _logits(channels: Sequence[LogitCase]) -> Tensor:
     """Logits ``(K, *spatial)`` of sigmoid channels, from those of their two classes."""
     return torch.stack([channel.logits[1] - channel.logits[0] for channel in channels])
+
+
+def _together(cases: Iterable[LogitCase], count: int) -> Iterator[list[LogitCase]]:
+    """The problems of each case, which follow one another."""
+    problems: list[LogitCase] = []
+    for case in cases:
+        problems.append(case)
+        if len(problems) == count:
+            yield problems
+            problems = []
+    if problems:
+        raise ValueError(
+            f"case {problems[0].name}: expected its {count} sigmoid channels, got {len(problems)}. Pass a SigmoidStream"
+        )

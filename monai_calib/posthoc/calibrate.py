@@ -100,8 +100,7 @@ def calibrate(
         checkpoint: state dict of the network to load first.
         comparison_loader: data for the evaluations, such as the test split; the validation data if not given, which
             flatters the fitted methods.
-        protocols: of the evaluations; ``paper`` and ``recommended``, or for sigmoid channels
-            ``recommended_sigmoid``, if not given.
+        protocols: see :class:`~monai_calib.metrics.evaluation.CaseEvaluation`.
         device, amp, ignore_index, spacing: as in evaluation.
         run: plain values that the JSON files should say about the run.
         force: write a method asked for by name even if it makes the network worse on held-out cases.
@@ -137,8 +136,6 @@ def calibrate(
             f"network: {type(network).__name__} averages softmax probabilities, which {num_classes} sigmoid channels "
             "are not. Calibrate one of its networks"
         )
-    if protocols is None:
-        protocols = ("recommended_sigmoid",) if sigmoid else ("paper", "recommended")
     # what does not fit together is told before the network runs
     evaluation = CaseEvaluation(num_classes, protocols, class_names, activation=activation)
     channels = list(class_names or [f"channel {k}" for k in range(num_classes)]) if sigmoid else []

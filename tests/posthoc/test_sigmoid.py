@@ -363,6 +363,5 @@ def test_a_network_that_always_returns_several_outputs_is_refused() -> None:
 
 def test_channels_of_a_case_that_are_missing_are_an_error(tmp_path: Path) -> None:
     cases = list(SigmoidStream(grey([1.0, 2.0]), drawn(grey([1.0, 2.0]), [1, 1], count=1), channels=["a", "b"]))
-    with pytest.raises(ValueError, match="shorter"):
-        evaluate_corrections({}, cases[:1], tmp_path, num_classes=2, activation="sigmoid",
-                             protocols=["recommended_sigmoid"], classes=["a", "b"])  # fmt: skip
+    with pytest.raises(ValueError, match="case p0, a: expected its 2 sigmoid channels, got 1"):
+        evaluate_corrections({}, cases[:1], tmp_path, num_classes=2, activation="sigmoid", classes=["a", "b"])
