@@ -269,6 +269,14 @@ PROTOCOLS: dict[str, Protocol] = {
             "proper scores, which are the mean over the raters, beside the least that their disagreement leaves; in "
             "the whole volume, where all raters agree and where they differ. Mean over cases.",
         ),
+        Protocol(
+            "recommended_sigmoid",
+            regions=["all", "predicted", "union", "dilated:2mm", "boundary:2mm", "bbox"],
+            metrics=["classwise_ece", "nll", "brier"],
+            reductions=REDUCTIONS,
+            description="The recommended protocol for sigmoid channels, which have no top label: class-wise ECE over "
+            "15 bins; NLL and Brier score are sums over the channels. Regions are those of any channel.",
+        ),
     )
 }
 """Protocols by name."""
