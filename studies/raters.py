@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,16 +24,17 @@ from pages import cell, figure_at, rounded, table, write_json, write_page
 from monai_calib.datasets import load_datalist
 from monai_calib.handlers.checkpoint import training_settings
 from monai_calib.handlers.weights import load_weights, read_checkpoint
-from monai_calib.labels import top_class
-from monai_calib.metrics import CaseEvaluation
-from monai_calib.metrics.overlap import dice_coefficients
+from monai_calib.metrics import CaseEvaluation, Protocol
 from monai_calib.posthoc import Calibrator, KeptCases, LogitCase, LogitStream, fit
 from monai_calib.posthoc.methods import build_calibrator
-from monai_calib.posthoc.stream import EachRater
 from monai_calib.report.statistics import bootstrap_mean
 
 FIGURES = Path(__file__).with_suffix(".json")
-METHODS = ("temperature", "vector", "isotonic")
+METHODS = ("temperature", "isotonic")
+PROTOCOLS = [
+    Protocol("volume", ["all"], ["ece", "rater_ece", "nll", "least_nll"]),
+    Protocol("parts", ["consensus", "dissensus"], ["ece", "nll"]),
+]
 SHOWN = {
     "nll_all": ("NLL", 4),
     "ece_all_15bins": ("ECE, mean label", 4),
@@ -45,28 +46,8 @@ SHOWN = {
     "dice_raters": ("DSC, each rater", 3),
 }
 """Figure of a picture: its heading and decimals."""
-LEAST = ("least_nll_all", "least_nll_dissensus", "dice_between_raters")
+LEAST = ("least_nll_all", "dice_between_raters")
 TARGETS = {"one": "one rater", "majority": "the majority", "mean": "the mean of ten"}
-
-
-class _OneRater:
-    """The cases with the label of one rater."""
-
-    def __init__(self, cases: Iterable[LogitCase], number: int) -> None:
-        self.cases, self.number = cases, number
-
-    def __iter__(self) -> Iterator[LogitCase]:
-        return (list(case.by_rater())[self.number] for case in self.cases)
-
-
-class _Majority:
-    """The cases with the class that most raters gave, as the only label."""
-
-    def __init__(self, cases: Iterable[LogitCase]) -> None:
-        self.cases = cases
-
-    def __iter__(self) -> Iterator[LogitCase]:
-        return (LogitCase(c.name, c.logits, c.label, spacing=c.spacing, subject=c.subject) for c in self.cases)
 
 
 def measure_run(run: Path, bundle: Path, dataset_dir: Path) -> dict[str, Any]:
@@ -80,13 +61,11 @@ def measure_run(run: Path, bundle: Path, dataset_dir: Path) -> dict[str, Any]:
     workflow.initialize()
     validation, test = (_kept(workflow, run, dataset_dir, split) for split in ("validation", "test"))
     [count] = {0 if case.raters is None else len(case.raters) for case in validation}
+    by_rater = list(zip(*(case.by_rater() for case in validation), strict=True))
+    majority = [LogitCase(c.name, c.logits, c.label, spacing=c.spacing, subject=c.subject) for c in validation]
     values = {"as trained": [_measure(None, test)]}
     for method in METHODS:
-        targets: dict[str, list[Iterable[LogitCase]]] = {
-            "one": [_OneRater(validation, number) for number in range(count)],
-            "majority": [_Majority(validation)],
-            "mean": [EachRater(validation)],
-        }
+        targets = {"one": by_rater, "majority": [majority], "mean": [[one for of in by_rater for one in of]]}
         for target, fitted_on in targets.items():
             values[f"{method}, {target}"] = [_measure(_fitted(method, cases), test) for cases in fitted_on]
     return _summary(values, {name: trained.get(name) for name in ("loss_name", "epochs", "seed")}, count)
@@ -114,12 +93,11 @@ def _kept(workflow: Any, run: Path, dataset_dir: Path, split: str) -> KeptCases:
 
 def _measure(calibrator: Calibrator | None, cases: Iterable[LogitCase]) -> dict[str, list[float]]:
     """Values a picture of every figure."""
-    evaluation = CaseEvaluation(2, ["raters"], from_logits=True)
-    rows: dict[str, list[float]] = {name: [] for name in (*SHOWN, *LEAST, "dice_majority")}
+    evaluation = CaseEvaluation(2, PROTOCOLS, from_logits=True)
+    rows: dict[str, list[float]] = {name: [] for name in (*SHOWN, *LEAST)}
     for case in cases:
         logits = case.logits if calibrator is None else calibrator.apply_case(case)
         found = evaluation.measure(logits, case.label, case.spacing, drawn_from=case.logits, raters=case.raters).values
-        found["dice_majority"] = dice_coefficients(top_class(logits), case.label, 2)
         for name, row in rows.items():
             row.append(found[name][0])
     return rows
