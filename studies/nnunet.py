@@ -17,6 +17,7 @@ from typing import Any
 
 import nibabel as nib
 import numpy as np
+from nnunet_round_trip import HANDED_BACK, METHODS
 from pages import cell, rounded, write_json, write_page
 from pages import table as as_table
 
@@ -35,13 +36,12 @@ COLUMNS = {
     "expected_volume_error": ("volume error", 3),
 }
 """Metric of a case: its heading and decimals."""
+PLAIN, CHOSEN = "as nnU-Net wrote them", "`auto`"
 ROWS = {
-    "as nnU-Net wrote them": ("corrected", "as_measured"),
-    "one temperature": ("corrected_temperature", "corrected"),
-    "`auto`": ("corrected", "corrected"),
+    PLAIN: ("corrected_auto", "as_measured"),
+    **{f"`{method}`": (f"corrected_{method}", "corrected") for method in METHODS},
 }
 """Row of the table: the folder that ``correct`` wrote, and the evaluation in it."""
-PLAIN, CHOSEN = "as nnU-Net wrote them", "`auto`"
 
 
 def gather(work: Path) -> dict[str, Any]:
@@ -110,14 +110,19 @@ def training(work: Path) -> dict[str, Any]:
     }
 
 
-def handed_back(work: Path) -> dict[str, int]:
-    """Segmentations that nnU-Net made of the corrected maps, against those beside the maps."""
-    ours = sorted((work / "corrected" / "maps").glob("*.nii.gz"))
-    differ = 0
-    for path in ours:
-        mine, theirs = (nib.nifti1.load(folder / path.name) for folder in (path.parent, work / "segmented_by_nnunet"))
-        differ += int((np.asarray(mine.dataobj) != np.asarray(theirs.dataobj)).sum())
-    return {"cases": len(ours), "voxels that differ": differ}
+def handed_back(work: Path) -> dict[str, dict[str, int]]:
+    """Segmentations that nnU-Net made of corrected maps, against those beside the maps, and against its first ones."""
+    found = {}
+    for method in HANDED_BACK:
+        names = sorted(path.name for path in (work / f"corrected_{method}" / "maps").glob("*.nii.gz"))
+        differ = moved = 0
+        for name in names:
+            folders = (f"corrected_{method}/maps", f"segmented_{method}", "predicted")
+            ours, theirs, before = (np.asarray(nib.nifti1.load(work / folder / name).dataobj) for folder in folders)
+            differ += int((ours != theirs).sum())
+            moved += int((theirs != before).sum())
+        found[method] = {"cases": len(names), "voxels that differ": differ, "voxels that moved": moved}
+    return found
 
 
 def against_its_own(work: Path, found: Evaluated) -> float:

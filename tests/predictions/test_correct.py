@@ -237,6 +237,21 @@ def test_maps_that_need_no_correction_stay_as_they_are(tmp_path, capsys):
     np.testing.assert_array_equal(read_map(tmp_path / "out/maps", 5, "npz"), read_map(tmp_path / "maps", 5, "npz"))
 
 
+def test_auto_says_what_the_candidates_it_passed_over_make_worse(tmp_path, capsys):
+    for number in range(12):
+        logits, label = volume(number)
+        logits[1] += 3  # too much organ: a correction per class takes it back, and moves labels
+        write_label(tmp_path / "labels", number, label)
+        write_map(tmp_path / "maps", number, softmax(logits))
+    assert measure(tmp_path) == 0
+    assert correct(tmp_path, fitted=range(8)) == 0
+    guards = json.loads((tmp_path / "out/correction.json").read_text())["choice"]["guards"]
+    assert guards["vector"]
+    told = capsys.readouterr().out
+    for name, worse in guards.items():
+        assert all((f"not {name}: " in told, text in told) == (True, True) for text in worse)
+
+
 def test_another_measured_folder_to_fit_on(tmp_path):
     for number in range(5):
         given, label = volume(number)

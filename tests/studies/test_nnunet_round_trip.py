@@ -112,14 +112,14 @@ def test_a_round_trip_asks_each_step_once_and_tests_on_other_subjects(tmp_path, 
         monkeypatch.setattr(sys, "argv", ["nnunet_round_trip.py", *places, *more])
         trip.main()
     told = [json.loads(line) for line in asked.read_text().splitlines()]
-    assert [line[0].removeprefix("nnUNetv2_") for line in told if line[0] != "python"] == list(COMMANDS)
+    assert [line[0].removeprefix("nnUNetv2_") for line in told if line[0] != "python"] == [*COMMANDS, "ensemble"]
     assert told[1][1:4] == ["4", "2d_batch7", "0"]
     plans = json.loads((work / "nnUNet_preprocessed" / trip.DATASET / "nnUNetPlans.json").read_text())
     assert plans["configurations"]["2d_batch7"] == {"inherits_from": "2d", "batch_size": 7}
     with (work / "subjects.csv").open() as file:
         subject = {row["case"]: row["subject"] for row in csv.DictReader(file)}
     (split,) = json.loads((work / "nnUNet_preprocessed" / trip.DATASET / "splits_final.json").read_text())
-    record = json.loads((work / "corrected/correction.json").read_text())
+    record = json.loads((work / "corrected_auto/correction.json").read_text())
     assert sorted(record["fit_on"]) == sorted(split["val"])
     parts = [{subject[case] for case in cases} for cases in (split["train"], split["val"], record["corrected"])]
     assert [len(part) for part in parts] == [2, 4, 4]
@@ -127,8 +127,10 @@ def test_a_round_trip_asks_each_step_once_and_tests_on_other_subjects(tmp_path, 
     assert (work / "nnunet.html").is_file()
     kept = page.gather(work)
     assert (kept["subjects"], kept["cases"]) == ({"fitted on": 4, "tested on": 4}, {"fitted on": 8, "tested on": 8})
-    assert kept["handed back"] == {"cases": 8, "voxels that differ": 0}
+    for method, of in kept["handed back"].items():
+        assert (of["cases"], of["voxels that differ"]) == (8, 0)
+        assert (of["voxels that moved"] > 0) == (method == "vector")
     assert (kept["nnunet"]["batch"], kept["nnunet"]["patch"], kept["nnunet"]["minutes of training"]) == (7, [8, 7], 1)
-    assert kept["figures"]["one temperature"]["nll_all"][0] < kept["figures"][page.PLAIN]["nll_all"][0]
+    assert kept["figures"]["`temperature`"]["nll_all"][0] < kept["figures"][page.PLAIN]["nll_all"][0]
     assert kept["dice against nnU-Net's own"] < 1e-5
     assert set(page.tables(kept)) == {"settings", "figures", "candidates", "corrections"}
