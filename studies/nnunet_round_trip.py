@@ -6,11 +6,11 @@
 
 Every step is a command that a user types, printed as it is run; one that has ended is not run again, one that was
 stopped goes on. Delete a folder below WORK to have its step repeated. nnU-Net trains on the training subjects of the
-datalist, its own validation (the validation subjects) is what the correction is fitted on, and the test subjects,
-which neither has seen, are measured before and after. The figures go to nnunet.json, the page is written from them.
+datalist, its own validation (the validation subjects) is what the corrections are fitted on, and the test subjects,
+which neither has seen, are measured before and after. ``python studies/nnunet.py WORK`` makes the page of it.
 
 ``--trainer nnUNetTrainer`` trains as nnU-Net does by default, 1000 epochs; without it a trainer of a few short epochs
-is written to ``WORK/trainers``, where nnU-Net 2.6 and later looks for it.
+is written to ``WORK/trainers``, where nnU-Net looks for it by ``nnUNet_extTrainer`` (tried with 2.8.1).
 """
 
 from __future__ import annotations

@@ -37,6 +37,13 @@ def test_vector_is_better_in_all_but_the_dsc_which_does_not_differ() -> None:
     assert all(high < 0 for _, _, high in change.values())
 
 
+def test_what_mends_volumes_does_half_or_less_for_the_foreground() -> None:
+    mend = {row for row, of in KEPT["change"].items() if of["expected_volume_error"][2] < 0}
+    assert mend == {"`vector`", "`isotonic`"}
+    foreground = {row: of["ece_foreground_15bins"][0] for row, of in KEPT["change"].items()}
+    assert all(2 * foreground[row] > foreground[BY_DISTANCE] for row in mend)
+
+
 def test_nnunet_made_of_the_maps_what_was_written_beside_them() -> None:
     for method, of in KEPT["handed back"].items():
         assert (of["cases"], of["voxels that differ"]) == (67, 0)
