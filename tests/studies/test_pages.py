@@ -23,6 +23,7 @@ LIMITS = {"0.1", "0.2"}
         ("recipe", BARS | {"0.06"}),
         ("ensembles", {"0.1"}),
         ("raters", set()),
+        ("nnunet", set()),
     ],
 )
 def test_pages_are_those_of_the_kept_figures(
