@@ -121,7 +121,13 @@ def _images(values: Mapping[str, Any]) -> dict[str, Any]:
     chosen: dict[str, Any] = {"class_files": [f"{number}_{name}" for number, name in enumerate(names)]}
     if not values["pictures"]:
         volume = {"label_form": "{{volume_form}}", "confidence_form": "{{volume_form}}"}
-        none = {"picture_words": {}, "picture_reader": {}, "picture_steps": [], "picture_checks": []}
+        none: dict[str, Any] = {
+            "picture_words": {},
+            "picture_imports": [],
+            "picture_reader": {},
+            "picture_steps": [],
+            "picture_checks": [],
+        }
         return chosen | volume | none | _named("volume") | {"picture_packages": {}}
     if len(channels) not in (1, 3):
         raise ValueError(f"pictures: expected one channel or red, green and blue, got {', '.join(channels)}.")
@@ -129,7 +135,10 @@ def _images(values: Mapping[str, Any]) -> dict[str, Any]:
     return (
         chosen
         | {f"{kind}_form": f"{{{{picture_{kind}_form}}}}" for kind in ("label", "confidence")}
-        | {f"picture_{part}": f"{{{{{part}_of_pictures}}}}" for part in ("words", "reader", "steps", "checks")}
+        | {
+            f"picture_{part}": f"{{{{{part}_of_pictures}}}}"
+            for part in ("words", "imports", "reader", "steps", "checks")
+        }
         | _named("picture")
         | {
             "picture_packages": {"pillow": "13.0.0"},
