@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from monai_calib.datasets.dataset import SourceError
+from monai_calib.datasets.dataset import SourceError, UnreadableError
 from monai_calib.datasets.pictures import mask_values
 from monai_calib.files import FileError
 from monai_calib.predictions.axes import Layout
@@ -78,8 +78,10 @@ class PictureMapsPerClass:
 def _grey(path: Path) -> NDArray[Any]:
     try:
         values = mask_values(path)
-    except SourceError as error:
+    except UnreadableError as error:
         raise FileError(str(error)) from error
+    except SourceError as error:
+        raise FileError(f"{path}: expected one probability a pixel, got colours or pages. Save it as grey.") from error
     if values.dtype not in (np.uint8, np.uint16):
         raise FileError(f"{path}: expected a grey picture of 8 or 16 bits, got {values.dtype}. Save it as such.")
     return values
