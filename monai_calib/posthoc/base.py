@@ -12,9 +12,10 @@ import torch
 from torch import Tensor, nn
 
 from monai_calib.metrics.regions import Region
+from monai_calib.posthoc.newton import Derivatives
 from monai_calib.posthoc.stream import LogitCase
 
-__all__ = ["Calibrator", "CalibratorWarning", "Derivatives", "FitRecord", "fit"]
+__all__ = ["Calibrator", "CalibratorWarning", "FitRecord", "fit"]
 
 CALIBRATOR_FORMAT = "monai_calib/calibrator/1"
 
@@ -40,20 +41,6 @@ class FitRecord:
     passes: int = 0
     nll_before: float | None = None
     absent_classes: tuple[int, ...] = ()
-
-
-class Derivatives:
-    """Stands in for a fit, and keeps its sums at fixed parameters: gradient ``(P,)`` and Hessian ``(P, P)``."""
-
-    def __init__(self, theta: Tensor) -> None:
-        self.trials = [theta]
-        self.gradient: Tensor = torch.zeros(len(theta), dtype=torch.float64)
-        self.hessian: Tensor = torch.zeros(len(theta), len(theta), dtype=torch.float64)
-
-    def add(self, values: list[Tensor], gradient: Tensor, hessian: Tensor, count: int) -> None:
-        """Add sums over voxels, as a fit does."""
-        self.gradient += gradient.double().cpu()
-        self.hessian += hessian.double().cpu()
 
 
 class Calibrator(ABC):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from monai_calib.metrics.regions import Region
 from monai_calib.posthoc.distance import distance_to_boundary
-from monai_calib.posthoc.newton import StreamingNewton
+from monai_calib.posthoc.newton import StreamingNewton, number_of, weighted_sum
 from monai_calib.posthoc.sample import SampledCase
 from monai_calib.posthoc.stream import LogitCase
 from monai_calib.posthoc.temperature import (
@@ -20,8 +20,6 @@ from monai_calib.posthoc.temperature import (
     LOWEST_TEMPERATURE,
     SearchingCalibrator,
     note_search,
-    number_of,
-    weighted_sum,
 )
 
 __all__ = [
@@ -219,16 +217,16 @@ class BoundaryTemperature(SearchingCalibrator):
     def _add_to_newton(
         self, newton: StreamingNewton, logits: Tensor, label: Tensor, shares: Tensor, weight: Tensor | None
     ) -> None:
+        beta = newton.trial.to(logits) @ shares
+        scaled = beta * logits
+        normaliser = scaled.logsumexp(0)
         at_label = logits.gather(0, label[None])[0]
-        values = []
-        for theta in newton.trials:
-            beta = theta.to(logits) @ shares
-            values.append(weighted_sum((beta * logits).logsumexp(0) - beta * at_label, weight))
-        p = (newton.trials[0].to(logits) @ shares * logits).softmax(0)
+        p = (scaled - normaliser).exp_()
         mean = (p * logits).sum(0)
         variance = (p * (logits - mean).square()).sum(0)
         counted = shares if weight is None else shares * weight
-        newton.add(values, counted @ (mean - at_label), (counted * variance) @ shares.T, number_of(label, weight))
+        value = weighted_sum(normaliser - beta * at_label, weight)
+        newton.add(value, counted @ (mean - at_label), (counted * variance) @ shares.T, number_of(label, weight))
 
     def _what_is_at_bound(self) -> str:
         reached = {d: round(t, 3) for d, t in self.temperatures().items() if not 0.051 < t < 19.9}

@@ -9,8 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from monai_calib.posthoc.boundary import BoundaryTemperature, DistanceHead, between_knots
-from monai_calib.posthoc.newton import StreamingNewton
-from monai_calib.posthoc.temperature import number_of, weighted_sum
+from monai_calib.posthoc.newton import StreamingNewton, add_softmax
 
 __all__ = ["BoundaryVector", "BoundaryVectorHead"]
 
@@ -99,31 +98,16 @@ class BoundaryVector(BoundaryTemperature):
     def _add_to_newton(
         self, newton: StreamingNewton, logits: Tensor, label: Tensor, shares: Tensor, weight: Tensor | None
     ) -> None:
-        """With ``u_k = (share l_k, share)``, ``(p - y)_k u_k`` is the gradient, ``p_a (1[a = b] - p_b) u_a u_b^T``
-        the Hessian's block of classes a and b."""
         classes, knots = self.num_classes, len(self.knots)
-        values, p = [], logits
-        for number, theta in enumerate(newton.trials):
-            w, b = theta.to(logits).view(2, classes, knots)
-            log_p = ((w @ shares) * logits + b @ shares).log_softmax(0)
-            values.append(-weighted_sum(log_p.gather(0, label[None])[0], weight))
-            if number == 0:
-                p = log_p.exp()
-        error = p.scatter_add(0, label[None], -torch.ones_like(p[:1]))
-        u = torch.stack([logits[:, None] * shares, shares.expand(classes, *shares.shape)])  # (2, K, M, N)
-        error = error if weight is None else error * weight
-        gradient = torch.einsum("ckmn,kn->ckm", u, error)
-        hessian = logits.new_zeros(2, classes, knots, 2, classes, knots)
-        for a in range(classes):
-            rows = u[:, a].flatten(0, 1)
-            for b in range(a, classes):
-                share = p[a] * ((1.0 if a == b else 0.0) - p[b])
-                share = share if weight is None else share * weight
-                block = ((rows * share) @ u[:, b].flatten(0, 1).T).view(2, knots, 2, knots)
-                hessian[:, a, :, :, b] = block
-                hessian[:, b, :, :, a] = block.permute(2, 3, 0, 1)
-        size = 2 * classes * knots
-        newton.add(values, gradient.flatten(), hessian.reshape(size, size), number_of(label, weight))
+        w, b = newton.trial.to(logits).view(2, classes, knots)
+        log_p = ((w @ shares) * logits + b @ shares).log_softmax(0)
+        classes_of = torch.arange(classes, device=logits.device).repeat_interleave(knots).repeat(2)
+
+        def features(part: slice) -> Tensor:
+            share = shares[:, part]
+            return torch.cat([(logits[:, None, part] * share).flatten(0, 1), share.repeat(classes, 1)])
+
+        add_softmax(newton, log_p, label, weight, classes_of, features)
 
     def _what_is_at_bound(self) -> str:
         return (

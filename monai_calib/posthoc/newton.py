@@ -1,22 +1,46 @@
-"""Newton's method for a convex mean over streamed data: one pass gives value, gradient, Hessian and a line search."""
+"""Newton's method for a convex mean over streamed data: one pass gives value, gradient and Hessian."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-__all__ = ["StreamingNewton"]
+__all__ = ["Derivatives", "StreamingNewton", "add_softmax", "number_of", "weighted_sum"]
 
-_STEPS = (1.0, 0.3, 0.1, 0.03, 0.01)
+_SHORTEST = 0.02
+_PART = 2**22
+"""Numbers of a temporary: parameters times voxels."""
 _SMALLEST_DECREASE = 1e-11
+
+
+class Derivatives:
+    """Sums over voxels at fixed parameters: ``f``, gradient ``(P,)`` and Hessian ``(P, P)``, on the CPU in float64."""
+
+    def __init__(self, theta: Tensor) -> None:
+        self.trial = theta
+        self.value, self.count = 0.0, 0
+        self.gradient: Tensor = torch.zeros(len(theta), dtype=torch.float64)
+        self.hessian: Tensor = torch.zeros(len(theta), len(theta), dtype=torch.float64)
+
+    def add(self, value: Tensor, gradient: Tensor, hessian: Tensor, count: int) -> None:
+        """Add sums over ``count`` voxels."""
+        self.value += float(value)
+        self.count += count
+        self.gradient += gradient.double().cpu()
+        self.hessian += hessian.double().cpu()
 
 
 class StreamingNewton:
     """Minimises ``mean_n f_n(theta) + penalty`` within bounds, where sums over ``n`` arrive pass by pass.
 
-    The penalty is ``1/2 sum_i strength_i (theta_i - start_i)^2``. Each pass evaluates ``f`` at the full Newton step and
-    at four shorter ones, and gradient and Hessian at the full one: near the optimum every pass is a Newton step. Steps
-    are damped (Levenberg) where none of them helps. Parameters at a bound that push outwards stay there.
+    The penalty is ``1/2 sum_i strength_i (theta_i - start_i)^2``. A pass evaluates ``f`` and its derivatives at one
+    point, the full Newton step; only if that does not help, the next passes try a quarter of it and a quarter of that,
+    and then a damped one (Levenberg). Parameters at a bound that push outwards stay there.
+
+    SciPy's optimisers would ask for one fit's voxels at moments of their own; here several fits share a pass, and so
+    one run of the network, or one reading of what was kept. ``benchmarks/fits.py`` compares the two.
 
     Args:
         start: ``(P,)`` float64.
@@ -29,8 +53,7 @@ class StreamingNewton:
         >>> fit = StreamingNewton(torch.zeros(1).double(), torch.tensor([-9.0]), torch.tensor([9.0]), torch.zeros(1))
         >>> done = False
         >>> while not done:  # minimise (theta - 3)^2
-        ...     values = [(theta - 3).square().sum() for theta in fit.trials]
-        ...     fit.add(values, 2 * (fit.trials[0] - 3), 2 * torch.eye(1), count=1)
+        ...     fit.add((fit.trial - 3).square().sum(), 2 * (fit.trial - 3), 2 * torch.eye(1), count=1)
         ...     done = fit.end_pass()
         >>> fit.theta.tolist()
         [3.0]
@@ -41,56 +64,38 @@ class StreamingNewton:
         self.strength = strength.double()
         self.tolerance = tolerance
         self.theta = self.start.clone()
-        self.trials = [self.start]
+        self.trial = self.start
         self.status = "pass limit"
         self._value = float("inf")
         self._gradient, self._hessian = torch.zeros(0), torch.zeros(0)
-        self._damping = 0.0
-        self._clear()
+        self._length, self._damping = 1.0, 0.0
+        self._sums = Derivatives(self.trial)
 
-    def _clear(self) -> None:
-        size = len(self.start)
-        self._values = torch.zeros(len(self.trials), dtype=torch.float64)
-        self._sum_gradient = torch.zeros(size, dtype=torch.float64)
-        self._sum_hessian = torch.zeros(size, size, dtype=torch.float64)
-        self._count = 0
-
-    def add(self, values: list[Tensor], gradient: Tensor, hessian: Tensor, count: int) -> None:
-        """Add sums over ``count`` voxels: ``f`` at each of :attr:`trials`, gradient and Hessian at the first."""
-        self._values += torch.stack([value.double().cpu() for value in values])
-        self._sum_gradient += gradient.double().cpu()
-        self._sum_hessian += hessian.double().cpu()
-        self._count += count
+    def add(self, value: Tensor, gradient: Tensor, hessian: Tensor, count: int) -> None:
+        """Add sums over ``count`` voxels: ``f``, its gradient and its Hessian at :attr:`trial`."""
+        self._sums.add(value, gradient, hessian, count)
 
     def end_pass(self) -> bool:
-        """Choose among the trials; true when :attr:`theta` is the optimum."""
-        offsets = torch.stack(self.trials) - self.start
-        values = (self._values / self._count + 0.5 * (offsets.square() * self.strength).sum(1)).tolist()
-        best = min(range(len(values)), key=values.__getitem__)
-        improved = values[best] < self._value
-        # The full step need not be the best of them: it has the derivatives, which save a pass.
-        first_will_do = values[0] < self._value and self._value - values[0] >= 0.5 * (self._value - values[best])
-        if first_will_do or (improved and best == 0):
-            self.theta, self._value = self.trials[0], values[0]
-            self._gradient = self._sum_gradient / self._count + self.strength * offsets[0]
-            self._hessian = self._sum_hessian / self._count + torch.diag(self.strength)
-            self._damping = self._damping / 10 if self._damping > 1e-9 else 0.0
-        elif improved:
-            # Shorter steps carry no derivatives: take them there next.
-            self.theta, self.trials = self.trials[best], [self.trials[best]]
-            self._value = values[best] + 1e-9 * (1 + abs(values[best]))
-            self._clear()
-            return False
+        """Take the trial, or look closer to :attr:`theta`; true when that is the optimum."""
+        offset, sums = self.trial - self.start, self._sums
+        value = sums.value / sums.count + 0.5 * float(offset.square() @ self.strength)
+        if value < self._value:
+            self.theta, self._value = self.trial, value
+            self._gradient = sums.gradient / sums.count + self.strength * offset
+            self._hessian = sums.hessian / sums.count + torch.diag(self.strength)
+            self._length, self._damping = 1.0, self._damping / 10 if self._damping > 1e-9 else 0.0
+        elif self._length > _SHORTEST:
+            self._length /= 4
         else:
-            self._damping = max(self._damping * 100, 1e-6)
+            self._length, self._damping = 1.0, max(self._damping * 100, 1e-6)
         step, decrease = self._newton_step()
         if float(step.abs().max()) < self.tolerance or decrease < _SMALLEST_DECREASE:
             self.theta = (self.theta + step).clamp(self.low, self.high)
             bounded = (self.theta <= self.low) | (self.theta >= self.high)
             self.status = "at bound" if bool(bounded.any()) else "converged"
             return True
-        self.trials = [(self.theta + length * step).clamp(self.low, self.high) for length in _STEPS]
-        self._clear()
+        self.trial = self.theta + self._length * step
+        self._sums = Derivatives(self.trial)
         return False
 
     def _newton_step(self) -> tuple[Tensor, float]:
@@ -107,3 +112,51 @@ class StreamingNewton:
             step[free] = -torch.linalg.lstsq(damped, self._gradient[free, None], driver="gelsd").solution[:, 0]
         step = (self.theta + step).clamp(self.low, self.high) - self.theta
         return step, -0.5 * float(step @ self._gradient)
+
+
+def add_softmax(
+    sums: StreamingNewton | Derivatives,
+    log_p: Tensor,
+    label: Tensor,
+    weight: Tensor | None,
+    classes: Tensor,
+    features: Callable[[slice], Tensor],
+) -> None:
+    """Add the likelihood of ``softmax(z)``, where parameter i multiplies feature ``u_i`` in the logit of class ``k_i``.
+
+    With labels ``y`` the gradient is ``(p - y)_(k_i) u_i``, the Hessian ``p_(k_i) (1[k_i = k_j] - p_(k_j)) u_i u_j``:
+    one product of matrices for ``p u``, and one more for the parameters of each class.
+
+    Args:
+        sums: gets the sums.
+        log_p: ``(K, n)`` log-probabilities.
+        label: ``(n,)``.
+        weight: ``(n,)``, or none where every voxel counts once.
+        classes: ``(P,)`` class ``k_i`` of each parameter.
+        features: gives ``u`` ``(P, m)`` of some of the voxels.
+    """
+    step = max(1, _PART // max(1, len(classes)))
+    for first in range(0, len(label), step):
+        part = slice(first, first + step)
+        truth, p, u = label[None, part], log_p[:, part].exp(), features(part)
+        w = None if weight is None else weight[part]
+        value = -weighted_sum(log_p[:, part].gather(0, truth)[0], w)
+        error = p.scatter_add(0, truth, -torch.ones_like(p[:1]))
+        spread = p[classes] * u
+        counted = spread if w is None else spread * w
+        gradient = weighted_sum(error[classes] * u, w)
+        hessian = -counted @ spread.T
+        for k in range(len(p)):
+            own = (classes == k).nonzero()[:, 0]
+            hessian[own[:, None], own] += counted[own] @ u[own].T
+        sums.add(value, gradient, hessian, number_of(label[part], w))
+
+
+def weighted_sum(values: Tensor, weight: Tensor | None) -> Tensor:
+    """Sum over voxels, the last axis, each counting once or ``weight`` times."""
+    return values.sum(-1) if weight is None else values @ weight
+
+
+def number_of(label: Tensor, weight: Tensor | None) -> int:
+    """Voxels that these stand for."""
+    return len(label) if weight is None else int(weight.sum())

@@ -10,8 +10,9 @@ import torch
 from torch import Tensor, nn
 
 from monai_calib.metrics.regions import Region
-from monai_calib.posthoc.base import Calibrator, Derivatives
+from monai_calib.posthoc.base import Calibrator
 from monai_calib.posthoc.linear import LinearHead
+from monai_calib.posthoc.newton import Derivatives, number_of, weighted_sum
 from monai_calib.posthoc.stream import LogitCase
 
 __all__ = ["HIGHEST_TEMPERATURE", "LOWEST_TEMPERATURE", "TemperatureScaling", "TemperatureSearch"]
@@ -20,16 +21,6 @@ LOWEST_TEMPERATURE, HIGHEST_TEMPERATURE = 0.05, 20.0
 _CANDIDATES = 13
 # A bracket this narrow in log T leaves the cubic through its ends an error far below 1e-6.
 _NARROW = 0.05
-
-
-def weighted_sum(values: Tensor, weight: Tensor | None) -> Tensor:
-    """Sum over voxels, each counting once or ``weight`` times."""
-    return values.sum() if weight is None else values @ weight
-
-
-def number_of(label: Tensor, weight: Tensor | None) -> int:
-    """Voxels that these stand for."""
-    return len(label) if weight is None else int(weight.sum())
 
 
 class TemperatureSearch:
@@ -225,7 +216,8 @@ class TemperatureScaling(SearchingCalibrator):
             mean = (p * logits).sum(0)
             variance = (p * (logits - mean).square()).sum(0)
             gradient = weighted_sum(mean - logits.gather(0, label[None])[0], weight)
-            probe.add([], gradient[None], weighted_sum(variance, weight)[None, None], len(label))
+            curvature = weighted_sum(variance, weight)[None, None]
+            probe.add(torch.zeros(()), gradient[None], curvature, number_of(label, weight))
         return probe
 
     def optimum(self) -> Tensor | None:

@@ -9,15 +9,13 @@ from torch import Tensor, nn
 
 from monai_calib.metrics.regions import Region
 from monai_calib.posthoc.linear import LinearHead
-from monai_calib.posthoc.newton import StreamingNewton
+from monai_calib.posthoc.newton import StreamingNewton, add_softmax
 from monai_calib.posthoc.stream import LogitCase
 from monai_calib.posthoc.temperature import (
     HIGHEST_TEMPERATURE,
     LOWEST_TEMPERATURE,
     SearchingCalibrator,
     note_search,
-    number_of,
-    weighted_sum,
 )
 
 __all__ = ["ClasswiseTemperature", "DirichletScaling", "MatrixScaling", "VectorScaling"]
@@ -30,9 +28,8 @@ _RIDGE = 1e-6
 class _LinearScaling(SearchingCalibrator):
     """``softmax(W x + b)`` with the ``W`` and ``b`` of the largest likelihood, some of them held at 0.
 
-    The first passes find the temperature ``T``; from ``W = I / T``, ``b = 0`` a streaming Newton fit goes on. With
-    ``x~ = (x, 1)`` a voxel adds ``(p - y) x~^T`` to the gradient and ``(diag(p) - p p^T) (x) x~ x~^T`` to the Hessian.
-    The parameters of a class that no label bears would run off to minus infinity, so they stay at ``1 / T`` and 0.
+    The first passes find the temperature ``T``; from ``W = I / T``, ``b = 0`` a streaming Newton fit goes on. The
+    parameters of a class that no label bears would run off to minus infinity, so they stay at ``1 / T`` and 0.
     """
 
     def __init__(self, num_classes: int, region: str | Region | None = None) -> None:
@@ -142,23 +139,10 @@ class _LinearScaling(SearchingCalibrator):
     def _add_to_newton(self, newton: StreamingNewton, x: Tensor, label: Tensor, weight: Tensor | None) -> None:
         k = self.num_classes
         extended = torch.cat([x, torch.ones_like(x[:1])])
-        values, p = [], x
-        for i, theta in enumerate(newton.trials):
-            log_p = (self._full(theta).reshape(k, k + 1).to(x) @ extended).log_softmax(0)
-            values.append(-weighted_sum(log_p.gather(0, label[None])[0], weight))
-            if i == 0:
-                p = log_p.exp()
-        error = p.scatter_add(0, label[None], -torch.ones_like(p[:1]))
-        counted = extended if weight is None else extended * weight
-        gradient = error @ counted.T
-        hessian = x.new_empty(k, k + 1, k, k + 1)
-        for a in range(k):
-            for b in range(a, k):
-                share = p[a] * ((1.0 if a == b else 0.0) - p[b])
-                hessian[a, :, b] = hessian[b, :, a] = (counted * share) @ extended.T
-        square = hessian.reshape(k * (k + 1), k * (k + 1))
-        chosen = self._free.to(x.device)
-        newton.add(values, gradient.flatten()[chosen], square[chosen][:, chosen], number_of(label, weight))
+        log_p = (self._full(newton.trial).reshape(k, k + 1).to(x) @ extended).log_softmax(0)
+        free = self._free.to(x.device)
+        columns = free % (k + 1)
+        add_softmax(newton, log_p, label, weight, free // (k + 1), lambda part: extended[columns, part])
 
 
 class ClasswiseTemperature(_LinearScaling):
