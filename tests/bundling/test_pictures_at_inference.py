@@ -50,7 +50,9 @@ KINDS: dict[str, Callable[[], Image.Image]] = {
 }
 
 
-def prepared(root: Path, kinds: dict[str, Callable[[], Image.Image]], unit: str = "px") -> tuple[Path, Path, Path]:
+def prepared(
+    root: Path, kinds: dict[str, Callable[[], Image.Image]], unit: str = "px", spacing: list[float] | None = None
+) -> tuple[Path, Path, Path]:
     """Folder of pictures, the data folder that ``prepare`` makes of them, and a bundle with random weights."""
     for folder in ("images", "masks"):
         (root / folder).mkdir(parents=True)
@@ -62,15 +64,15 @@ def prepared(root: Path, kinds: dict[str, Callable[[], Image.Image]], unit: str 
     data = root / "data"
     words = ["prepare", root / "images", root / "masks", data, "--labels", "nerve=1", "blood vessel=2", "--unit", unit]
     assert main(list(map(str, words))) == 0
-    bundle = bundle_data(data, root / "pictures_segmentation_2d").folder
+    bundle = bundle_data(data, root / "pictures_segmentation_2d", {"spacing": spacing}).folder
     save_random_weights(bundle, sharpness=30)
     return root / "images", data, bundle
 
 
-@pytest.fixture(scope="module", params=["px", "mm"])
+@pytest.fixture(scope="module", params=[("px", None), ("mm", None), ("mm", [2.0, 1.5])], ids=["px", "mm", "coarser"])
 def grey_case(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path, Path]:
-    """Pictures of every kind, some in colours, all read as grey."""
-    return prepared(tmp_path_factory.mktemp(request.param), KINDS, request.param)
+    """Pictures of every kind, some in colours, all read as grey: as stored, turned to RAS, and on a coarser grid."""
+    return prepared(tmp_path_factory.mktemp("pictures"), KINDS, *request.param)
 
 
 def same_names(folder: Path) -> dict[str, Path]:
