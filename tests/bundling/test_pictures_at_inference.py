@@ -207,3 +207,12 @@ def test_volumes_are_not_taken_for_pictures(tmp_path: Path) -> None:
     with pytest.raises(RuntimeError) as caught:
         infer(named("acdc_segmentation_2d"), tmp_path / "images", tmp_path / "out")
     assert "expected images named *.nii or *.nii.gz, found ['a.png']" in whole_story(caught.value)
+
+
+def test_an_image_in_memory_passes(grey_case: tuple[Path, Path, Path]) -> None:
+    """Deployment tools load images themselves, and take LoadImage out of the preprocessing."""
+    steps = inference_config(grey_case[2]).get_parsed_content("preprocessing").transforms
+    image = torch.rand(1, 36, 40, 1)
+    for step in steps[2:4]:
+        assert type(step).__name__ == "Lambdad"
+        assert torch.equal(step({"image": image})["image"], image)
