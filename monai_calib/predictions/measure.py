@@ -47,7 +47,7 @@ class MeasuredMaps(NamedTuple):
 def measure_maps(
     settings: Settings,
     output: Path,
-    protocols: Sequence[str | Protocol] = ("paper", "recommended"),
+    protocols: Sequence[str | Protocol] | None = None,
     subjects: str | None = None,
     name: str | None = None,
 ) -> MeasuredMaps:
@@ -56,7 +56,8 @@ def measure_maps(
     Args:
         settings: where maps and labels lie, and how to read them.
         output: folder of the run; ``eval`` in it is written whole or not at all.
-        protocols: see :class:`~monai_calib.metrics.protocols.Protocol`.
+        protocols: see :class:`~monai_calib.metrics.protocols.Protocol`; by default ``paper`` and ``recommended``, of
+            pictures ``recommended_px``.
         subjects: see :func:`~.lists.subjects_of`.
         name: what a report calls these predictions; the folder's name by default.
 
@@ -72,6 +73,8 @@ def measure_maps(
     names = settings.classes.names or class_names(cases.maps)
     named = replace(settings.classes, names=names, values=settings.classes.values or tuple(range(len(names))))
     cases.settings = replace(settings, format=cases.maps.kind, axes=cases.maps.axes, classes=named)
+    if protocols is None:
+        protocols = ("paper", "recommended" if cases.unit == "mm" else "recommended_px")
     folder = output / "eval"
     _refuse_others(folder)
     run = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -62,6 +63,8 @@ def test_forms_give_the_same_figures_and_the_names_of_the_classes(tmp_path: Path
         content = measure(tmp_path / form)
         assert content["classes"] == ["background", "blood_vessel", "type_2"]
         assert len(content["cases"]) == 5
+        units = {match[1] for name in content["summary"] if (match := re.search(r"[0-9_](mm|px)(_|$)", name))}
+        assert units == {"mm" if form == "volumes" else "px"}
         found[form] = content["summary"]
     for metric in ("nll_all_macro", "brier_all_macro", "mean_dice"):
         assert found["pictures"][metric] == pytest.approx(found["volumes"][metric], abs=1e-3)
