@@ -160,7 +160,7 @@ def palette(classes: int) -> list[int]:
 
     Example:
         >>> palette(2)
-        [0, 0, 0, 87, 134, 242]
+        [0, 0, 0, 87, 132, 242]
     """
     hues = [colorsys.hsv_to_rgb(0.618034 * number % 1, 0.64, 0.95) for number in range(1, classes)]
     return [0, 0, 0, *(round(255 * part) for colour in hues for part in colour)]
