@@ -54,7 +54,8 @@ class CalibrationHandler(CaseMetric):
     Args:
         num_classes: channels of the prediction, background included.
         protocols: names (``"paper"``, ``"recommended"``), mappings with the arguments of
-            :class:`~monai_calib.metrics.protocols.Protocol`, or protocols.
+            :class:`~monai_calib.metrics.protocols.Protocol`, or protocols; ``paper`` and ``recommended``, or for
+            sigmoid ``recommended_sigmoid``, if not given.
         output_transform: takes the engine's output to ``(prediction, label)``, lists of channel-first tensors or
             batches; ``from_engine(["prob", "label"])`` by default. Labels are indices, one-hot or soft.
         output_dir: the evaluated folder, written by the first rank when the run ends.
@@ -84,7 +85,7 @@ class CalibrationHandler(CaseMetric):
     def __init__(
         self,
         num_classes: int,
-        protocols: Sequence[str | Mapping[str, Any] | Protocol] = ("paper", "recommended"),
+        protocols: Sequence[str | Mapping[str, Any] | Protocol] | None = None,
         output_transform: Callable[[Any], Any] | None = None,
         output_dir: str | os.PathLike[str] | None = None,
         class_names: Sequence[str] | None = None,

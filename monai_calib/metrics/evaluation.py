@@ -37,7 +37,8 @@ class CaseEvaluation:
 
     Args:
         num_classes: channels of the prediction, background included.
-        protocols: names, mappings or :class:`~monai_calib.metrics.protocols.Protocol`.
+        protocols: names, mappings or :class:`~monai_calib.metrics.protocols.Protocol`; ``paper`` and ``recommended``,
+            or for sigmoid ``recommended_sigmoid``, if not given.
         classes: names of the channels; ``class 0 ...`` by default.
         from_logits: whether predictions are logits.
         activation: ``"softmax"``, or ``"sigmoid"`` for multi-label predictions.
@@ -61,7 +62,7 @@ class CaseEvaluation:
     def __init__(
         self,
         num_classes: int,
-        protocols: Sequence[str | Mapping[str, Any] | Protocol] = ("paper", "recommended"),
+        protocols: Sequence[str | Mapping[str, Any] | Protocol] | None = None,
         classes: Sequence[str] | None = None,
         from_logits: bool = False,
         activation: Activation = "softmax",
@@ -70,7 +71,8 @@ class CaseEvaluation:
         self.classes = list(classes) if classes else [f"class {k}" for k in range(num_classes)]
         if len(self.classes) != num_classes:
             raise ValueError(f"expected {num_classes} class names, got {self.classes}")
-        self.protocols = resolve_protocols(protocols)
+        default = ("recommended_sigmoid",) if activation == "sigmoid" else ("paper", "recommended")
+        self.protocols = resolve_protocols(default if protocols is None else protocols)
         self.num_classes = num_classes
         self.from_logits = from_logits
         self.activation: Activation = activation
@@ -79,7 +81,10 @@ class CaseEvaluation:
         self.from_histograms: dict[str, Metric] = {metric.name: metric for metric in by_protocol}
         if activation == "sigmoid" and any(METRICS[metric.kind].needs_top_label for metric in by_protocol):
             classwise = [name for name, metric in METRICS.items() if not metric.needs_top_label]
-            raise ValueError(f"multi-label predictions have no top label; ask for metrics out of {classwise}")
+            raise ValueError(
+                "protocols: multi-label predictions have no top label; ask for protocol 'recommended_sigmoid', or for "
+                f"metrics out of {classwise}"
+            )
         # The whole volume first: it finds wrong input anywhere, before a region is drawn from it.
         regions = {region.name: region for protocol in self.protocols for region in map(Region.parse, protocol.regions)}
         self.regions: dict[str, Region] = dict(sorted(regions.items(), key=lambda item: item[1].kind != "all"))

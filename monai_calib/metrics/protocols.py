@@ -234,6 +234,14 @@ PROTOCOLS: dict[str, Protocol] = {
             reductions=REDUCTIONS,
             description="The recommended protocol for images whose pixels have no known size: bands of 2 pixels.",
         ),
+        Protocol(
+            "recommended_sigmoid",
+            regions=["all", "predicted", "union", "dilated:2mm", "boundary:2mm", "bbox"],
+            metrics=["classwise_ece", "nll", "brier"],
+            reductions=REDUCTIONS,
+            description="The recommended protocol for sigmoid channels, which have no top label: class-wise ECE over "
+            "15 bins; NLL and Brier score are sums over the channels. Regions are those of any channel.",
+        ),
     )
 }
 """Protocols by name."""

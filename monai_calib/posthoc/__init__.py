@@ -16,6 +16,7 @@ from monai_calib.posthoc.linear import LinearHead
 from monai_calib.posthoc.local import LocalTemperature
 from monai_calib.posthoc.methods import METHODS, build_calibrator
 from monai_calib.posthoc.none import NoCorrection
+from monai_calib.posthoc.sigmoid import PerChannel, SigmoidStream
 from monai_calib.posthoc.stream import LogitCase, LogitStream
 from monai_calib.posthoc.temperature import TemperatureScaling
 from monai_calib.posthoc.vector import ClasswiseTemperature, DirichletScaling, MatrixScaling, VectorScaling
@@ -45,7 +46,9 @@ __all__ = [
     "LogitStream",
     "MatrixScaling",
     "NoCorrection",
+    "PerChannel",
     "RefusedCorrectionError",
+    "SigmoidStream",
     "TemperatureScaling",
     "VectorScaling",
     "build_calibrator",

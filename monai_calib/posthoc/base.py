@@ -64,10 +64,10 @@ class Calibrator(ABC):
             fitted and applied within slices, since that is all it will see inside the network.
     """
 
-    method: ClassVar[str]
-    foldable: ClassVar[bool] = False
-    keeps_argmax: ClassVar[bool] = False
-    looks_around: ClassVar[bool] = False
+    method: str
+    foldable: bool = False
+    keeps_argmax: bool = False
+    looks_around: bool = False
     default_region: ClassVar[str] = "dilated:max(2mm,2vx)"
 
     def __init__(self, num_classes: int, region: str | Region | None = None) -> None:
@@ -163,9 +163,12 @@ class Calibrator(ABC):
         if data.get("format") != CALIBRATOR_FORMAT:
             raise ValueError(f"format: expected {CALIBRATOR_FORMAT!r}, got {data.get('format')!r}")
         methods = {kind.method: kind for kind in _methods(cls)}
-        if data["method"] not in methods:
-            raise ValueError(f"unknown method {data['method']!r}; expected one of {', '.join(sorted(methods))}")
-        made = methods[data["method"]](**data["settings"])
+        method = "per_channel" if "channels" in data else data["method"]
+        if method not in methods:
+            raise ValueError(f"unknown method {method!r}; expected one of {', '.join(sorted(methods))}")
+        if "channels" in data:
+            return methods[method].from_json(data)
+        made = methods[method](**data["settings"])
         made.slice_axis = data.get("slice_axis")
         made.head.load_state_dict({name: torch.tensor(value) for name, value in data["state"].items()})
         made.record = FitRecord(**{**data["fit"], "absent_classes": tuple(data["fit"]["absent_classes"])})

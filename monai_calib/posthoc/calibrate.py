@@ -15,23 +15,22 @@ from torch import Tensor, nn
 from monai_calib.files import write_json
 from monai_calib.handlers.weights import load_weights, read_checkpoint
 from monai_calib.inferers.networks import AveragedNetwork
-from monai_calib.metrics.protocols import Protocol, resolve_protocols
-from monai_calib.posthoc.auto import Candidate, RefusedCorrectionError, choose, default_candidates, examine
-from monai_calib.posthoc.base import Calibrator, fit
+from monai_calib.metrics.evaluation import CaseEvaluation
+from monai_calib.metrics.inputs import Activation
+from monai_calib.metrics.protocols import Protocol
+from monai_calib.posthoc.base import Calibrator
 from monai_calib.posthoc.before_after import AS_TRAINED, evaluate_corrections
-from monai_calib.posthoc.files import FOLDED, WITH_HEAD, correction_record
+from monai_calib.posthoc.files import FOLDED, WITH_HEAD
+from monai_calib.posthoc.fitting import AUTO, Asked, find_correction, fit_channels, fit_methods
 from monai_calib.posthoc.kept import KeptCases
 from monai_calib.posthoc.methods import build_calibrator
 from monai_calib.posthoc.model_files import bundle_configs, write_model
-from monai_calib.posthoc.none import NoCorrection
-from monai_calib.posthoc.one_channel import TwoClasses
-from monai_calib.posthoc.stream import LogitCase, LogitStream
-from monai_calib.posthoc.uncertainty import parameter_intervals
+from monai_calib.posthoc.sigmoid import SigmoidStream
+from monai_calib.posthoc.stream import LogitStream
 
 __all__ = ["AUTO", "Calibrated", "calibrate", "find_correction"]
 
 _log = logging.getLogger(__name__)
-AUTO = "auto"
 MOST_BYTES = 128 * 2**20
 MOST_BYTES_OF_WHOLE_CASES = 8 * 2**30
 
@@ -58,7 +57,7 @@ def calibrate(
     also: Sequence[str] = (),
     checkpoint: str | os.PathLike[str] | None = None,
     comparison_loader: Iterable[Mapping[str, Any]] | None = None,
-    protocols: Sequence[str | Mapping[str, Any] | Protocol] = ("paper", "recommended"),
+    protocols: Sequence[str | Mapping[str, Any] | Protocol] | None = None,
     device: torch.device | str | None = None,
     amp: bool = False,
     ignore_index: int | None = None,
@@ -71,6 +70,7 @@ def calibrate(
     compared_on: str = "test",
     exports: Sequence[str] = (),
     bundle_root: str | os.PathLike[str] | None = None,
+    activation: Activation = "softmax",
 ) -> Calibrated:
     """Fit a correction on validation data, build it into the network, and write model, parameters and evaluations.
 
@@ -89,8 +89,7 @@ def calibrate(
             probability, and one file holds it all.
         loader: validation data without augmentation; the network runs over it once, and its logits are kept.
         inferer: as the evaluation will use; it must average logits where windows overlap.
-        num_classes: channels of the logits; 1 for a sigmoid channel, whose two classes are corrected and whose model
-            keeps one channel. Several sigmoid channels (multi-label) are not corrected.
+        num_classes: channels of the logits; 1 is a sigmoid channel.
         models_dir: folder of the model, made when missing.
         output_dir: the run's folder, which gets the evaluations; none are made if it is not given.
         method: ``"auto"``, chosen on held-out subjects by :func:`~.auto.choose`, which may be no correction at all; or
@@ -101,7 +100,8 @@ def calibrate(
         checkpoint: state dict of the network to load first.
         comparison_loader: data for the evaluations, such as the test split; the validation data if not given, which
             flatters the fitted methods.
-        protocols, device, amp, ignore_index, spacing: as in evaluation.
+        protocols: see :class:`~monai_calib.metrics.evaluation.CaseEvaluation`.
+        device, amp, ignore_index, spacing: as in evaluation.
         run: plain values that the JSON files should say about the run.
         force: write a method asked for by name even if it makes the network worse on held-out cases.
         most_bytes: of disk for the logits kept; cases beyond their share are kept as samples of their voxels. 128 MiB
@@ -113,6 +113,9 @@ def calibrate(
             also where the correction folds). One that cannot be made is a warning.
         bundle_root: the bundle, whose ``metadata.json`` and ``inference.json`` go into TorchScript files, with the
             network, patch and dropout of ``run``.
+        activation: ``"softmax"``, or ``"sigmoid"`` for channels that do not exclude each other (multi-label), of which
+            each is corrected as a problem of two classes, by a method of its own if that is chosen. Labels then are
+            ``(B, K, *spatial)`` of 0 and 1.
 
     Raises: ``ValueError`` for an unknown method, no data or broken data; :class:`~.auto.RefusedCorrectionError` for a
         method by name that makes the network worse, nothing being written; :class:`~.folding.FoldingError` for a
@@ -124,127 +127,91 @@ def calibrate(
         raise ValueError(f"exports: expected 'pt2', 'onnx' or 'ts', got {', '.join(unknown)}")
     if method == AUTO and (region is not None or method_args):
         raise ValueError("method 'auto' chooses its own region and arguments: name a method to give them.")
-    one_channel, num_classes = num_classes == 1, max(num_classes, 2)
-    # an unknown method is told before the network runs
-    named = [] if method == AUTO else [build_calibrator(method, num_classes, region, method_args)]
-    others = {name: build_calibrator(name, num_classes, region) for name in also if name != method}
-    resolved = resolve_protocols(protocols)
+    if activation not in ("softmax", "sigmoid"):
+        raise ValueError(f"activation: expected 'softmax' or 'sigmoid', got {activation!r}")
+    activation = "sigmoid" if num_classes == 1 else activation
+    sigmoid = activation == "sigmoid"
+    if sigmoid and isinstance(network, AveragedNetwork):
+        raise ValueError(
+            f"network: {type(network).__name__} averages softmax probabilities, which {num_classes} sigmoid channels "
+            "are not. Calibrate one of its networks"
+        )
+    # what does not fit together is told before the network runs
+    evaluation = CaseEvaluation(num_classes, protocols, class_names, activation=activation)
+    channels = list(class_names or [f"channel {k}" for k in range(num_classes)]) if sigmoid else []
+    classes = 2 if sigmoid else num_classes  # of a fit
+    named = [] if method == AUTO else [build_calibrator(method, classes, region, method_args)]
+    others = [name for name in also if name != method]
+    regions = {
+        calibrator.region for calibrator in (*named, *(build_calibrator(name, classes, region) for name in others))
+    }
     if checkpoint is not None:
         load_weights(
             network, read_checkpoint(checkpoint, advice="Train first, or name a model with --model_path."), checkpoint
         )
-    if one_channel:
-        network = TwoClasses(network)
-    stream = LogitStream(network, loader, inferer, device, amp, ignore_index=ignore_index, spacing=spacing)
+
+    def stream_of(data: Iterable[Mapping[str, Any]]) -> LogitStream:
+        more: dict[str, Any] = {"ignore_index": ignore_index, "spacing": spacing}
+        if sigmoid:
+            return SigmoidStream(network, data, inferer, device, amp, channels=channels, **more)
+        return LogitStream(network, data, inferer, device, amp, **more)
+
+    stream = stream_of(loader)
     network.to(stream.device)
     example = _FirstWindow(network)
-    regions = {calibrator.region for calibrator in (*named, *others.values())}
     whole = "local_temperature" in (method, *also)
     most = (MOST_BYTES_OF_WHOLE_CASES if whole else MOST_BYTES) if most_bytes is None else most_bytes
     kept = KeptCases(stream, most, whole, regions, slice_axis=slice_axis)
-    cases = sum(1 for _ in kept)
+    cases = sum(1 for _ in kept) // stream.problems_per_case
     if not cases:
         raise ValueError("the loader gave no case to calibrate on: name a validation set that holds cases")
     example.remove()
-    chosen, about = find_correction(kept, method, num_classes, region, method_args, slice_axis, force)
-    method = chosen.method
-    methods = {method: chosen, **{name: calibrator for name, calibrator in others.items() if name != method}}
-    for calibrator in methods.values():
-        calibrator.slice_axis = slice_axis
-    to_fit = [calibrator for calibrator in methods.values() if not isinstance(calibrator, NoCorrection)]
-    if to_fit:
-        fit(to_fit, kept)
-    for name, calibrator in methods.items():
+    step = stream.problems_per_case
+    asked = Asked(method, classes, region, method_args, others, slice_axis, force, fitted_on)
+    if sigmoid:
+        found = fit_channels({name: kept.every(step, k) for k, name in enumerate(channels)}, asked)
+    else:
+        found = fit_methods(kept, asked)
+    for name, calibrator in found.methods.items():
         record = calibrator.record
-        record.cases = cases
         _log.info("%s: %s in %d passes over %d cases", name, record.status, record.passes, record.cases)
-    about["sampled_cases"] = kept.sampled
+    method, chosen = next(iter(found.methods.items()))
     folds = chosen.foldable and not isinstance(network, AveragedNetwork)
-    about |= {"run": dict(run or {}), "model": FOLDED if folds else WITH_HEAD}
-    records = {
-        name: correction_record(
-            {
-                **(about if calibrator is chosen else {}),
-                **calibrator.to_json(),
-                "intervals": [interval._asdict() for interval in parameter_intervals(calibrator, kept)],
-            },
-            calibrator.in_words(),
-            fitted_on,
-        )
-        for name, calibrator in methods.items()
+    about = {
+        **found.about,
+        "sampled_cases": -(-kept.sampled // step),
+        "run": dict(run or {}),
+        "model": FOLDED if folds else WITH_HEAD,
+        "correction": found.records[method],
     }
     evaluated: dict[str, Path] = {}
     if output_dir is not None:
         on_fit = comparison_loader is None
         seen: KeptCases | LogitStream = stream if kept.sampled else kept
         if comparison_loader is not None:
-            seen = LogitStream(
-                network, comparison_loader, inferer, device, amp, ignore_index=ignore_index, spacing=spacing
-            )
+            seen = stream_of(comparison_loader)
         shared = {**(run or {}), "split": fitted_on if on_fit else compared_on}
         evaluated = evaluate_corrections(
-            methods,
+            found.methods,
             seen,
             Path(output_dir, "posthoc"),
             num_classes=num_classes,
-            protocols=resolved,
-            classes=class_names,
+            protocols=evaluation.protocols,
+            classes=channels or class_names,
             ignore_index=ignore_index,
             runs={AS_TRAINED: shared}
-            | {name: {**shared, "posthoc": name, "correction": record} for name, record in records.items()},
+            | {name: {**shared, "posthoc": name, "correction": record} for name, record in found.records.items()},
+            activation=activation,
         )
-    about["correction"] = records[method]
     trained = Path(models_dir, "training.json")
     if isinstance(network, AveragedNetwork) and not trained.exists():
         write_json(trained, {"settings": dict(run or {})})  # which an evaluation of the average looks up
     embedded = bundle_configs(bundle_root, run or {})
     model_path = write_model(network, chosen, example.image, Path(models_dir), about, exports, embedded)
-    _log.info("wrote %s: %s, %s", model_path, method, records[method]["in_words"])
+    _log.info("wrote %s: %s, %s", model_path, method, chosen.in_words())
     if output_dir is not None:
         _log.info("next: python -m monai_calib report %s shows before and after", output_dir)
     return Calibrated(chosen, evaluated, model_path)
-
-
-def find_correction(
-    cases: Iterable[LogitCase],
-    method: str,
-    num_classes: int,
-    region: str | None = None,
-    arguments: Mapping[str, Any] | None = None,
-    slice_axis: int | None = None,
-    force: bool = False,
-    candidates: Sequence[Candidate] | None = None,
-) -> tuple[Calibrator, dict[str, Any]]:
-    """The unfitted correction, and plain values that say how it came about: chosen, or asked for by name and examined.
-
-    Args:
-        cases: the same ones at each iteration.
-        method: ``"auto"`` or a name out of :data:`~monai_calib.posthoc.METHODS`.
-        num_classes: channels of the logits.
-        region, arguments: of a method by name.
-        slice_axis: see :class:`~.base.Calibrator`.
-        force: take a method by name even if it makes things worse.
-        candidates: of ``auto``; :func:`~.auto.default_candidates` if not given.
-
-    Raises: :class:`~.auto.RefusedCorrectionError` for a method by name that makes things worse.
-    """
-    if method == AUTO:
-        everything = list(candidates or default_candidates(num_classes))
-        choice = choose(cases, num_classes, everything, slice_axis)
-        _log.info("auto: %s; %s (%d subjects, %d cases)", choice.chosen, choice.why, choice.subjects, choice.cases)
-        found = next(c for c in everything if c.name == choice.chosen)
-        return found.build(num_classes, slice_axis), {"asked": AUTO, "choice": choice.to_json(), "guards": []}
-    candidate = Candidate(method, method, region, dict(arguments or {}), 0)
-    worse, held = examine(cases, candidate, num_classes, slice_axis)
-    if worse and not force:
-        raise RefusedCorrectionError(
-            f"{method} makes the network worse on cases it was not fitted on: {'; '.join(worse)}. Nothing was written. "
-            "Take --method auto, or write it all the same with --force True."
-        )
-    for sentence in worse:
-        _log.warning("%s: %s", method, sentence)
-    figures = {name: found.to_json() for name, found in held.items()}
-    return candidate.build(num_classes, slice_axis), {"asked": method, "held_out": figures, "guards": worse}
 
 
 class _FirstWindow:

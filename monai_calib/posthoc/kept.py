@@ -6,6 +6,7 @@ import logging
 import tempfile
 import warnings
 from collections.abc import Collection, Iterable, Iterator, Sized
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -81,6 +82,10 @@ class KeptCases:
         self._kept: dict[int, dict[str, Any]] = {}
         self._cases = 0
 
+    def every(self, step: int, first: int) -> Iterable[LogitCase]:
+        """Every so-manieth case from number ``first`` on, such as one channel of a :class:`~.sigmoid.SigmoidStream`."""
+        return _Every(self, step, first)
+
     def __iter__(self) -> Iterator[LogitCase]:
         if self._cases and len(self._kept) == self._cases:
             for number in range(self._cases):
@@ -132,7 +137,9 @@ class KeptCases:
     def _number_of_cases(self, number: int) -> int:
         source = getattr(self.stream, "loader", self.stream)
         dataset = getattr(source, "dataset", source)
-        return len(dataset) if isinstance(dataset, Sized) else max(UNKNOWN_NUMBER, 2 * number)
+        if not isinstance(dataset, Sized):
+            return max(UNKNOWN_NUMBER, 2 * number)
+        return len(dataset) * int(getattr(self.stream, "problems_per_case", 1))
 
     def _whole(self, case: LogitCase) -> dict[str, np.ndarray[Any, Any]]:
         kind = torch.int16 if abs(case.ignore_index or 0) < 2**15 and len(case.logits) < 2**15 else torch.int32
@@ -214,3 +221,18 @@ class KeptCases:
 
     def _path(self, number: int, name: str) -> Path:
         return Path(self._folder.name, f"{number}_{name.replace(':', '-')}.npy")
+
+
+class _Every:
+    """Cases number ``first``, ``first + step`` ..., at each iteration the same."""
+
+    def __init__(self, kept: KeptCases, step: int, first: int) -> None:
+        self.kept = kept
+        self.step = step
+        self.first = first
+
+    def __iter__(self) -> Iterator[LogitCase]:
+        kept = self.kept
+        if kept._cases and len(kept._kept) == kept._cases:
+            return map(kept._read, range(self.first, kept._cases, self.step))
+        return islice(kept, self.first, None, self.step)

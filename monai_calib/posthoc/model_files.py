@@ -18,9 +18,7 @@ from monai_calib.posthoc.base import Calibrator
 from monai_calib.posthoc.export import CalibratedNetwork, export_onnx, export_program, export_torchscript
 from monai_calib.posthoc.files import FOLDED, ONNX, PARAMETERS, PROGRAM, TORCHSCRIPT, WITH_HEAD
 from monai_calib.posthoc.folding import fold
-from monai_calib.posthoc.linear import LinearHead
 from monai_calib.posthoc.none import NoCorrection
-from monai_calib.posthoc.one_channel import OneChannel, TwoClasses, one_channel_head
 
 __all__ = ["bundle_configs", "write_model"]
 
@@ -67,19 +65,13 @@ def write_model(
     path = folder / about["model"]
     for former in (PROGRAM, ONNX, TORCHSCRIPT):
         (folder / former).unlink(missing_ok=True)
-    whole: nn.Module
     if about["model"] == FOLDED:
-        plain: nn.Module = network
-        head: Calibrator | LinearHead = calibrator
-        if isinstance(network, TwoClasses):
-            plain, head = network.network, one_channel_head(calibrator)
-        whole = folded = plain if isinstance(calibrator, NoCorrection) else fold(plain, head, image)
+        whole = folded = network if calibrator.method == NoCorrection.method else fold(network, calibrator, image)
         state = folded.state_dict()
         with atomic_path(path) as partial:
             torch.save({name: value.cpu() for name, value in state.items()}, partial)
     else:
         whole = CalibratedNetwork(network, calibrator)
-        whole = OneChannel(whole) if isinstance(network, TwoClasses) else whole
         export_torchscript(whole, image, path, embedded)
     write_json(folder / PARAMETERS, {**about, "model_sha256": sha256(path), **calibrator.to_json()})
     for other in {FOLDED, WITH_HEAD} - {path.name}:

@@ -193,6 +193,7 @@ class LogitStream:
         self.label_key = label_key
         self.ignore_index = ignore_index
         self.spacing = spacing
+        self.problems_per_case = 1
 
     def __iter__(self) -> Iterator[LogitCase]:
         return (case for _, case in self.numbered() if case is not None)
@@ -203,33 +204,43 @@ class LogitStream:
         first = 0
         for batch in self.loader:
             image, labels = batch[self.image_key], batch[self.label_key]
-            numbers = range(first, first + len(image))
-            first += len(image)
+            numbers = range(first, first + len(image) * self.problems_per_case)
+            first = numbers.stop
             if all(number in without for number in numbers):
                 yield from ((number, None) for number in numbers)
                 continue
             logits = self._logits(image)
-            for i, number in enumerate(numbers):
-                yield (
-                    number,
-                    LogitCase(
-                        name=_name(batch, image, i) or f"case_{number + 1:04d}",
-                        logits=logits[i],
-                        label=labels[i],
-                        image=image[i].as_subclass(Tensor).to(logits.device),
-                        spacing=_spacing(labels, i, logits.ndim - 2) or self.spacing,
-                        ignore_index=self.ignore_index,
-                        data={k: v[i] for k, v in batch.items() if isinstance(v, Tensor) and len(v) == len(logits)},
-                        subject=_subject(batch, i),
-                    ),
-                )
+            for i in range(len(image)):
+                mine = numbers[i * self.problems_per_case :]
+                plain = _name(batch, image, i) or f"case_{mine[0] // self.problems_per_case + 1:04d}"
+                for number, problem in zip(mine, self.problems(plain, logits[i], labels[i]), strict=False):
+                    yield number, None if number in without else self._case(batch, i, plain, *problem)
             del batch, image, labels, logits  # or they would stay while the next are made
+
+    def problems(self, name: str, logits: Tensor, label: Any) -> Iterator[tuple[str, Tensor, Any]]:
+        """Give name, logits and label of each problem that a case is to a fit: here one, of all classes."""
+        yield name, logits, label
+
+    def _case(self, batch: Mapping[str, Any], i: int, whole: str, name: str, logits: Tensor, label: Any) -> LogitCase:
+        image = batch[self.image_key]
+        return LogitCase(
+            name=name,
+            logits=logits,
+            label=label,
+            image=image[i].as_subclass(Tensor).to(logits.device),
+            spacing=_spacing(batch[self.label_key], i, logits.ndim - 1) or self.spacing,
+            ignore_index=self.ignore_index,
+            data={k: v[i] for k, v in batch.items() if isinstance(v, Tensor) and len(v) == len(image)},
+            subject=_subject(batch, i) or whole,
+        )
 
     @torch.no_grad()
     def _logits(self, image: Tensor) -> Tensor:
         image = image.as_subclass(Tensor).to(self.device)
         with torch.autocast(self.device.type, enabled=self.amp):
             output = self.network(image) if self.inferer is None else self.inferer(image, self.network)
+        if isinstance(output, (list, tuple)) and len(output) == 1:
+            output = output[0]  # BasicUNetPlusPlus wraps its one output
         if not isinstance(output, Tensor):
             raise TypeError(
                 f"expected one tensor of logits from the network, got {type(output).__name__}; "

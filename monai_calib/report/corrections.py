@@ -28,7 +28,7 @@ class Candidate:
 
 @dataclass(frozen=True)
 class Correction:
-    """The correction of one run; texts as the calibration wrote them."""
+    """The correction of one run, or of one of its sigmoid channels; texts as the calibration wrote them."""
 
     method: str
     seed: str
@@ -45,10 +45,11 @@ class Correction:
 def corrections_of(comparison: Comparison) -> list[Correction]:
     """The corrections of a comparison's runs, as far as they say how they came about."""
     return [
-        _correction(method.label, run, run.settings["correction"])
+        _correction(method.label + (f", {record['channel']}" if "channel" in record else ""), run, record)
         for method in (*comparison.methods, *comparison.failed)
         for run in (*method.runs, *method.failed)
         if isinstance(run.settings.get("correction"), Mapping)
+        for record in run.settings["correction"].get("channels", [run.settings["correction"]])
     ]
 
 

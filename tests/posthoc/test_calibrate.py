@@ -285,34 +285,3 @@ def test_a_calibration_that_fails_leaves_the_former_model_and_its_record(
                 run(tmp_path, method)
         assert {path.name: path.read_bytes() for path in models.iterdir()} == before
     assert posthoc_settings(models)["posthoc"] == "temperature"
-
-
-@pytest.mark.parametrize("method", ["temperature", "vector", "isotonic", "boundary_temperature"])
-def test_a_network_of_one_sigmoid_channel_keeps_its_channel(method: str, tmp_path: Path) -> None:
-    torch.manual_seed(0)
-    network = UNet(3, in_channels=1, out_channels=1, channels=(4, 8), strides=(2,), num_res_units=1).eval()
-    generator = torch.Generator().manual_seed(1)
-    batches = []
-    for _ in range(3):
-        image = torch.randn(1, 1, 8, 8, 8, generator=generator)
-        with torch.no_grad():
-            label = torch.bernoulli((network(image) / 3).sigmoid(), generator=generator)
-        batches.append({"image": image, "label": label.to(torch.uint8)})
-    result = calibrate(
-        network, batches, num_classes=1, models_dir=tmp_path, method=method, region="all", force=True, spacing=(1, 1, 1)
-    )
-    image = batches[0]["image"]
-    plain = UNet(3, in_channels=1, out_channels=1, channels=(4, 8), strides=(2,), num_res_units=1).eval()
-    torch.manual_seed(0)
-    plain = UNet(3, in_channels=1, out_channels=1, channels=(4, 8), strides=(2,), num_res_units=1).eval()
-    with torch.no_grad():
-        z = plain(image)
-        two = result.calibrator.apply(torch.cat([torch.zeros_like(z), z], 1), image).softmax(1)[:, 1:]
-        if result.model_path.suffix == ".pt":
-            plain.load_state_dict(torch.load(result.model_path, weights_only=True))
-            found = plain(image).sigmoid()
-        else:
-            found = torch.jit.load(result.model_path)(image).sigmoid()
-    assert found.shape == z.shape
-    torch.testing.assert_close(found, two, rtol=1e-5, atol=1e-5)
-    assert not torch.allclose(found, z.sigmoid(), atol=1e-3)

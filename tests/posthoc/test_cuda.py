@@ -8,7 +8,7 @@ import pytest
 import torch
 from cases import drawn_cases
 
-from monai_calib.posthoc import METHODS, build_calibrator, fit
+from monai_calib.posthoc import METHODS, NoCorrection, PerChannel, build_calibrator, fit
 
 ARGUMENTS = {"local_temperature": {"epochs": 2}}
 
@@ -29,3 +29,18 @@ def test_a_fit_on_cuda_is_that_on_the_cpu(method: str) -> None:
     found = there.apply(on_device[0].logits[None], on_device[0].logits[None, :1]).softmax(1)
     assert found.is_cuda
     torch.testing.assert_close(found.cpu(), expected, rtol=0.02, atol=0.005)
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("method", ["vector", "isotonic"])
+def test_sigmoid_channels_fitted_on_cuda_go_with_their_input(method: str) -> None:
+    cases = [replace(case, logits=case.logits.cuda(), label=case.label.cuda()) for case in drawn_cases(2, 2)]
+    part = build_calibrator(method, 2, "all")
+    fit([part], cases)
+    both = PerChannel({"fitted": part, "as it is": NoCorrection(2)})
+    z = torch.randn(1, 2, 4, 4, 4)
+    found = both.apply(z.cuda())
+    assert found.is_cuda
+    torch.testing.assert_close(found.cpu(), both.apply(z), rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(found[:, 1].cpu(), z[:, 1])
