@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,7 @@ from monai_calib.__main__ import main
 from monai_calib.bundling.bundle import bundle_data
 
 WIDTH, HEIGHT = 52, 37
+ULTRASOUND = Path(os.environ.get("MONAI_CALIB_DATA", Path(__file__).resolve().parents[3] / "shared/data")) / "usgra_seg"
 
 
 def colours(number: int) -> NDArray[np.uint8]:
@@ -216,3 +218,23 @@ def test_an_image_in_memory_passes(grey_case: tuple[Path, Path, Path]) -> None:
     for step in steps[2:4]:
         assert type(step).__name__ == "Lambdad"
         assert torch.equal(step({"image": image})["image"], image)
+
+
+@pytest.mark.real_data
+@pytest.mark.skipif(not ULTRASOUND.is_dir(), reason="needs usgra_seg in MONAI_CALIB_DATA")
+def test_real_pictures_grey_and_in_colours_of_two_sizes(tmp_path: Path) -> None:
+    for folder in ("images", "masks"):
+        (tmp_path / folder).mkdir()
+        for path in sorted((ULTRASOUND / folder).glob("*.png"))[::20]:
+            shutil.copy(path, tmp_path / folder)
+    data = tmp_path / "data"
+    words = ["prepare", tmp_path / "images", tmp_path / "masks", data, "--labels", "nerve=1", "vessel=2"]
+    assert main(list(map(str, words))) == 0
+    bundle = bundle_data(data, tmp_path / "ultrasound_segmentation_2d").folder
+    kinds = set()
+    for path in (tmp_path / "images").iterdir():
+        with Image.open(path) as picture:
+            kinds.add((picture.mode, picture.size))
+    assert {mode for mode, _ in kinds} == {"L", "RGB"}
+    assert len({size for _, size in kinds}) > 1
+    assert_network_sees_the_same(tmp_path / "images", data, bundle)
