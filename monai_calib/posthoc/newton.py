@@ -31,6 +31,14 @@ class Derivatives:
         self.gradient += gradient.double().cpu()
         self.hessian += hessian.double().cpu()
 
+    def penalise(self, fit: StreamingNewton) -> None:
+        """Add the penalty of a fit, and hold the parameters that it left at a bound: their rows become 0."""
+        self.gradient += self.count * fit.strength * (self.trial - fit.start)
+        self.hessian += self.count * torch.diag(fit.strength)
+        held = (self.trial <= fit.low) | (self.trial >= fit.high)
+        self.gradient[held] = 0.0
+        self.hessian[held] = self.hessian[:, held] = 0.0
+
 
 class StreamingNewton:
     """Minimises ``mean_n f_n(theta) + penalty`` within bounds, where sums over ``n`` arrive pass by pass.

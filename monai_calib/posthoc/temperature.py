@@ -151,6 +151,7 @@ class SearchingCalibrator(Calibrator):
                 self.observe(part)
         finally:
             self._newton = fitted
+        probe.penalise(fitted)
         return probe
 
     def optimum(self) -> Tensor | None:

@@ -32,7 +32,8 @@ def parameter_intervals(
 
     A refit for every resample would take hours. At the optimum of the sum of convex likelihoods one Newton step from it
     leads to that of the resample up to second order: ``theta - (sum w_s H_s)^-1 sum w_s g_s``, with ``g_s``, ``H_s``
-    gradient and Hessian of subject s and ``w_s`` how often it was drawn. These take one pass.
+    gradient and Hessian of subject s, the fit's penalty among them, and ``w_s`` how often it was drawn. These take one
+    pass.
 
     Args:
         calibrator: fitted on these cases.
@@ -41,8 +42,8 @@ def parameter_intervals(
         samples: resamples drawn.
         seed: of the drawing.
 
-    Returns: one interval per parameter; nothing for a correction that is not the optimum of a smooth likelihood
-        (isotonic regression, a temperature at its bound, no correction) or with fewer than two subjects.
+    Returns: one interval per parameter that the fit did not leave at a bound; nothing for a correction that is not the
+        optimum of a smooth likelihood (isotonic regression, no correction) or with fewer than two subjects.
 
     Source: of the idea, Davison and Hinkley, Bootstrap Methods and their Application, 1997, section 2.7.4.
 
@@ -80,4 +81,5 @@ def parameter_intervals(
     columns = [calibrator.numbers(theta) for theta in drawn]
     tail = (1 - level) / 2
     bounds = {name: np.quantile([column[name] for column in columns], [tail, 1 - tail]) for name in named}
-    return [ParameterInterval(name, value, *map(float, bounds[name])) for name, value in named.items()]
+    found = (ParameterInterval(name, value, *map(float, bounds[name])) for name, value in named.items())
+    return [interval for interval in found if interval.low < interval.high]

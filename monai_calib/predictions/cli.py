@@ -162,7 +162,11 @@ def _correct(arguments: argparse.Namespace) -> None:
     if fitted.record.message:
         print(f"  {fitted.record.message}")
     if fitted.method == "none":
-        print("No correction makes these maps better on cases it was not fitted on: they were written as they are.")
+        print("No correction makes these maps better on cases it was not fitted on without making something worse:")
+        print("they were written as they are.")
+    for name, worse in found.guards.items():
+        if worse:
+            print(f"  not {name}: {'; '.join(worse)}")
     if found.shared:
         print(f"Beware: {len(found.shared)} subjects are in the fit and among the corrected: {some(found.shared)}.")
     print(f"{found.corrected} cases that were not used for the fit, before -> after (means over cases):")

@@ -43,6 +43,7 @@ class CorrectedMaps(NamedTuple):
         folder: that holds ``maps``, ``correction.json``, ``as_measured/eval`` and ``corrected/eval``.
         calibrator: the fitted correction.
         why: how it was chosen, in words.
+        guards: what each candidate that was passed over makes worse on held-out cases.
         fitted_on, corrected: numbers of cases.
         before, after: summaries of the corrected cases.
         labels_changed: voxels whose label is another than before.
@@ -52,6 +53,7 @@ class CorrectedMaps(NamedTuple):
     folder: Path
     calibrator: Calibrator
     why: str
+    guards: Mapping[str, Sequence[str]]
     fitted_on: int
     corrected: int
     before: dict[str, float]
@@ -116,8 +118,9 @@ def correct_maps(
             "correction": calibrator.to_json(),
         }
         write_json(partial / "correction.json", record)
-    why = str(about.get("choice", {}).get("why", "asked for by name"))
-    return CorrectedMaps(output, calibrator, why, len(to_fit), len(rest), before, after, changed, shared)
+    choice = about.get("choice", {})
+    why, guards = str(choice.get("why", "asked for by name")), choice.get("guards", {})
+    return CorrectedMaps(output, calibrator, why, guards, len(to_fit), len(rest), before, after, changed, shared)
 
 
 def _write(

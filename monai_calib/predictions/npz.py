@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
@@ -16,6 +15,7 @@ from monai_calib.files import FileError
 from monai_calib.predictions.axes import Layout
 from monai_calib.predictions.pickles import read_properties
 from monai_calib.predictions.properties import box_of, place_of, spacing_of_properties, turn_of
+from monai_calib.predictions.segmentations import find_segmentation, write_segmentation
 from monai_calib.predictions.stored import Grid, StoredMap
 
 __all__ = ["NpzMaps"]
@@ -90,21 +90,18 @@ class NpzMaps:
 
     def write_labels(self, case: str, folder: Path, labels: NDArray[np.uint8] | None) -> None:
         """Write the segmentation beside a map, if there was one: new values ``(x, y, z)``, or as it is for None."""
-        source = self.files[case][0].with_name(f"{case}.nii.gz")
-        if not source.is_file():
-            return
-        if labels is None:
-            shutil.copyfile(source, folder / source.name)
-            return
-        header = nib.nifti1.load(source).header
-        image = nib.Nifti1Image(labels.astype(header.get_data_dtype()), None, header=header)
-        nib.save(image, folder / source.name)
+        source = find_segmentation(self.folder, case)
+        if source is not None:
+            write_segmentation(source, folder / source.name, labels)
 
     def finish(self, folder: Path) -> None:
-        """Copy what nnU-Net wants in a folder of predictions."""
+        """Copy what nnU-Net wants in a folder of predictions; of a fold's validation it lies with the trained model."""
+        fold = self.folder.resolve().parent
+        of_fold = self.folder.name == "validation" and fold.name.startswith("fold_")
+        places = [self.folder, fold.parent] if of_fold else [self.folder]
         for name in _BESIDE:
-            if (self.folder / name).is_file():
-                shutil.copyfile(self.folder / name, folder / name)
+            if (found := next((place / name for place in places if (place / name).is_file()), None)) is not None:
+                shutil.copyfile(found, folder / name)
 
 
 def _uncut(values: NDArray[Any], box: tuple[slice, ...], shape: Sequence[int]) -> NDArray[Any]:

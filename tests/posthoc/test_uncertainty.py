@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import pytest
+import torch
 from test_sample import smooth_case
 
 from monai_calib.metrics.bootstrap import resamples
@@ -44,6 +47,34 @@ def test_intervals_are_those_of_refits_on_resampled_subjects(method: str) -> Non
         assert low < value < high, name
         assert abs(low - expected[0]) < 0.2 * width, name
         assert abs(high - expected[1]) < 0.2 * width, name
+
+
+def sure_outside(count: int = 8) -> list[LogitCase]:
+    """Two classes; far off the predicted boundary every voxel is right, and on the right of it much less sure."""
+    cases = []
+    for number in range(count):
+        generator = torch.Generator().manual_seed(number)
+        far = (torch.arange(24.0) - 11.5).expand(24, 24)
+        margin = torch.where(far > 5, 0.05, far * (1.0 + 0.1 * number))
+        label = (torch.rand(24, 24, generator=generator) < (0.5 * margin).sigmoid()).long()
+        label[:, :5], label[:, -7:] = 0, 1
+        logits = torch.stack([-margin / 2, margin / 2])
+        cases.append(LogitCase(str(number), logits, label, spacing=(1.0, 1.0), subject=str(number)))
+    return cases
+
+
+def test_intervals_know_the_penalty_and_the_bounds_of_the_fit() -> None:
+    cases, knots = sure_outside(), {"knots": (-10.0, -5.0, -1.0, 1.0, 5.0, 10.0)}
+    calibrator = build_calibrator("boundary_temperature", 2, "all", knots)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        fit([calibrator], cases)
+    temperatures = calibrator.numbers(calibrator.optimum())
+    at_bound = {name for name, value in temperatures.items() if not 0.0501 < value < 19.99}
+    found = parameter_intervals(calibrator, cases)
+    assert at_bound, "the cases are made so"
+    assert {interval.name for interval in found} == temperatures.keys() - at_bound
+    assert all(low < value < high for _, value, low, high in found)
 
 
 def test_isotonic_a_bound_and_a_single_subject_have_no_intervals() -> None:

@@ -9,8 +9,10 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+import SimpleITK as sitk  # noqa: N813  # its customary name
 import torch
 from numpy.typing import NDArray
+from PIL import Image
 from stored_maps import AFFINE, FORMATS, case_name, read_map, softmax, volume, write_data, write_label, write_map
 
 from monai_calib.__main__ import main
@@ -132,6 +134,67 @@ def test_a_segmentation_follows_labels_that_change_with_the_values_of_the_labels
         np.testing.assert_array_equal(written, np.array([0, 4, 7])[values.argmax(0)])
 
 
+@pytest.mark.parametrize("ending", [".nii.gz", ".nii", ".mha", ".nrrd", ".png"])
+@pytest.mark.parametrize("labels_stay", [True, False])
+def test_a_segmentation_stays_in_its_file_type(ending, labels_stay, tmp_path):
+    slices = slice(3, 4) if ending == ".png" else slice(None)
+    (tmp_path / "labels").mkdir()
+    for number in range(5):
+        logits, label = (values[..., slices] for values in volume(number))
+        logits[1] += 3  # a correction per class takes it back
+        write_map(tmp_path / "maps", number, softmax(logits))
+        (tmp_path / "maps" / f"{case_name(number)}.nii.gz").unlink()
+        (tmp_path / "maps" / f"{case_name(number)}.pkl").unlink()
+        write_volume(tmp_path / "labels" / f"{case_name(number)}{ending}", label)
+        write_volume(tmp_path / "maps" / f"{case_name(number)}{ending}", logits.argmax(0).astype(np.uint8))
+    assert measure(tmp_path) == 0
+    assert correct(tmp_path, "--method", "temperature" if labels_stay else "vector", "--force", "True") == 0
+    record = json.loads((tmp_path / "out/correction.json").read_text())
+    assert (record["labels_changed"] == 0) == labels_stay
+    for number in LEFT:
+        came, written = (tmp_path / folder / f"{case_name(number)}{ending}" for folder in ("maps", "out/maps"))
+        assert labels_stay == (written.read_bytes() == came.read_bytes())
+        values, place = read_volume_or_picture(written)
+        np.testing.assert_array_equal(values, read_map(tmp_path / "out/maps", number, "npz").argmax(0))
+        np.testing.assert_allclose(place, read_volume_or_picture(came)[1])
+
+
+def write_volume(path: Path, values: NDArray[np.uint8]) -> None:
+    """Write ``(x, y, z)`` by the ending of the path, at :data:`AFFINE`."""
+    if path.suffix == ".png":
+        Image.fromarray(values[..., 0].T).save(path)
+        return
+    image = sitk.GetImageFromArray(values.transpose(2, 1, 0))
+    image.SetSpacing(np.abs(np.diag(AFFINE)[:3]).tolist())
+    image.SetOrigin((AFFINE[:3, 3] * [-1, -1, 1]).tolist())
+    image.SetDirection((np.sign(AFFINE[:3, :3]) * [[-1], [-1], [1]]).ravel().tolist())
+    sitk.WriteImage(image, str(path))
+
+
+def read_volume_or_picture(path: Path) -> tuple[NDArray[Any], list[float]]:
+    """Values ``(x, y, z)`` and where they lie, by PIL or SimpleITK."""
+    if path.suffix == ".png":
+        return np.asarray(Image.open(path)).T[..., None], []
+    image = sitk.ReadImage(str(path))
+    return sitk.GetArrayFromImage(image).transpose(2, 1, 0), [
+        *image.GetSpacing(), *image.GetOrigin(), *image.GetDirection()
+    ]  # fmt: skip
+
+
+def test_what_nnunet_wants_comes_from_the_trained_model_for_a_folds_validation(tmp_path):
+    model = tmp_path / "Trainer__Plans__3d_fullres"
+    write_data(model, 5)
+    for name in ("plans.json", "dataset.json"):
+        (model / name).write_text(json.dumps({"labels": {"background": 0, "organ": 1, "lesion": 2}}))
+    (model / "fold_0").mkdir()
+    (model / "maps").rename(model / "fold_0/validation")
+    arguments = ["measure", str(model / "fold_0/validation"), str(model / "labels"), str(tmp_path / "run")]
+    assert main([*arguments, *PROTOCOLS]) == 0
+    assert correct(tmp_path, "--method", "temperature") == 0
+    for name in ("plans.json", "dataset.json"):
+        assert (tmp_path / "out/maps" / name).read_bytes() == (model / name).read_bytes()
+
+
 def test_the_record_makes_the_correction_again(tmp_path):
     write_data(tmp_path, 5)
     assert measure(tmp_path) == 0
@@ -172,6 +235,21 @@ def test_maps_that_need_no_correction_stay_as_they_are(tmp_path, capsys):
     assert correct(tmp_path, fitted=range(1)) == 0  # a single case decides nothing
     assert "No correction makes these maps better" in capsys.readouterr().out
     np.testing.assert_array_equal(read_map(tmp_path / "out/maps", 5, "npz"), read_map(tmp_path / "maps", 5, "npz"))
+
+
+def test_auto_says_what_the_candidates_it_passed_over_make_worse(tmp_path, capsys):
+    for number in range(12):
+        logits, label = volume(number)
+        logits[1] += 3  # too much organ: a correction per class takes it back, and moves labels
+        write_label(tmp_path / "labels", number, label)
+        write_map(tmp_path / "maps", number, softmax(logits))
+    assert measure(tmp_path) == 0
+    assert correct(tmp_path, fitted=range(8)) == 0
+    guards = json.loads((tmp_path / "out/correction.json").read_text())["choice"]["guards"]
+    assert guards["vector"]
+    told = capsys.readouterr().out
+    for name, worse in guards.items():
+        assert all((f"not {name}: " in told, text in told) == (True, True) for text in worse)
 
 
 def test_another_measured_folder_to_fit_on(tmp_path):

@@ -22,6 +22,7 @@ LIMITS = {"0.1", "0.2"}
         ("clinical", LIMITS),
         ("recipe", BARS | {"0.06"}),
         ("ensembles", {"0.1"}),
+        ("nnunet", set()),
     ],
 )
 def test_pages_are_those_of_the_kept_figures(

@@ -1,0 +1,3 @@
+"""Files that are no tests."""
+
+collect_ignore = ["nnunet_export.py"]  # run by nnU-Net's Python
