@@ -124,6 +124,7 @@ def _entry(name: str, seen: Fingerprint, plan: Plan) -> dict[str, Any]:
         "composites": seen.regions or None,
         "ignore_index": seen.ignore_index,
         "unit": seen.unit,
+        "pictures": seen.reads_pictures,
         "schedule_text": "falls to 0 along a cosine",
         "lr_scheduler": {
             "_target_": "torch.optim.lr_scheduler.CosineAnnealingLR",

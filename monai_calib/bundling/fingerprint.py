@@ -106,6 +106,12 @@ class Fingerprint:
         return bool((sizes.max(0) > 1.05 * sizes.min(0)).any())
 
     @property
+    def reads_pictures(self) -> bool:
+        """Whether PNG and the like can stand for an image: one slice, pixels of size 1, grey or in colours."""
+        grey_or_colours = len(self.channels) == 1 or self.channels == ("red", "green", "blue")
+        return self.pictures and grey_or_colours and bool(np.allclose(np.asarray(self.spacings)[:, :2], 1, atol=1e-3))
+
+    @property
     def modality(self) -> str:
         """CT, MR, US, RGB or OT (other), by the names of the channels; CT also by its intensities."""
         names = " ".join(self.channels).lower().replace("_", " ").split()

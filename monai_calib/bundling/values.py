@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import colorsys
+import re
 from collections.abc import Mapping
 from functools import cache
 from pathlib import Path
@@ -63,7 +65,7 @@ def bundle_values(key: str, entry: Mapping[str, Any], dims: int) -> dict[str, An
         "crop_ratios": [len(labels) - 1, *[1] * (len(labels) - 1)],
     }
     values |= dynunet_plan(values["patch_size"], values["spacing"][:dims], values["channels"], dims)
-    values |= _part("parts.json") | _part(f"{dims}d.json") | _choices(values) | _labels(values)
+    values |= _part("parts.json") | _part(f"{dims}d.json") | _choices(values) | _labels(values) | _images(values)
     values["option_names"] = option_names(values)
     return values
 
@@ -110,6 +112,58 @@ def _choices(values: Mapping[str, Any]) -> dict[str, Any]:
     if not values["composites"]:
         chosen["composite_handlers"] = []
     return chosen
+
+
+def _images(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Parts of inference that depend on what images are: volumes, or pictures, which NIfTI may hold too."""
+    labels, channels = values["labels"], values["channel_names"]
+    names = [re.sub(r"[^\w-]+", "_", name).strip("_") or "class" for name in labels]
+    chosen: dict[str, Any] = {"class_files": [f"{number}_{name}" for number, name in enumerate(names)]}
+    if not values["pictures"]:
+        volume = {"label_form": "{{volume_form}}", "confidence_form": "{{volume_form}}"}
+        none: dict[str, Any] = {
+            "picture_words": {},
+            "picture_imports": [],
+            "picture_reader": {},
+            "picture_steps": [],
+            "picture_checks": [],
+        }
+        return chosen | volume | none | _named("volume") | {"picture_packages": {}}
+    if len(channels) not in (1, 3):
+        raise ValueError(f"pictures: expected one channel or red, green and blue, got {', '.join(channels)}.")
+    ranges = [step for step in values["intensity"] if step["_target_"] == "ScaleIntensityRanged"]
+    return (
+        chosen
+        | {f"{kind}_form": f"{{{{picture_{kind}_form}}}}" for kind in ("label", "confidence")}
+        | {
+            f"picture_{part}": f"{{{{{part}_of_pictures}}}}"
+            for part in ("words", "imports", "reader", "steps", "checks")
+        }
+        | _named("picture")
+        | {
+            "picture_packages": {"pillow": "13.0.0"},
+            "channels_of_picture": "{{grey_of_picture}}" if len(channels) == 1 else "{{colours_of_picture}}",
+            "brightest": ranges[0]["a_max"] if ranges else None,
+            "palette": palette(len(labels)),
+        }
+    )
+
+
+def _named(kind: str) -> dict[str, Any]:
+    parts = {"images": "files", "image_names": "names", "probability_form": "probabilities", "files_text": "text"}
+    parts["outputs_text"] = "outputs"
+    return {name: f"{{{{{kind}_{part}}}}}" for name, part in parts.items()}
+
+
+def palette(classes: int) -> list[int]:
+    """Red, green and blue of each class in a label map, one after the other; the background is black.
+
+    Example:
+        >>> palette(2)
+        [0, 0, 0, 87, 132, 242]
+    """
+    hues = [colorsys.hsv_to_rgb(0.618034 * number % 1, 0.64, 0.95) for number in range(1, classes)]
+    return [0, 0, 0, *(round(255 * part) for colour in hues for part in colour)]
 
 
 def _labels(values: Mapping[str, Any]) -> dict[str, Any]:

@@ -81,5 +81,5 @@ def parameter_intervals(
     columns = [calibrator.numbers(theta) for theta in drawn]
     tail = (1 - level) / 2
     bounds = {name: np.quantile([column[name] for column in columns], [tail, 1 - tail]) for name in named}
-    found = (ParameterInterval(name, value, *map(float, bounds[name])) for name, value in named.items())
-    return [interval for interval in found if interval.low < interval.high]
+    intervals = (ParameterInterval(name, value, *map(float, bounds[name])) for name, value in named.items())
+    return [interval for interval in intervals if interval.low < interval.high]

@@ -18,6 +18,7 @@ from monai_calib.datasets.volumes import read_volume, remap_labels
 from monai_calib.files import FileError
 from monai_calib.posthoc.stream import LogitCase
 from monai_calib.predictions.folders import find_images, find_labels, find_maps
+from monai_calib.predictions.pictures import PictureMapsPerClass
 from monai_calib.predictions.settings import Settings
 from monai_calib.predictions.stored import Grid, MapFolder, StoredMap
 from monai_calib.predictions.values import probabilities_of
@@ -106,6 +107,11 @@ class StoredCases:
             )
         self.unmapped = sorted(set(self.labels) - set(self.maps.files))
         self.images = {} if given.images is None else find_images(given.images, self.names)
+
+    @property
+    def unit(self) -> str:
+        """``"px"`` where maps are pictures, whose pixels have no size unless one was said, else ``"mm"``."""
+        return "px" if self.maps.kind == PictureMapsPerClass.kind and self.settings.spacing is None else "mm"
 
     def __len__(self) -> int:
         return len(self.names)

@@ -18,7 +18,13 @@ example:
   python -m monai_calib correct runs/nnunet runs/nnunet_corrected --fit_on validation.txt
   python -m monai_calib report runs/nnunet_corrected
 """
-_SHOWN = ("nll_all_macro", "ece_all_15bins_macro", "ece_boundary2mm_15bins_macro", "mean_dice")
+_SHOWN = (
+    "nll_all_macro",
+    "ece_all_15bins_macro",
+    "ece_boundary2mm_15bins_macro",
+    "ece_boundary2vx_15bins_macro",
+    "mean_dice",
+)
 
 
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
@@ -64,7 +70,7 @@ def _add_measure(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("--images", type=Path, metavar="FOLDER", help="images for the report's slices")
     parser.add_argument(
-        "--protocols", nargs="+", default=["paper", "recommended"], metavar="NAME", help="(default: paper recommended)"
+        "--protocols", nargs="+", metavar="NAME", help="(default: paper recommended; of pictures paper recommended_px)"
     )
     parser.add_argument("--name", help="what a report calls these predictions (default: OUT's name)")
     parser.set_defaults(run=_measure)

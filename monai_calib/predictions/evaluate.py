@@ -46,7 +46,9 @@ class StoredEvaluation:
         self.folder = folder
         self.cases = cases
         self.evaluation = CaseEvaluation(len(classes), protocols, classes, ignore_index=ignore)
-        self.surface = SurfaceHandler(len(classes), class_names=classes, ignore_index=ignore, save_details=False)
+        self.surface = SurfaceHandler(
+            len(classes), class_names=classes, ignore_index=ignore, save_details=False, unit=cases.unit
+        )
         self.overlap = {"mean_dice": mean_dice(classes), **self.surface.metrics}
         self._pooled = {name: self.evaluation.histogram() for name in self.evaluation.regions}
         self._rows: dict[str, list[list[float]]] = {}

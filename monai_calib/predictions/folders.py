@@ -12,13 +12,16 @@ from monai_calib.predictions.axes import check_axes
 from monai_calib.predictions.lists import some
 from monai_calib.predictions.nifti import NiftiMaps, NiftiMapsPerClass
 from monai_calib.predictions.npz import NpzMaps
+from monai_calib.predictions.pictures import PictureMapsPerClass
 from monai_calib.predictions.stored import MapFolder
 
-__all__ = ["find_images", "find_labels", "find_maps"]
+__all__ = ["class_names", "find_images", "find_labels", "find_maps"]
 
 _NIFTI = (".nii", ".nii.gz")
 _LABELS = (*_NIFTI, ".mha", ".mhd", ".nrrd", ".png", ".tif", ".tiff", ".bmp")
-_EXPECTED = "<case>.npz, <case>.nii.gz with classes on the fourth axis, or <case>_<class>.nii.gz"
+_EXPECTED = "<case>.npz, <case>.nii.gz with classes on the fourth axis, or <case>_<class>.nii.gz or .png"
+_OF_A_BUNDLE = re.compile(r"prob_(\d+)_(.+)")
+"""What inference of a bundle puts behind the case: number and name of the class."""
 
 
 def find_labels(folder: Path) -> dict[str, Path]:
@@ -75,6 +78,7 @@ def find_maps(
     """
     archives = _visible(folder, "probability maps", (".npz",))
     volumes = _visible(folder, "probability maps", _NIFTI)
+    pictures = [] if volumes else _visible(folder, "probability maps", (".png",))
     below = sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith("."))
     known = set(cases)
     made: MapFolder
@@ -85,16 +89,18 @@ def find_maps(
     ):
         made = NiftiMaps(folder, _one_each(volumes), _axes(axes, NiftiMaps.default_axes))
     else:
-        per_class = _by_suffix(volumes, known) if volumes else _by_folder(below)
+        files = volumes or pictures
+        per_class = _by_suffix(files, known) if files else _by_folder(below)
         if not per_class:
             nothing = f"{folder}: expected probability maps ({_EXPECTED}), got none"
-            if volumes:
-                raise FileError(f"{nothing} that bears a label's name: {_names(volumes, known)}")
+            if files:
+                raise FileError(f"{nothing} that bears a label's name: {_names(files, known)}")
             raise FileError(
                 f"{nothing}. Name the folder that holds them; nnU-Net writes them with --save_probabilities."
             )
         ordered = _in_class_order(per_class, classes, folder)
-        made = NiftiMapsPerClass(folder, ordered, _axes(axes, NiftiMapsPerClass.default_axes))
+        form = PictureMapsPerClass if pictures else NiftiMapsPerClass
+        made = form(folder, ordered, _axes(axes, form.default_axes))
     without = sorted(set(made.files) - known)
     if without and len(without) == len(made.files):
         raise FileError(f"{folder}: expected maps named as the labels, got none: {_names(list(made.files), known)}")
@@ -104,6 +110,13 @@ def find_maps(
             "maps away."
         )
     return made
+
+
+def class_names(maps: MapFolder) -> tuple[str, ...]:
+    """Names of the classes, where a bundle's inference has put them into the names of the files; else none."""
+    files = next(iter(maps.files.values()), ())
+    found = [re.search(rf"_{_OF_A_BUNDLE.pattern}$", case_of_file(path)) for path in files]
+    return tuple(match[2] for match in found if match) if len(files) > 1 and all(found) else ()
 
 
 def _visible(folder: Path, what: str, suffixes: Sequence[str]) -> list[Path]:
@@ -132,7 +145,10 @@ def _axes(given: str | None, usual: str) -> str:
 
 
 def _by_suffix(volumes: Sequence[Path], cases: set[str]) -> dict[str, dict[str, Path]]:
-    """Of ``<case>_<class>``, the files by case and class; of several cases that fit, the longest."""
+    """Of ``<case>_<class>``, the files by case and class; of several cases that fit, the longest.
+
+    Where a bundle has written probabilities, its label and confidence maps lie beside them, and are left out.
+    """
     found: dict[str, dict[str, Path]] = {}
     for path in volumes:
         name = case_of_file(path)
@@ -140,7 +156,11 @@ def _by_suffix(volumes: Sequence[Path], cases: set[str]) -> dict[str, dict[str, 
         if fitting:
             case = fitting[-1]
             found.setdefault(case, {})[name[len(case) :].lstrip("_.-")] = path
-    return found
+    of_a_bundle = {
+        case: {suffix: path for suffix, path in files.items() if _OF_A_BUNDLE.fullmatch(suffix)}
+        for case, files in found.items()
+    }
+    return of_a_bundle if any(of_a_bundle.values()) else found
 
 
 def _beginnings(name: str) -> list[str]:
@@ -163,7 +183,8 @@ def _in_class_order(
     if classes and everything <= set(classes):
         order = list(classes)
     else:
-        numbers = {suffix: int(match[1]) for suffix in everything if (match := re.search(r"(\d+)$", suffix))}
+        number = _OF_A_BUNDLE if all(map(_OF_A_BUNDLE.fullmatch, everything)) else re.compile(r"(\d+)$")
+        numbers = {suffix: int(match[1]) for suffix in everything if (match := number.search(suffix))}
         if len(numbers) < len(everything) or sorted(numbers.values()) != list(range(len(everything))):
             raise FileError(
                 f"{folder}: expected one file per class, numbered from 0 or called by the names of --classes, got "

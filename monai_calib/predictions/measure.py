@@ -16,6 +16,7 @@ from monai_calib.metrics.protocols import Protocol
 from monai_calib.predictions.axes import SwappedAxes
 from monai_calib.predictions.cases import StoredCase, StoredCases
 from monai_calib.predictions.evaluate import StoredEvaluation
+from monai_calib.predictions.folders import class_names
 from monai_calib.predictions.lists import subjects_of
 from monai_calib.predictions.settings import Settings
 from monai_calib.version import __version__
@@ -46,7 +47,7 @@ class MeasuredMaps(NamedTuple):
 def measure_maps(
     settings: Settings,
     output: Path,
-    protocols: Sequence[str | Protocol] = ("paper", "recommended"),
+    protocols: Sequence[str | Protocol] | None = None,
     subjects: str | None = None,
     name: str | None = None,
 ) -> MeasuredMaps:
@@ -55,7 +56,8 @@ def measure_maps(
     Args:
         settings: where maps and labels lie, and how to read them.
         output: folder of the run; ``eval`` in it is written whole or not at all.
-        protocols: see :class:`~monai_calib.metrics.protocols.Protocol`.
+        protocols: see :class:`~monai_calib.metrics.protocols.Protocol`; by default ``paper`` and ``recommended``, of
+            pictures ``recommended_px``.
         subjects: see :func:`~.lists.subjects_of`.
         name: what a report calls these predictions; the folder's name by default.
 
@@ -68,7 +70,11 @@ def measure_maps(
         )
     cases = StoredCases(settings)
     cases.subjects = subjects_of(cases.names, subjects)
-    cases.settings = replace(settings, format=cases.maps.kind, axes=cases.maps.axes)
+    names = settings.classes.names or class_names(cases.maps)
+    named = replace(settings.classes, names=names, values=settings.classes.values or tuple(range(len(names))))
+    cases.settings = replace(settings, format=cases.maps.kind, axes=cases.maps.axes, classes=named)
+    if protocols is None:
+        protocols = ("paper", "recommended" if cases.unit == "mm" else "recommended_px")
     folder = output / "eval"
     _refuse_others(folder)
     run = {
@@ -82,7 +88,7 @@ def measure_maps(
         numbers = floored = 0
         for case in cases:
             if evaluation is None:
-                classes = settings.classes.named(len(case.probabilities))
+                classes = named.named(len(case.probabilities))
                 evaluation = StoredEvaluation(partial, cases, classes, protocols, run)
             _expect_channels(case, evaluation)
             swapped.add((top_class(case.probabilities) > 0).numpy(), _foreground(case))

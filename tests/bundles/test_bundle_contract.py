@@ -28,3 +28,12 @@ def test_patch_of_the_metadata_is_that_of_training_and_inference(bundle: Path, t
     shapes = [formats["inputs"]["image"]["spatial_shape"], formats["outputs"]["pred"]["spatial_shape"]]
     assert shapes == [train["patch_size"], parser.get_parsed_content("patch_size")]
     assert train["networks"] == inference["networks"]
+
+
+def test_the_page_on_clinical_output_names_the_step_that_copies(bundle: Path) -> None:
+    page = Path(__file__).parents[2] / "docs" / "clinical.md"
+    laid_over = json.loads(page.read_text().split("```json\n")[1].split("```")[0])
+    parser = monai.bundle.ConfigParser()
+    parser.read_config(str(bundle / "configs" / "inference.json"))
+    steps = {key.rpartition("#")[0] for key in laid_over if key.endswith(("#times", "#names"))}
+    assert [parser[step]["_target_"] for step in steps] == ["CopyItemsd"]
