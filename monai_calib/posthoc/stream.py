@@ -68,7 +68,7 @@ class LogitCase:
                 f"case {self.name}: expected a label with the grid {tuple(spatial)} of the logits, "
                 f"got {tuple(label.shape)}"
             )
-        if not bool(self.logits.isfinite().all()):
+        if not bool(torch.stack(self.logits.aminmax()).isfinite().all()):  # without a copy of all logits
             raise ValueError(
                 f"case {self.name}: the logits hold NaN or infinity: the network diverged, half precision overflowed, "
                 "or the image is broken. Evaluate the network before calibrating it"
@@ -261,19 +261,24 @@ class LogitStream:
         self.network.eval()
         first = 0
         for batch in self.loader:
-            image, labels = batch[self.image_key], batch[self.label_key]
-            numbers = range(first, first + len(image) * self.problems_per_case)
+            numbers = range(first, first + len(batch[self.image_key]) * self.problems_per_case)
             first = numbers.stop
             if all(number in without for number in numbers):
                 yield from ((number, None) for number in numbers)
-                continue
-            logits = self._logits(image)
-            for i in range(len(image)):
-                mine = numbers[i * self.problems_per_case :]
-                plain = _name(batch, image, i) or f"case_{mine[0] // self.problems_per_case + 1:04d}"
-                for number, problem in zip(mine, self.problems(plain, logits[i], labels[i]), strict=False):
-                    yield number, None if number in without else self._case(batch, i, plain, *problem)
-            del batch, image, labels, logits  # or they would stay while the next are made
+            else:
+                yield from self._of_batch(batch, numbers, without)
+            del batch  # or it would stay while the next is made
+
+    def _of_batch(
+        self, batch: Mapping[str, Any], numbers: range, without: Collection[int]
+    ) -> Iterator[tuple[int, LogitCase | None]]:
+        image, labels = batch[self.image_key], batch[self.label_key]
+        logits = self._logits(image)
+        for i in range(len(image)):
+            mine = numbers[i * self.problems_per_case :]
+            plain = _name(batch, image, i) or f"case_{mine[0] // self.problems_per_case + 1:04d}"
+            for number, problem in zip(mine, self.problems(plain, logits[i], labels[i]), strict=False):
+                yield number, None if number in without else self._case(batch, i, plain, *problem)
 
     def problems(self, name: str, logits: Tensor, label: Any) -> Iterator[tuple[str, Tensor, Any]]:
         """Give name, logits and label of each problem that a case is to a fit: here one, of all classes."""
