@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import weakref
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +16,16 @@ from hypothesis import strategies as st
 from torch import nn
 
 from monai_calib.metrics.scores import nll
-from monai_calib.posthoc import KeptCases, LogitCase, LogitStream, build_calibrator, calibrate, choose, fit
+from monai_calib.posthoc import (
+    KeptCases,
+    LogitCase,
+    LogitStream,
+    SigmoidStream,
+    build_calibrator,
+    calibrate,
+    choose,
+    fit,
+)
 from monai_calib.posthoc.distance import distance_in_boxes, distance_to_boundary
 from monai_calib.posthoc.sample import SampledCase, sample_case
 
@@ -48,6 +59,29 @@ def test_weights_count_every_voxel_and_memory_is_bounded(most: int, number: int,
     if most >= 4000:
         assert bool((sample.weight == 1).all())
         assert int(of_wrong.sum()) == wrong
+
+
+@pytest.mark.parametrize("channels", [None, ["a", "b", "c"]])
+def test_one_case_is_in_memory_at_a_time(channels: list[str] | None) -> None:
+    images: list[weakref.ref[torch.Tensor]] = []
+
+    def loader() -> Iterator[dict[str, torch.Tensor]]:
+        for _ in range(3):
+            assert all(image() is None for image in images), "the case before is still there"
+            logits = torch.randn(1, 3, 16, 16, 16)
+            images.append(weakref.ref(logits))
+            label = torch.zeros(1, 1 if channels is None else 3, 16, 16, 16)
+            batch = {"image": logits, "label": label}
+            del logits, label
+            yield batch
+            del batch
+
+    stream = LogitStream(nn.Identity(), loader())
+    if channels is not None:
+        stream = SigmoidStream(nn.Identity(), loader(), channels=channels)
+    kept = KeptCases(stream, most_bytes=10_000)
+    assert [len(case.label) < 16**3 for case in kept] == [True] * 3 * (1 if channels is None else 3)
+    assert len(images) == 3
 
 
 def test_a_sample_of_all_voxels_gives_the_same_fit() -> None:
