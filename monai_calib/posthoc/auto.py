@@ -163,7 +163,7 @@ def choose(
     left = [c for c in taking_part if c.name in held and not guards.get(c.name)]
     per_subject = {c.name: _per_unit(held[c.name].nll, groups, units) for c in left}
     best = min(left, key=lambda c: float(np.mean(per_subject[c.name])))
-    chosen, why = best, "the best"
+    chosen, why = best, "the best of those that make nothing worse" if any(guards.values()) else "the best"
     for candidate in left:
         difference = per_subject[candidate.name] - per_subject[best.name]
         error = standard_error(held[best.name].nll, held[candidate.name].nll, groups)
