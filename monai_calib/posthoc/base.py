@@ -62,6 +62,7 @@ class Calibrator(ABC):
         looks_around: whether a voxel's logits depend on other voxels.
         slice_axis: spatial axis across which the network sees a volume slice by slice. A head that looks around is then
             fitted and applied within slices, since that is all it will see inside the network.
+        unit: of lengths, where it is told what was fitted.
     """
 
     method: str
@@ -77,6 +78,7 @@ class Calibrator(ABC):
         self.region = Region.parse(region or self.default_region)
         self.record = FitRecord(region=str(self.region))
         self.slice_axis: int | None = None
+        self.unit = "mm"
         self.head: nn.Module = self.make_head()
 
     @abstractmethod

@@ -167,10 +167,10 @@ class BoundaryTemperature(SearchingCalibrator):
 
     def numbers(self, optimum: Tensor) -> dict[str, float]:
         betas = optimum.clamp_min(1 / HIGHEST_TEMPERATURE).tolist()
-        return {f"temperature at {knot:g} mm": 1 / beta for knot, beta in zip(self.knots, betas, strict=True)}
+        return {f"temperature at {knot:g} {self.unit}": 1 / beta for knot, beta in zip(self.knots, betas, strict=True)}
 
     def in_words(self) -> str:
-        return "temperature by mm from the predicted boundary: " + self.by_distance(
+        return f"temperature by {self.unit} from the predicted boundary: " + self.by_distance(
             [1 / max(beta, 1e-6) for beta in self.head.state_dict()["beta"].tolist()]
         )
 

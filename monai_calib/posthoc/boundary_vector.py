@@ -66,7 +66,7 @@ class BoundaryVector(BoundaryTemperature):
     def numbers(self, optimum: Tensor) -> dict[str, float]:
         rows = optimum.view(2, self.num_classes, len(self.knots)).tolist()
         return {
-            f"{what} of class {k} at {knot:g} mm": row[k][m]
+            f"{what} of class {k} at {knot:g} {self.unit}": row[k][m]
             for what, row in zip(("weight", "bias"), rows, strict=True)
             for k in range(self.num_classes)
             for m, knot in enumerate(self.knots)
@@ -75,7 +75,7 @@ class BoundaryVector(BoundaryTemperature):
     def in_words(self) -> str:
         state = self.head.state_dict()
         rows = zip(state["weight"].tolist(), state["bias"].tolist(), strict=True)
-        return "by mm from the predicted boundary: " + "; ".join(
+        return f"by {self.unit} from the predicted boundary: " + "; ".join(
             f"class {k} times {self.by_distance(weight)} plus {self.by_distance(bias)}"
             for k, (weight, bias) in enumerate(rows)
         )

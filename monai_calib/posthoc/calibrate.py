@@ -71,6 +71,7 @@ def calibrate(
     exports: Sequence[str] = (),
     bundle_root: str | os.PathLike[str] | None = None,
     activation: Activation = "softmax",
+    unit: str = "mm",
 ) -> Calibrated:
     """Fit a correction on validation data, build it into the network, and write model, parameters and evaluations.
 
@@ -119,6 +120,7 @@ def calibrate(
         activation: ``"softmax"``, or ``"sigmoid"`` for channels that do not exclude each other (multi-label), of which
             each is corrected as a problem of two classes, by a method of its own if that is chosen. Labels then are
             ``(B, K, *spatial)`` of 0 and 1.
+        unit: of the voxel size, in words on what was fitted: ``"px"`` where pixels have no known size and count as 1.
 
     Raises: ``ValueError`` for an unknown method, no data or broken data; :class:`~.auto.RefusedCorrectionError` for a
         method by name that makes the network worse, nothing being written; :class:`~.folding.FoldingError` for a
@@ -170,7 +172,7 @@ def calibrate(
         raise ValueError("the loader gave no case to calibrate on: name a validation set that holds cases")
     example.remove()
     step = stream.problems_per_case
-    asked = Asked(method, classes, region, method_args, others, slice_axis, force, fitted_on)
+    asked = Asked(method, classes, region, method_args, others, slice_axis, force, fitted_on, unit)
     if sigmoid:
         found = fit_channels({name: EachRater(kept.every(step, k)) for k, name in enumerate(channels)}, asked)
     else:

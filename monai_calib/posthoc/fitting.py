@@ -40,6 +40,7 @@ class Asked(NamedTuple):
     slice_axis: int | None = None
     force: bool = False
     fitted_on: str = "validation"
+    unit: str = "mm"
 
 
 def fit_methods(cases: Iterable[LogitCase], asked: Asked) -> Fitted:
@@ -51,7 +52,7 @@ def fit_methods(cases: Iterable[LogitCase], asked: Asked) -> Fitted:
     for name in asked.also:
         methods.setdefault(name, build_calibrator(name, asked.num_classes, asked.region))
     for calibrator in methods.values():
-        calibrator.slice_axis = asked.slice_axis
+        calibrator.slice_axis, calibrator.unit = asked.slice_axis, asked.unit
     to_fit = [calibrator for calibrator in methods.values() if not isinstance(calibrator, NoCorrection)]
     if to_fit:
         fit(to_fit, cases)

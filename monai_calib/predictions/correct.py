@@ -103,7 +103,7 @@ def correct_maps(
     if Path(fit_on).is_dir():
         sizes += [case.spacing for case in _read(Path(fit_on)).cases if case.spacing]
     kept = KeptCases(to_fit, most_bytes, regions=[] if region is None else [region])
-    calibrator, about = _fitted(kept, np.array(sizes), len(found.classes), method, region, force)
+    calibrator, about = _fitted(kept, np.array(sizes), len(found.classes), method, region, force, to_fit.unit)
     with atomic_folder(output) as partial:
         told = correction_record({**about, **calibrator.to_json()}, calibrator.in_words(), "cases of --fit_on")
         before, after, changed = _write(calibrator, rest, found, partial, output, told)
@@ -234,7 +234,13 @@ def _check_output(output: Path, evaluated: Path) -> None:
 
 
 def _fitted(
-    kept: KeptCases, sizes: NDArray[np.float64], count: int, method: str, region: str | None, force: bool
+    kept: KeptCases,
+    sizes: NDArray[np.float64],
+    count: int,
+    method: str,
+    region: str | None,
+    force: bool,
+    unit: str,
 ) -> tuple[Calibrator, dict[str, Any]]:
     """The fitted correction, and how it was found; one by distances in mm only for voxels of one size."""
     alike = not len(sizes) or bool((np.ptp(sizes, 0) <= _SPACING_DIFFERS * sizes.min(0)).all())
@@ -247,6 +253,7 @@ def _fitted(
     candidates = [c for c in default_candidates(count) if alike or c.method not in by_distance]
     where = region if method == AUTO else region or "all"
     calibrator, about = find_correction(kept, method, count, where, force=force, candidates=candidates)
+    calibrator.unit = unit
     if not isinstance(calibrator, NoCorrection):
         fit([calibrator], kept)
         about["intervals"] = [interval._asdict() for interval in parameter_intervals(calibrator, kept)]

@@ -228,6 +228,14 @@ def test_exports_stand_beside_the_model_and_go_with_it(tmp_path: Path) -> None:
     assert json.loads(texts["metadata.json"]) == {"version": "1", "network_data_format": shape}
 
 
+@pytest.mark.parametrize("unit", ["mm", "px"])
+def test_lengths_are_told_in_the_unit_of_the_data(unit: str, tmp_path: Path) -> None:
+    result = run(tmp_path, "boundary_temperature", unit=unit)
+    record = json.loads((result.model_path.parent / "calibration_parameters.json").read_text())["correction"]
+    assert record["in_words"].startswith(f"temperature by {unit} from the predicted boundary")
+    assert all(interval["name"].endswith(f" {unit}") for interval in record["intervals"])
+
+
 def test_a_network_that_cannot_be_exported_is_a_warning(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     class Branching(nn.Module):
         def __init__(self) -> None:
