@@ -9,11 +9,14 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import torch
+from ignite.engine import Engine
 from monai.data import DataLoader, Dataset
 from monai.engines import SupervisedEvaluator
 from monai.inferers import SlidingWindowInferer
 from monai.networks.nets import UNet
 from monai.transforms import Activationsd, AsDiscreted, Compose, CopyItemsd, LoadImaged
+
+from monai_calib.handlers import CalibrationHandler
 
 SHAPE = (14, 12, 10)
 SPACING = (1.0, 1.0, 2.0)
@@ -65,3 +68,21 @@ def evaluator(
         val_handlers=list(handlers),
         **arguments,
     )
+
+
+def run_plain(handler: CalibrationHandler, *outputs):
+    """Feed ``(prediction, label)`` pairs to a handler through a bare ignite engine."""
+    engine = Engine(lambda engine, batch: batch)
+    handler.attach(engine)
+    return engine.run(list(outputs))
+
+
+def plain_handler(num_classes: int = 2, **arguments) -> CalibrationHandler:
+    arguments = {"output_transform": lambda output: output, "spacing": (1.0, 1.0), **arguments}
+    return CalibrationHandler(num_classes, **arguments)
+
+
+def random_case(seed: int, size: int = 12, num_classes: int = 2) -> tuple[torch.Tensor, torch.Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    prediction = torch.randn(1, num_classes, size, size, generator=generator).softmax(1)
+    return prediction, torch.randint(0, num_classes, (1, 1, size, size), generator=generator)
