@@ -159,11 +159,6 @@ class Protocol:
         object.__setattr__(self, "metrics", tuple(self.metrics))
         object.__setattr__(self, "reductions", tuple(self.reductions))
 
-    @property
-    def needs_raters(self) -> bool:
-        """Whether one of its metrics is about each of several raters."""
-        return any(METRICS[kind].against != "label" for kind in self.metrics)
-
     @classmethod
     def from_config(cls, config: str | Mapping[str, Any] | Protocol) -> Protocol:
         """A protocol by its name in :data:`PROTOCOLS`, or from the arguments in a plain mapping.

@@ -17,7 +17,6 @@ from monai_calib.handlers import CalibrationHandler
 from monai_calib.labels import mean_label
 from monai_calib.metrics import CalibrationHistogram, CaseEvaluation, Protocol, ece, read_evaluated
 from monai_calib.metrics.overlap import dice_coefficients
-from monai_calib.metrics.protocols import PROTOCOLS
 from monai_calib.metrics.raters import agreement, dice_table, volume_crps
 
 CLASSES, SHAPE = 3, (7, 6, 5)
@@ -224,5 +223,3 @@ def test_the_protocol_keeps_the_ece_of_the_whole_volume_by_its_usual_name() -> N
     labels, whole = raters(4), CalibrationHistogram(CLASSES)
     whole.update(prediction()[None], mean_label(labels, CLASSES)[None], from_logits=False)
     assert measured(labels)["ece_all_15bins"][0] == pytest.approx(ece(whole, 15))
-    assert PROTOCOLS["raters"].needs_raters
-    assert not PROTOCOLS["recommended"].needs_raters
