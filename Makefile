@@ -1,5 +1,5 @@
 # make demo [DATA=Task04_Hippocampus]   from nothing to a report
-# make test | lint | bench | clean
+# make test | lint | bench | clean | test-faults | test-consumers | test-matrix
 SHELL := /bin/bash -o pipefail
 PYTHON ?= python3
 VENV := .venv
@@ -12,7 +12,7 @@ EPOCHS ?= 3
 NAME := $(if $(DATA),hippocampus,phantom)
 RUNS := runs/demo_$(NAME)
 
-.PHONY: demo test test-faults lint bench clean
+.PHONY: demo test test-faults test-consumers lint bench clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/report.installed $(RUNS)/$(NAME)/datalist.json
@@ -32,6 +32,10 @@ test: $(VENV)/dev.installed
 # Commands killed at random moments, a new seed each time; added to runs/faults.json.
 test-faults: $(VENV)/dev.installed
 	OMP_NUM_THREADS=1 "$(PY)" tests/faults/run.py
+
+# MONAI Label, Deploy, NVFlare, MLflow, ...: each in an environment of its own, made and deleted; hours and GBs.
+test-consumers: $(VENV)/dev.installed
+	OMP_NUM_THREADS=1 "$(PY)" tests/consumers/run.py --page docs/consumers.md
 
 lint: $(VENV)/dev.installed
 	"$(PY)" -m ruff check .

@@ -1,0 +1,3 @@
+"""What the suite does not collect: checks that run in environments of their own (``make test-consumers``)."""
+
+collect_ignore_glob = ["consumers/*/*", "consumers/run.py", "consumers/shared.py"]
