@@ -78,7 +78,7 @@ def fit_methods(
         if worse and asked.method == AUTO:
             refused[about["choice"]["chosen"]] = worse
             continue
-        _refuse(asked.method, worse, asked.force)
+        _refuse(asked.method, worse, asked.force, "as it will run")
         about["guards"] += worse
         break
     if isinstance(chosen, NoCorrection):
@@ -152,16 +152,16 @@ def find_correction(
         return found.build(num_classes, slice_axis), {"asked": AUTO, "choice": choice.to_json(), "guards": []}
     candidate = Candidate(method, method, region, dict(arguments or {}), 0)
     worse, held = examine(cases, candidate, num_classes, slice_axis)
-    _refuse(method, worse, force)
+    _refuse(method, worse, force, "on cases it was not fitted on")
     figures = {name: found.to_json() for name, found in held.items()}
     return candidate.build(num_classes, slice_axis), {"asked": method, "held_out": figures, "guards": worse}
 
 
-def _refuse(method: str, worse: Sequence[str], force: bool) -> None:
+def _refuse(method: str, worse: Sequence[str], force: bool, where: str) -> None:
     """Refuse a method by name that makes things worse, or warn where it is taken all the same."""
     if worse and not force:
         raise RefusedCorrectionError(
-            f"{method} makes the network worse on validation cases: {'; '.join(worse)}. Nothing was written. "
+            f"{method} makes the network worse {where}: {'; '.join(worse)}. Nothing was written. "
             "Take --method auto, or write it all the same with --force True."
         )
     for sentence in worse:
