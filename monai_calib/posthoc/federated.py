@@ -116,14 +116,16 @@ def fit_federated(
     first: dict[str, tuple[int, int]] = {}
     for number in range(1, max_passes + 1):
         answers = ask(question(calibrator))
+        if not answers:
+            raise ValueError(f"pass {number}: expected answers of the sites, got none. Look into their logs.")
         seen = {site: (int(found["cases"]), int(found["voxels"])) for site, found in answers.items()}
         first = first or seen
         if seen != first:
             raise ValueError(f"pass {number}: expected the cases and voxels of the first, {first}, got {seen}")
-        cases, voxels = (sum(column) for column in zip(*seen.values(), strict=True)) if seen else (0, 0)
+        cases, voxels = (sum(column) for column in zip(*seen.values(), strict=True))
         if not voxels:
             raise ValueError(
-                f"no voxel of {cases} cases at sites {', '.join(seen) or 'none'} lies in region {calibrator.region}: "
+                f"no voxel of {cases} cases at sites {', '.join(seen)} lies in region {calibrator.region}: "
                 "there is nothing to fit on. Check that they hold foreground, or choose region='all'"
             )
         for site, found in answers.items():

@@ -1,0 +1,204 @@
+"""Federated training and calibration of a bundle: MonaiAlgo alone, then NVFlare with a process for each site."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from calibration_site import ANSWER, cases_of, numbers
+from jobs import calibration_job, fedavg_job
+from monai.fl.client import MonaiAlgo
+from monai.fl.utils.constants import ExtraItems, ModelType
+from monai.fl.utils.exchange_object import ExchangeObject
+from telling import tell, tell_versions
+
+from monai_calib.metrics import CalibrationHistogram, ece, read_evaluated
+from monai_calib.posthoc import Calibrator, build_calibrator, fit
+
+SHARES = {"site-1": {"training": (0, 12), "validation": (0, 5), "test": (0, 4)},
+          "site-2": {"training": (12, 18), "validation": (5, 8), "test": (4, 7)}}  # fmt: skip
+CLASSES = ["background", "anterior", "posterior"]
+METHODS = {"temperature": None, "vector": None, "isotonic": "union"}  # and the region of the fit
+
+
+def make_sites(shared: Path, work: Path) -> dict[str, Path]:
+    """Data folders of two sites of unequal size that share no case."""
+    whole = json.loads((shared / "data" / "datalist.json").read_text())
+    sites = {}
+    for site, shares in SHARES.items():
+        sites[site] = folder = work / "data" / site
+        (folder / "imagesTr").mkdir(parents=True)
+        (folder / "labelsTr").mkdir()
+        mine = {**whole, **{split: whole[split][first:last] for split, (first, last) in shares.items()}}
+        for case in chain(*(mine[split] for split in shares)):
+            for key in ("image", "label"):
+                shutil.copy(shared / "data" / case[key], folder / case[key])
+        (folder / "datalist.json").write_text(json.dumps(mine))
+    return sites
+
+
+def algo(bundle: Path, data: Path, rounds: int) -> MonaiAlgo:
+    made = MonaiAlgo(
+        bundle_root=str(bundle),
+        train_kwargs={"dataset_dir": str(data), "epochs": rounds},
+        eval_kwargs={"dataset_dir": str(data), "split": "validation"},
+    )
+    made.initialize(extra={ExtraItems.CLIENT_NAME: data.name})
+    return made
+
+
+def check_algo(shared: Path, work: Path, sites: dict[str, Path], rounds: int = 2) -> None:
+    """FedAvg by hand, with MonaiAlgo as every federation of MONAI uses it."""
+    algos = {}
+    for site, data in sites.items():
+        shutil.copytree(shared / "bundle", work / "algo" / site)
+        algos[site] = algo(work / "algo" / site, data, rounds)
+    weights = {name: value.clone() for name, value in algos["site-1"].trainer.network.state_dict().items()}
+    dice = []
+    for _ in range(rounds):
+        diffs = []
+        for one in algos.values():
+            one.train(ExchangeObject(weights=dict(weights)))
+            diffs.append(one.get_weights().weights)
+        for name in weights:
+            weights[name] = weights[name] + sum(torch.as_tensor(diff[name]) for diff in diffs) / len(diffs)
+        found = [one.evaluate(ExchangeObject(weights=dict(weights))).metrics["mean_dice"] for one in algos.values()]
+        dice.append(float(np.mean(found)))
+    best = algos["site-1"].get_weights(extra={ExtraItems.MODEL_TYPE: ModelType.BEST_MODEL}).weights
+    lowest = algos["site-1"].trainer.optimizer.param_groups[0]["lr"]
+    for one in algos.values():
+        one.finalize()
+    tell(
+        f"MonaiAlgo, {rounds} rounds of train, get_weights, evaluate at two sites; then the best model",
+        dice[-1] > 0 and set(best) == set(weights) and lowest < 1e-6,
+        f"mean Dice {' → '.join(f'{value:.3f}' for value in dice)}; learning rate at the end {lowest:.1g}",
+    )
+
+
+def simulate(job: Path, workspace: Path) -> Path:
+    """Run a job with one process a site; returns the server's folder. The log goes to ``WORKSPACE.log``."""
+    call = [
+        Path(sys.executable).with_name("nvflare"),
+        "simulator",
+        job,
+        "-w",
+        workspace,
+        "-c",
+        "site-1,site-2",
+        "-t",
+        "2",
+    ]
+    with workspace.with_suffix(".log").open("w") as log:
+        subprocess.run(list(map(str, call)), check=True, stdout=log, stderr=subprocess.STDOUT)
+    return workspace / "server" / "simulate_job" / "app_server"
+
+
+def check_fedavg(shared: Path, work: Path, sites: dict[str, Path], rounds: int = 2) -> Path:
+    """FedAvg by NVFlare; returns the global model as a state dict."""
+    fedavg_job(work / "fedavg", shared / "bundle", sites, rounds)
+    model = simulate(work / "fedavg", work / "sim_fedavg") / "FL_global_model.pt"
+    trained = [json.loads(path.read_text()) for path in work.glob("sim_fedavg/site-*/**/training.json")]
+    epochs = [one["settings"]["epochs"] for one in trained]
+    tell(
+        f"NVFlare simulator, a process a site, FedAvg of {rounds} rounds on the bundle as it is",
+        model.is_file() and epochs == [rounds] * 2,
+        f"global model {model.stat().st_size / 1e6:.1f} MB; each site trained {epochs} epochs",
+    )
+    out = work / "predictions"
+    call = [sys.executable, "-m", "monai.bundle", "run", "--config_file", shared / "bundle/configs/inference.json"]
+    where = ["--bundle_root", shared / "bundle", "--dataset_dir", shared / "images", "--output_dir", out]
+    subprocess.run(list(map(str, [*call, *where, "--run_dir", work / "none", "--model_path", model])), check=True)
+    written = sorted(path.name for path in out.iterdir())
+    tell("the global model in `inference.json`", len(written) == 6, f"{len(written)} files for three volumes")
+    weights = torch.load(model, map_location="cpu", weights_only=True)["model"]
+    torch.save({name: torch.as_tensor(value) for name, value in weights.items()}, work / "global.pt")
+    return work / "global.pt"
+
+
+def check_calibration(shared: Path, work: Path, sites: dict[str, Path], model: Path) -> None:
+    """Federated corrections and diagrams against those of all cases in one place."""
+    bundle = shared / "bundle"
+    kept = {split: [cases_of(str(bundle), str(data), str(model), split) for data in sites.values()]
+            for split in ("validation", "test")}  # fmt: skip
+    for method, region in METHODS.items():
+        name = method.replace("_", "-")
+        notes = work / f"notes-{name}"
+        notes.mkdir()
+        args = {"output_dir": str(work / name), "classes": CLASSES, "method": method, "region": region}
+        calibration_job(work / f"job-{name}", bundle, sites, model, notes, args)
+        simulate(work / f"job-{name}", work / f"sim-{name}")
+        found = Calibrator.from_json(json.loads((work / name / "correction.json").read_text()))
+        pooled = build_calibrator(method, len(CLASSES), region)
+        fit([pooled], _Chained(kept["validation"]))
+        pairs = zip(found.head.state_dict().values(), pooled.head.state_dict().values(), strict=True)
+        difference = max(float((a - b).abs().max()) for a, b in pairs)
+        sent = [json.loads(line) for path in notes.glob("*.jsonl") for line in path.read_text().splitlines()]
+        answers = [json.loads(one["answer"]) for one in sent if one["answer"]]
+        most = max(numbers(found["sums"]) for found in answers)
+        tell(
+            f"federated `{method}`, an NVFlare job, against the fit on both sites' cases in one place",
+            difference < 1e-6 and (found.record.cases, found.record.voxels) == (8, pooled.record.voxels),
+            f"largest difference {difference:.1g}; {found.record.status} in {found.record.passes} rounds; "
+            f"at most {most} numbers left a site at once; {found.in_words()[:60]}",
+        )
+        check_sent(sent, answers, method)
+        if method == "temperature":
+            check_diagram(work, kept["test"], sent)
+
+
+def check_sent(sent: list[dict[str, Any]], answers: list[dict[str, Any]], method: str) -> None:
+    shapes = {tuple(sorted((name, np.shape(value)) for name, value in found["sums"].items())) for found in answers}
+    largest = max(max(one["sizes"].values()) for one in sent)
+    voxels = sum(found["voxels"] for found in answers[: len(SHARES)])
+    tell(
+        f"`{method}`: what left the sites, noted by their own filter",
+        all(set(found) == ANSWER for found in answers) and largest < 20_000 and "hippocampus" not in json.dumps(sent),
+        f"{len(sent)} messages, {len(shapes)} kinds of sums, no name of a case; at most {largest} numbers in one value, "
+        f"of {voxels} voxels in the fit",
+    )
+
+
+def check_diagram(work: Path, kept: list[Any], sent: list[dict[str, Any]]) -> None:
+    evaluated = {name: read_evaluated(work / "temperature" / name / "eval") for name in ("as_trained", "corrected")}
+    merged = evaluated["as_trained"].pooled("all")
+    whole = CalibrationHistogram(len(CLASSES))
+    for case in _Chained(kept):
+        whole.merge(case.histogram("all"))
+    same = all(
+        torch.equal(getattr(merged.sums, part), getattr(whole.sums, part)) for part in ("count", "hits", "confidence")
+    )
+    sites = [case.case for case in evaluated["as_trained"].cases]
+    before, after = (ece(one.pooled("all"), 15) for one in evaluated.values())
+    tell(
+        "the sites' diagrams summed into one, against the histogram of all test cases in one place",
+        same and sites == ["site-1", "site-2"] and ece(merged, 15) == ece(whole, 15),
+        f"every bin equal, {merged.voxels} voxels; ECE {before:.4f} as trained, {after:.4f} with that temperature",
+    )
+
+
+class _Chained:
+    """The cases of all sites, at each iteration the same."""
+
+    def __init__(self, kept: list[Any]) -> None:
+        self.kept = kept
+
+    def __iter__(self) -> Any:
+        return chain(*self.kept)
+
+
+def main(shared: Path, work: Path) -> None:
+    tell_versions(["nvflare", "monai-nvflare", "monai", "torch"])
+    sites = make_sites(shared, work)
+    check_algo(shared, work, sites)
+    check_calibration(shared, work, sites, check_fedavg(shared, work, sites))
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
