@@ -17,6 +17,7 @@ from jobs import calibration_job, fedavg_job
 from monai.fl.client import MonaiAlgo
 from monai.fl.utils.constants import ExtraItems, ModelType
 from monai.fl.utils.exchange_object import ExchangeObject
+from taking import take_cases
 from telling import tell, tell_versions
 
 from monai_calib.metrics import CalibrationHistogram, ece, read_evaluated
@@ -26,22 +27,6 @@ SHARES = {"site-1": {"training": (0, 12), "validation": (0, 5), "test": (0, 4)},
           "site-2": {"training": (12, 18), "validation": (5, 8), "test": (4, 7)}}  # fmt: skip
 CLASSES = ["background", "anterior", "posterior"]
 METHODS = {"temperature": None, "vector": None, "isotonic": "union"}  # and the region of the fit
-
-
-def make_sites(shared: Path, work: Path) -> dict[str, Path]:
-    """Data folders of two sites of unequal size that share no case."""
-    whole = json.loads((shared / "data" / "datalist.json").read_text())
-    sites = {}
-    for site, shares in SHARES.items():
-        sites[site] = folder = work / "data" / site
-        (folder / "imagesTr").mkdir(parents=True)
-        (folder / "labelsTr").mkdir()
-        mine = {**whole, **{split: whole[split][first:last] for split, (first, last) in shares.items()}}
-        for case in chain(*(mine[split] for split in shares)):
-            for key in ("image", "label"):
-                shutil.copy(shared / "data" / case[key], folder / case[key])
-        (folder / "datalist.json").write_text(json.dumps(mine))
-    return sites
 
 
 def algo(bundle: Path, data: Path, rounds: int) -> MonaiAlgo:
@@ -160,8 +145,8 @@ def check_sent(sent: list[dict[str, Any]], answers: list[dict[str, Any]], method
     tell(
         f"`{method}`: what left the sites, noted by their own filter",
         all(set(found) == ANSWER for found in answers) and largest < 20_000 and "hippocampus" not in json.dumps(sent),
-        f"{len(sent)} messages, {len(shapes)} kinds of sums, no name of a case; at most {largest} numbers in one value, "
-        f"of {voxels} voxels in the fit",
+        f"{len(sent)} messages, {len(shapes)} kinds of sums, no name of a case; "
+        f"at most {largest} numbers in one value, of {voxels} voxels in the fit",
     )
 
 
@@ -195,7 +180,7 @@ class _Chained:
 
 def main(shared: Path, work: Path) -> None:
     tell_versions(["nvflare", "monai-nvflare", "monai", "torch"])
-    sites = make_sites(shared, work)
+    sites = {site: take_cases(shared / "data", work / "data" / site, shares) for site, shares in SHARES.items()}
     check_algo(shared, work, sites)
     check_calibration(shared, work, sites, check_fedavg(shared, work, sites))
 
