@@ -59,20 +59,29 @@ def check_calibration(
         found = Calibrator.from_json(json.loads((work / name / "correction.json").read_text()))
         pooled = build_calibrator(method, len(CLASSES), region)
         fit([pooled], _Chained(kept["validation"]))
-        pairs = zip(found.head.state_dict().values(), pooled.head.state_dict().values(), strict=True)
-        difference = max(float((a - b).abs().max()) for a, b in pairs)
+        alone = [build_calibrator(method, len(CLASSES), region) for _ in sites]
+        for one, cases in zip(alone, kept["validation"], strict=True):
+            fit([one], cases)
+        difference = _difference(found, pooled)
+        apart = min(_difference(found, one) for one in alone)
         sent = [json.loads(line) for path in notes.glob("*.jsonl") for line in path.read_text().splitlines()]
         answers = [json.loads(one["answer"]) for one in sent if one["answer"]]
         most = max(numbers(found["sums"]) for found in answers)
         tell(
             f"federated `{method}`, an NVFlare job, against the fit on both sites' cases in one place",
-            difference < 1e-6 and (found.record.cases, found.record.voxels) == (8, pooled.record.voxels),
-            f"largest difference {difference:.1g}; {found.record.status} in {found.record.passes} rounds; "
+            difference < 1e-6 < apart and (found.record.cases, found.record.voxels) == (8, pooled.record.voxels),
+            f"largest difference {difference:.1g} (of the nearer site's own fit: {apart:.2g}); {found.record.status} in {found.record.passes} rounds; "
             f"at most {most} numbers left a site at once; {found.in_words()[:60]}",
         )
         check_sent(sent, answers, method)
         if method == "temperature":
             check_diagram(work, kept["test"], sent)
+
+
+def _difference(a: Calibrator, b: Calibrator) -> float:
+    """The largest between two corrections' numbers."""
+    pairs = zip(a.head.state_dict().values(), b.head.state_dict().values(), strict=True)
+    return max(float((one - other).abs().max()) for one, other in pairs)
 
 
 def check_sent(sent: list[dict[str, Any]], answers: list[dict[str, Any]], method: str) -> None:
