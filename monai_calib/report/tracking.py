@@ -6,9 +6,6 @@ import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
-
-from monai.utils import optional_import
 
 __all__ = ["EXPERIMENT", "log_report"]
 
@@ -29,10 +26,13 @@ def log_report(
         runs: folders that the page compares, as a parameter of the run.
         experiment: made if there is none of this name.
 
-    Raises: ``OptionalImportError`` without MLflow.
+    Raises: ``ModuleNotFoundError`` without MLflow.
     """
-    client_class, _ = optional_import("mlflow", name="MlflowClient")
-    client: Any = client_class(tracking_uri=uri)
+    try:
+        from mlflow import MlflowClient
+    except ModuleNotFoundError as error:
+        raise ModuleNotFoundError(f"{uri}: expected MLflow, got {error}. pip install monai_calib[mlflow].") from error
+    client = MlflowClient(tracking_uri=uri)
     found = client.get_experiment_by_name(experiment)
     if found is None:
         beside = uri.startswith("sqlite:///")

@@ -70,7 +70,8 @@ def check_calibration(
         tell(
             f"federated `{method}`, an NVFlare job, against the fit on both sites' cases in one place",
             difference < 1e-6 < apart and (found.record.cases, found.record.voxels) == (8, pooled.record.voxels),
-            f"largest difference {difference:.1g} (of the nearer site's own fit: {apart:.2g}); {found.record.status} in {found.record.passes} rounds; "
+            f"largest difference {difference:.1g} (of the nearer site's own fit: {apart:.2g}); "
+            f"{found.record.status} in {found.record.passes} rounds; "
             f"at most {most} numbers left a site at once; {found.in_words()[:60]}",
         )
         check_sent(sent, answers, method)
