@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from itertools import chain
 from pathlib import Path
 from typing import Any
@@ -43,9 +43,15 @@ def simulate(job: Path, workspace: Path) -> Path:
 
 
 def check_calibration(
-    shared: Path, work: Path, sites: dict[str, Path], model: Path, methods: Mapping[str, str | None]
+    shared: Path,
+    work: Path,
+    sites: dict[str, Path],
+    model: Path,
+    methods: Mapping[str, str | None],
+    run: Callable[[Path, Path], Any] = simulate,
+    how: str = "simulator",
 ) -> None:
-    """Federated corrections and diagrams against those of all cases in one place."""
+    """Federated corrections and diagrams against those of all cases in one place; ``run`` runs the jobs."""
     bundle = shared / "bundle"
     kept = {split: [cases_of(str(bundle), str(data), str(model), split) for data in sites.values()]
             for split in ("validation", "test")}  # fmt: skip
@@ -55,7 +61,7 @@ def check_calibration(
         notes.mkdir()
         args = {"output_dir": str(work / name), "classes": CLASSES, "method": method, "region": region}
         calibration_job(work / f"job-{name}", bundle, sites, model, notes, args)
-        simulate(work / f"job-{name}", work / f"sim-{name}")
+        run(work / f"job-{name}", work / f"federation-{name}")
         found = Calibrator.from_json(json.loads((work / name / "correction.json").read_text()))
         pooled = build_calibrator(method, len(CLASSES), region)
         fit([pooled], _Chained(kept["validation"]))
@@ -68,7 +74,7 @@ def check_calibration(
         answers = [json.loads(one["answer"]) for one in sent if one["answer"]]
         most = max(numbers(found["sums"]) for found in answers)
         tell(
-            f"federated `{method}`, an NVFlare job, against the fit on both sites' cases in one place",
+            f"federated `{method}` ({how}) against the fit on both sites' cases in one place",
             difference < 1e-6 < apart and (found.record.cases, found.record.voxels) == (8, pooled.record.voxels),
             f"largest difference {difference:.1g} (of the nearer site's own fit: {apart:.2g}); "
             f"{found.record.status} in {found.record.passes} rounds; "

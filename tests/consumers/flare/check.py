@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from calibrating import SHARES, check_calibration, simulate
+from federation import run_in_federation
 from jobs import fedavg_job
 from monai.fl.client import MonaiAlgo
 from monai.fl.utils.constants import ExtraItems, ModelType
@@ -18,7 +19,7 @@ from monai.fl.utils.exchange_object import ExchangeObject
 from taking import take_cases
 from telling import tell, tell_versions
 
-METHODS = {"temperature": None, "vector": None, "isotonic": "union"}  # and the region of the fit
+METHODS = {"temperature": None, "isotonic": "union"}  # and the region of the fit
 
 
 def algo(bundle: Path, data: Path, rounds: int) -> MonaiAlgo:
@@ -85,7 +86,11 @@ def main(shared: Path, work: Path) -> None:
     tell_versions(["nvflare", "monai-nvflare", "monai", "torch"])
     sites = {site: take_cases(shared / "data", work / "data" / site, shares) for site, shares in SHARES.items()}
     check_algo(shared, work, sites)
-    check_calibration(shared, work, sites, check_fedavg(shared, work, sites), METHODS)
+    model = check_fedavg(shared, work, sites)
+    check_calibration(shared, work, sites, model, METHODS)
+    check_calibration(
+        shared, work, sites, model, {"vector": None}, run_in_federation, "provisioned federation with certificates"
+    )
 
 
 if __name__ == "__main__":
