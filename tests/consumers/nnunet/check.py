@@ -129,7 +129,7 @@ def main(work: Path) -> None:
     if (DATA / "Task04_Hippocampus").is_dir():
         datasets["real hippocampus"] = write_real(work / "raw", 910, DATA / "Task04_Hippocampus", 12)
     numbers = [name[7:10] for name in datasets.values()]
-    call("nnUNetv2_plan_and_preprocess", "-d", *numbers, "-c", "3d_fullres", "-np", "1", "--verify_dataset_integrity")
+    call("nnUNetv2_plan_and_preprocess", "-d", *numbers, "-c", "3d_fullres", "-np", "1", "-npfp", "1")
     for kind, dataset in datasets.items():
         check_value(dataset, kind)
         for trainer in TRAINERS if kind in SYNTHETIC else ["nnUNetTrainerCalibrated"]:
