@@ -30,7 +30,7 @@ def settle(work: Path) -> None:
     command = [sys.executable, "-m", "monai_calib.nnunet"]
     found = subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
     os.environ |= {"nnUNet_extTrainer": found}
-    os.environ |= {"nnUNet_n_proc_DA": "0", "nnUNet_def_n_proc": "1", "nnUNet_compile": "false"}
+    os.environ |= {"nnUNet_n_proc_DA": "1", "nnUNet_def_n_proc": "1", "nnUNet_compile": "false"}
     os.environ |= {"SHORT_EPOCHS": str(EPOCHS), "PYTHONPATH": f"{HERE / 'short'}{os.pathsep}{os.environ['PYTHONPATH']}"}
 
 
@@ -130,6 +130,7 @@ def main(work: Path) -> None:
         datasets["real hippocampus"] = write_real(work / "raw", 910, DATA / "Task04_Hippocampus", 12)
     numbers = [name[7:10] for name in datasets.values()]
     call("nnUNetv2_plan_and_preprocess", "-d", *numbers, "-c", "3d_fullres", "-np", "1", "-npfp", "1")
+    os.environ |= {"nnUNet_n_proc_DA": "0"}  # augmentation in the training process; the planner takes no 0
     for kind, dataset in datasets.items():
         check_value(dataset, kind)
         for trainer in TRAINERS if kind in SYNTHETIC else ["nnUNetTrainerCalibrated"]:
