@@ -1,5 +1,7 @@
 """A calibration loss and exact calibration metrics in a LightningModule. Copy it and put in your network and data.
 
+Call your copy otherwise: a file ``lightning.py`` hides the package ``lightning``.
+
 ``python docs/examples/lightning.py`` trains it for a moment; it needs ``pip install pytorch-lightning`` besides.
 """
 

@@ -43,6 +43,15 @@ def call(*command: str) -> str:
     return done.stdout
 
 
+def documented(work: Path) -> str:
+    """A trainer of one's own as the documentation writes it, in a folder of one's own. Returns its name."""
+    text = (HERE.parents[2] / "docs" / "integrations_nnunet.md").read_text()
+    (work / "trainers").mkdir()
+    (work / "trainers" / "mine.py").write_text(text.split("```python\n")[1].split("```")[0])
+    os.environ |= {"nnUNet_extTrainer": f"{os.environ['nnUNet_extTrainer']}{os.pathsep}{work / 'trainers'}"}
+    return "nnUNetTrainerMine"
+
+
 def train(work: Path, dataset: str, trainer: str) -> Path:
     call("nnUNetv2_train", dataset, "3d_fullres", "0", "-tr", trainer, "-device", "cpu", "--npz")
     return work / "results" / dataset / f"{trainer}__nnUNetPlans__3d_fullres"
@@ -135,6 +144,7 @@ def main(work: Path) -> None:
         check_value(dataset, kind)
         for trainer in TRAINERS if kind in SYNTHETIC else ["nnUNetTrainerCalibrated"]:
             check_training(work, dataset, kind, trainer)
+    check_training(work, datasets["labels"], "labels, the documentation's own trainer", documented(work))
     for kind in ("labels", "regions and ignore"):
         check_prediction(work, datasets[kind], kind)
 
