@@ -130,6 +130,8 @@ class SigmoidLoss(nn.Module):
             ignored = check_label(label[:, -1:], 2, what="label: its last channel, which marks ignored voxels")
             wide = label.to(torch.int16) if label.dtype in (torch.bool, torch.int8) else label
             label = wide[:, :-1].masked_fill(ignored.index == 1, IGNORED)
+            if ignored.wrong is not None:  # not looked at: no class of the channels either
+                label = label.masked_fill(ignored.wrong, 2)
         return label.reshape(batch * channels, *spatial)
 
     def extra_repr(self) -> str:

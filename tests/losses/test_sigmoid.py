@@ -284,3 +284,42 @@ def test_a_wrong_last_channel_is_named() -> None:
         loss(torch.zeros(1, 2, 4), torch.zeros(1, 2, 4))
     with pytest.raises(TypeError, match="DeepSupervisionLoss"):
         loss([torch.zeros(1, 2, 4)], torch.zeros(1, 3, 4))
+
+
+def test_where_it_is_not_looked_at_a_wrong_last_channel_poisons_the_loss() -> None:
+    torch._dynamo.reset()
+    loss = build_loss("mbls", activation="sigmoid", ignore_channel=True)
+    compiled = torch.compile(loss, fullgraph=True, backend="eager")
+    logits, label = torch.randn(1, 2, 4), torch.zeros(1, 3, 4)
+    torch.testing.assert_close(compiled(logits, label), loss(logits, label))
+    label[0, -1, 2] = 2
+    assert compiled(logits, label).isnan()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_off_the_cpu_no_value_is_looked_at(name: str) -> None:
+    loss = build_loss(name, activation="sigmoid", ignore_channel=True)
+    logits = torch.zeros(1, 2, 6, 6, device="meta", requires_grad=True)  # a look at a value would raise there
+    value = loss(logits, torch.zeros(1, 3, 6, 6, device="meta"))
+    value.backward()
+    assert value.shape == ()
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("name", NAMES)
+def test_cuda_equals_cpu_and_never_waits(name: str) -> None:
+    logits, label = batch(9, (2, 2, 6, 6, 6))
+    marked = torch.cat([label, torch.randint(0, 2, (2, 1, 6, 6, 6))], 1)
+    loss = build_loss(name, activation="sigmoid", ignore_channel=True)
+    expected = loss(logits, marked)
+    on_device = loss.cuda(), logits.cuda(), marked.cuda()
+    on_device[0](*on_device[1:])  # what is made once and kept has been made
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        value = on_device[0](*on_device[1:])
+        poisoned = on_device[0](on_device[1], on_device[2] + 2)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    torch.testing.assert_close(value.cpu(), expected)
+    assert poisoned.isnan()

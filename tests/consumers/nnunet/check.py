@@ -48,7 +48,7 @@ def documented(work: Path) -> str:
     text = (HERE.parents[2] / "docs" / "integrations_nnunet.md").read_text()
     (work / "trainers").mkdir()
     (work / "trainers" / "mine.py").write_text(text.split("```python\n")[1].split("```")[0])
-    os.environ |= {"nnUNet_extTrainer": f"{os.environ['nnUNet_extTrainer']}{os.pathsep}{work / 'trainers'}"}
+    os.environ |= {"nnUNet_extTrainer": f"{os.environ['nnUNet_extTrainer']}{os.pathsep}{work / 'trainers'}"}  # noqa: SIM112
     return "nnUNetTrainerMine"
 
 
