@@ -1,9 +1,9 @@
 """Run our bundles and losses in the tools that consume them, each in its own environment.
 
 ``python tests/consumers/run.py [CONSUMER ...]``, or ``make test-consumers``. A folder beside this file is a consumer:
-``requirements.txt`` pins what its environment holds (its first line names the Python), ``check.py`` runs there and tells
-line by line what it found (``telling.py``). Environments are made and deleted one at a time. A consumer that could not
-be run is a failure. Results go to ``runs/consumers.json``, and with ``--page`` to ``docs/consumers.md``.
+``requirements.txt`` pins what its environment holds (its first line names the Python), and ``check.py`` runs there and
+tells line by line what it found (``telling.py``). Environments are made and deleted one at a time. A consumer that
+could not be run is a failure. Results go to ``runs/consumers.json``, and with ``--page`` to ``docs/consumers.md``.
 """
 
 from __future__ import annotations
