@@ -168,8 +168,16 @@ def test_ignored_regions_cost_what_nnunet_says() -> None:
     )  # nnU-Net divides by the voxels alone, a factor of the channels more
     loss = build_loss("ce", activation="sigmoid", ignore_channel=True)
     torch.testing.assert_close(loss(logits, torch.cat([label, ignored.long()], 1)), expected)
-    everything = torch.cat([label, torch.ones_like(ignored).long()], 1)
-    assert loss(logits, everything).item() == 0
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_batch_that_is_ignored_altogether_costs_nothing(name: str) -> None:
+    logits = torch.randn(2, 2, 4, 4, requires_grad=True)
+    value = build_loss(name, activation="sigmoid", ignore_channel=True)(logits, torch.ones(2, 3, 4, 4))
+    value.backward()
+    assert value.item() == 0
+    assert logits.grad is not None
+    assert not logits.grad.any()
 
 
 def test_a_voxel_may_be_left_out_of_one_channel_alone() -> None:
