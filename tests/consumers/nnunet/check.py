@@ -140,11 +140,11 @@ def main(work: Path) -> None:
     numbers = [name[7:10] for name in datasets.values()]
     call("nnUNetv2_plan_and_preprocess", "-d", *numbers, "-c", "3d_fullres", "-np", "1", "-npfp", "1")
     os.environ |= {"nnUNet_n_proc_DA": "0"}  # augmentation in the training process; the planner takes no 0
+    check_training(work, datasets["labels"], "labels, the documentation's own trainer", documented(work))
     for kind, dataset in datasets.items():
         check_value(dataset, kind)
         for trainer in TRAINERS if kind in SYNTHETIC else ["nnUNetTrainerCalibrated"]:
             check_training(work, dataset, kind, trainer)
-    check_training(work, datasets["labels"], "labels, the documentation's own trainer", documented(work))
     for kind in ("labels", "regions and ignore"):
         check_prediction(work, datasets[kind], kind)
 

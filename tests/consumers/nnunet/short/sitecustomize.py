@@ -1,18 +1,16 @@
 """Shortens nnU-Net's trainings, whichever trainer runs, for a check: nnU-Net itself has no option for it."""
 
-import functools
 import os
 import sys
 
 if "SHORT_EPOCHS" in os.environ and any(part.endswith("nnUNetv2_train") for part in sys.orig_argv):
     from nnunetv2.training.nnUNetTrainer.nnUNetTrainer import nnUNetTrainer
 
-    _whole = nnUNetTrainer.__init__
+    _whole = nnUNetTrainer.initialize
 
-    @functools.wraps(_whole)
-    def _short(self, *arguments, **named):
-        _whole(self, *arguments, **named)
+    def _short(self):
         self.num_epochs = int(os.environ["SHORT_EPOCHS"])
         self.num_iterations_per_epoch, self.num_val_iterations_per_epoch = 6, 1
+        _whole(self)
 
-    nnUNetTrainer.__init__ = _short
+    nnUNetTrainer.initialize = _short
