@@ -12,7 +12,7 @@ EPOCHS ?= 3
 NAME := $(if $(DATA),hippocampus,phantom)
 RUNS := runs/demo_$(NAME)
 
-.PHONY: demo test test-faults test-consumers lint bench clean
+.PHONY: demo test test-faults test-consumers test-matrix lint bench clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/report.installed $(RUNS)/$(NAME)/datalist.json
@@ -36,6 +36,10 @@ test-faults: $(VENV)/dev.installed
 # MONAI Label, Deploy, NVFlare, MLflow, ...: each in an environment of its own, made and deleted; hours and GBs.
 test-consumers: $(VENV)/dev.installed
 	OMP_NUM_THREADS=1 "$(PY)" tests/consumers/run.py --page docs/consumers.md
+
+# The suite with the lowest, pinned and highest versions and MONAI's weekly build; an hour and more, and GBs.
+test-matrix:
+	"$(PYTHON)" tests/matrix/run.py
 
 lint: $(VENV)/dev.installed
 	"$(PY)" -m ruff check .
