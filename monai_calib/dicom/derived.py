@@ -1,4 +1,4 @@
-"""What every object made from a series has of it, and what its values must be."""
+"""Shared parts of the objects made from a series: identity, geometry, and probabilities as values."""
 
 from __future__ import annotations
 

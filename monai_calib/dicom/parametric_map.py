@@ -28,7 +28,7 @@ _UNITY = codes.UCUM.NoUnits  # written "1"
 
 @dataclass(frozen=True)
 class Quantity:
-    """What the numbers of a map are: a name of at most 64 characters, its code, and of which structure."""
+    """Meaning of a map's numbers: a name of at most 64 characters, its code, and of which structure."""
 
     name: str
     code: Code
