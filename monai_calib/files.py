@@ -13,7 +13,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-__all__ = ["FileError", "atomic_folder", "atomic_path", "read_json", "replace_folder", "write_json", "write_text"]
+__all__ = [
+    "FileError",
+    "atomic_folder",
+    "atomic_path",
+    "full_disk_named",
+    "read_json",
+    "replace_folder",
+    "write_json",
+    "write_text",
+]
 
 _PARTIAL = ".partial"
 _FORMER = ".former"
@@ -46,7 +55,7 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         ['a.txt']
     """
     target = Path(path)
-    with _named(target):
+    with full_disk_named(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         _remove_dead(target)
         folder = _partial(target)
@@ -78,7 +87,7 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         ['eval', 'eval/calibration.json']
     """
     target = Path(path)
-    with _named(target):
+    with full_disk_named(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         _tidy_former(target)
         _remove_dead(target)
@@ -96,7 +105,7 @@ def replace_folder(partial: str | os.PathLike[str], path: str | os.PathLike[str]
     """Put a finished folder in the place of ``path``, beside which it lies: what :func:`atomic_folder` ends with."""
     source, target = Path(partial), Path(path)
     former = _former(target)
-    with _named(target):
+    with full_disk_named(target):
         _tidy_former(target)
         for file in source.rglob("*"):
             if file.is_file():
@@ -211,11 +220,13 @@ def _flush_folder(folder: Path) -> None:
 
 
 @contextmanager
-def _named(target: Path) -> Iterator[None]:
+def full_disk_named(target: Path) -> Iterator[None]:
     """Put path and free space into the errors of a full disk, which Python and PyTorch raise without either."""
     try:
         yield
     except (OSError, RuntimeError) as error:
+        if isinstance(error, OSError) and "MB free" in str(error):
+            raise  # named already, by a file in the folder
         free = _free(target.parent)
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
         if full or (isinstance(error, RuntimeError) and free < 1 << 20):  # torch.save hides the reason
@@ -226,7 +237,7 @@ def _named(target: Path) -> Iterator[None]:
 
 
 def _free(folder: Path) -> float:
-    try:
-        return float(shutil.disk_usage(folder).free)
-    except OSError:
-        return float("inf")
+    for there in (folder, *folder.absolute().parents):
+        with suppress(OSError):
+            return float(shutil.disk_usage(there).free)
+    return float("inf")

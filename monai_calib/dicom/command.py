@@ -48,6 +48,10 @@ def to_seg(
     label_map = load_on_grid(segmentation, series, resample)
     if label_map.ndim != 3:
         raise ValueError(f"{str(segmentation)!r} has {label_map.shape[3]} channels; expected a label map with one")
+    if not (label_map > 0).any():
+        raise ValueError(
+            f"{segmentation}: expected at least one label above 0, got none: there is no structure to write"
+        )
     if labels is not None:
         structures, algorithm = read_labels(labels)
     else:

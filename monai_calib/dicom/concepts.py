@@ -90,7 +90,7 @@ def read_labels(path: str | Path) -> tuple[dict[int, Structure], Algorithm]:
             structures = name_structures({int(label): text for label, text in channels.items()}, context=name)
             return structures, Algorithm(name, str(content["version"]))
         return name_structures({int(label): text for label, text in content.items()}), Algorithm()
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except Exception as error:  # whatever is in the file
         raise ValueError(
             f"{source} tells no labels ({type(error).__name__}: {error}); expected a bundle's metadata.json, or labels "
             'such as {"1": "liver"} or {"1": {"name": "liver", "category": ["91723000", "SCT", "Anatomical '
