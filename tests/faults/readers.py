@@ -456,7 +456,7 @@ def _load_histograms(folder: Path) -> Any:
 
     evaluated = read_evaluated(folder / "run" / "eval")
     found = [histogram.bins(15).count.numpy() for histogram in evaluated.histograms(evaluated.regions[0])]
-    return _sum(*found, *[table for table in evaluated.all_bins(15).values()])
+    return _sum(*found, *evaluated.all_bins(15).values())
 
 
 def _measure(folder: Path) -> Any:
