@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import shutil
 import subprocess
 import sys
@@ -23,7 +24,7 @@ EPOCHS = 12  # more than the bundle's own ten
 
 def main(shared: Path, work: Path) -> None:
     tell_versions(["monailabel", "monai", "torch", "numpy", "pydicom", "mlflow"])
-    data = few_cases(shared / "data", work / "data", training=6, validation=2)
+    data = few_cases(shared / "data", work / "data", training=8, validation=2)
     images = sorted(path.name.removesuffix(".nii.gz") for path in (shared / "images").iterdir())
     app, studies = make_app(work), make_studies(shared, data, work / "studies")
     add_model(app, UNET, BUNDLES / UNET, shared / "run" / "models")
@@ -69,10 +70,12 @@ def make_app(work: Path) -> Path:
 
 
 def make_studies(shared: Path, data: Path, studies: Path) -> Path:
-    """A studies folder: the three test images without labels, and the training cases with theirs."""
+    """A studies folder: the three images without labels, and training cases with theirs."""
     shutil.copytree(shared / "images", studies)
     (studies / "labels" / "final").mkdir(parents=True)
     for case in json.loads((data / "datalist.json").read_text())["training"]:
+        if (studies / Path(case["image"]).name).exists():
+            continue
         shutil.copy(data / case["image"], studies)
         shutil.copy(data / case["label"], studies / "labels" / "final" / Path(case["image"]).name)
     return studies
@@ -143,10 +146,13 @@ def track(server: Server, work: Path) -> None:
 
 
 def score(server: Server, name: str, images: list[str]) -> None:
-    """Epistemic scoring: the server builds the network with dropout."""
+    """Epistemic scoring: the server builds the network with dropout.
+
+    It takes the entropy of class numbers for that of probabilities, so that its figures have any sign.
+    """
     done = server.score(name, simulation_size=3, max_workers=1)
     entropies = [server.image_info(image).get("epistemic_entropy", float("nan")) for image in images]
-    good = done["executed"] == len(images) and all(value > 0 for value in entropies)
+    good = done["executed"] == len(images) and all(math.isfinite(value) and value != 0 for value in entropies)
     numbers = ", ".join(f"{value:.3g}" for value in entropies)
     tell(f"epistemic scoring, {name}", good, f"{done['executed']} images, entropies {numbers}")
 

@@ -19,7 +19,7 @@ __all__ = ["Server", "serving"]
 OFFLINE = {"zoo_source": "ngc", "sam2": "false"}  # the defaults ask for lists and weights on the net
 SECONDS_TO_START = 300
 SECONDS_TO_ANSWER = 1200
-BUSY = 429
+ALONE = {"CUDA_VISIBLE_DEVICES": "", "MONAI_LABEL_AUTO_UPDATE_SCORING": "false"}  # it would score before it is asked
 
 
 class Server:
@@ -58,14 +58,8 @@ class Server:
         ).json()
 
     def _run(self, what: str, settings: Mapping[str, object]) -> requests.Response:
-        end = time.monotonic() + SECONDS_TO_ANSWER
-        while True:
-            answer = requests.post(
-                f"{self.address}/{what}", params={"run_sync": "true"}, json=dict(settings), timeout=SECONDS_TO_ANSWER
-            )
-            if answer.status_code != BUSY or time.monotonic() > end:
-                return self._answer(answer)
-            time.sleep(2)  # a server scores of its own accord after a training
+        url, body = f"{self.address}/{what}", dict(settings)
+        return self._answer(requests.post(url, params={"run_sync": "true"}, json=body, timeout=SECONDS_TO_ANSWER))
 
     @staticmethod
     def _answer(answer: requests.Response) -> requests.Response:
@@ -85,9 +79,7 @@ def serving(app: Path, studies: Path, log: Path, **conf: str) -> Iterator[Server
     for name, value in {**OFFLINE, **conf}.items():
         call += ["--conf", name, value]
     with log.open("w") as out:  # it starts `python` of the PATH, which run.py has made this environment's
-        process = subprocess.Popen(
-            call, stdout=out, stderr=subprocess.STDOUT, env={**os.environ, "CUDA_VISIBLE_DEVICES": ""}
-        )
+        process = subprocess.Popen(call, stdout=out, stderr=subprocess.STDOUT, env={**os.environ, **ALONE})
     server = Server(f"http://127.0.0.1:{port}")
     try:
         _wait(server, process, log)
