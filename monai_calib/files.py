@@ -37,11 +37,12 @@ class FileError(ValueError):
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; what was written there takes its place when the block ends well.
+    """Yield a path of the same name in a hidden folder beside ``path``; what was written there takes its place when
+    the block ends well.
 
     The file is flushed to the disk before it is renamed, so that after a power cut the old or the new one is there.
-    The temporary name keeps the suffixes, is hidden, and names host and process: what a killed process left is removed
-    by the next writer of the same file.
+    It has its own name from the start, because PyTorch writes a file's name into the file, where MONAI Deploy looks for
+    it. The hidden folder names host and process: what a killed process left is removed by the next writer.
 
     Args:
         path: the file to write; its folder is made.
@@ -60,15 +61,16 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
     with full_disk_named(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         _remove_dead(target)
-        partial = _partial(target)
+        folder = _partial(target)
+        folder.mkdir(exist_ok=True)  # a killed process of the same number may have left it: in a container all are 1
+        partial = folder / target.name
         try:
             yield partial
             _flush(partial)
             os.replace(partial, target)
             _flush_folder(target.parent)
         finally:
-            with suppress(OSError):
-                partial.unlink(missing_ok=True)
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
@@ -91,17 +93,17 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         ['eval', 'eval/calibration.json']
     """
     target = Path(path)
-    with full_disk_named(target):
-        with folder_lock(target):
-            _tidy_former(target)
-            _remove_dead(target)
-            partial = _partial(target)
-            partial.mkdir()
-            try:
-                yield partial
-                replace_folder(partial, target)
-            finally:
-                shutil.rmtree(partial, ignore_errors=True)
+    with full_disk_named(target), folder_lock(target):
+        _tidy_former(target)
+        _remove_dead(target)
+        partial = _partial(target)
+        shutil.rmtree(partial, ignore_errors=True)  # of a killed process with this one's number
+        partial.mkdir()
+        try:
+            yield partial
+            replace_folder(partial, target)
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def folder_lock(path: str | os.PathLike[str], doing: str = "writing it") -> FolderLock:
@@ -191,7 +193,7 @@ def read_json(
 
 
 def _partial(target: Path) -> Path:
-    """A name of this process's own; suffixes stay, since writers choose their format by them."""
+    """A name of this process's own."""
     return target.with_name(f".{socket.gethostname()}-{os.getpid()}{_PARTIAL}.{target.name}")
 
 

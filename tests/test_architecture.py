@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).parents[1] / "monai_calib"
 FLOORS = (
     {"losses", "metrics", "datasets"},
     {"transforms", "handlers", "posthoc", "clinical", "inferers"},
-    {"report", "experiments", "bundling", "dicom", "predictions"},
+    {"report", "experiments", "bundling", "dicom", "predictions", "nnunet"},
     {"__main__"},
 )
 """From the ground up: a part imports from its own floor or from one below; on the ground, from itself alone."""

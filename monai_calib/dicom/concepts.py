@@ -14,7 +14,7 @@ from monai_calib.files import read_json
 
 from ..version import __version__
 
-__all__ = ["CONFIDENCE", "Algorithm", "Structure", "name_structures", "read_labels"]
+__all__ = ["CONFIDENCE", "PROBABILITY", "Algorithm", "Structure", "name_structures", "read_labels"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,8 @@ CONFIDENCE = Structure(
     Code("309825002", "SCT", "Spatial and Relational Concept"),
     Code("confidence", "99MONAICALIB", "Probability that the label is right"),
 )
+# Nor does one say "probability of the class".
+PROBABILITY = Code("probability", "99MONAICALIB", "Probability of the class")
 _UNKNOWN = Code("91723000", "SCT", "Anatomical Structure")
 
 

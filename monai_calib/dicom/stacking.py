@@ -164,8 +164,8 @@ def _directions(headers: Sequence[Dataset], series: str) -> tuple[NDArray[np.flo
             f"{size} along {np.round(group, 3).tolist()}" for group, size in zip(groups[:4], sizes[:4], strict=True)
         )
         raise ValueError(
-            f"{series} mixes {len(groups)} orientations of slices: {found}{_odd(headers, of)}; expected one. Localizers are like that; "
-            "choose another series, or part the slices"
+            f"{series} mixes {len(groups)} orientations of slices: {found}{_odd(headers, of)}; expected one. "
+            "Localizers are like that; choose another series, or part the slices"
         )
     row, column = cosines[0, :3], cosines[0, 3:]
     lengths = np.linalg.norm(row), np.linalg.norm(column)
@@ -243,8 +243,9 @@ def _check_straight(
     astray = float(off[worst])
     if astray > max(0.05 * float(min(headers[0].PixelSpacing)), _GAP_TOLERANCE):
         raise ValueError(
-            f"{series}: a slice (instance {_instance(headers[worst])}) lies {astray:.2f} mm from where it would be between the first and the last; expected "
-            "a straight and even stack. Was the table moved, or the spacing changed?"
+            f"{series}: a slice (instance {_instance(headers[worst])}) lies {astray:.2f} mm from where it would be "
+            "between the first and the last; expected a straight and even stack. Was the table moved, or the spacing "
+            "changed?"
         )
 
 

@@ -19,6 +19,7 @@ from .meep import MEEPLoss
 from .nacl import NACLLoss
 from .neighborhood import label_proportions, outer_voxels
 from .presets import PRESETS, build_loss
+from .sigmoid import SigmoidLoss
 from .svls import SVLSLoss
 
 __all__ = [
@@ -41,6 +42,7 @@ __all__ = [
     "MbLSLoss",
     "NACLLoss",
     "SVLSLoss",
+    "SigmoidLoss",
     "SoftL1ACELoss",
     "build_loss",
     "label_proportions",

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, Literal, overload
 
 from .acls import ACLSLoss
+from .arguments import one_of
 from .base import ConstrainedLoss, Options
 from .cals import CALSLoss
 from .crac import CRaCLoss
@@ -23,6 +24,7 @@ from .mbls import MbLSLoss
 from .mdca import MDCALoss
 from .meep import MEEPLoss
 from .nacl import NACLLoss
+from .sigmoid import SigmoidLoss
 from .svls import SVLSLoss
 
 __all__ = ["PRESETS", "build_loss"]
@@ -63,7 +65,15 @@ def _own_arguments(factory: Callable[..., ConstrainedLoss]) -> set[str]:
     return set(named) - _SHARED
 
 
-def build_loss(name: str, **overrides: Any) -> ConstrainedLoss:
+@overload
+def build_loss(name: str, *, activation: Literal["softmax"] = ..., **overrides: Any) -> ConstrainedLoss: ...
+
+
+@overload
+def build_loss(name: str, *, activation: Literal["sigmoid"], **overrides: Any) -> SigmoidLoss: ...
+
+
+def build_loss(name: str, *, activation: str = "softmax", **overrides: Any) -> ConstrainedLoss | SigmoidLoss:
     """Build a loss from its name, or from several joined by ``+``.
 
     ``"dice_ce+mbls"`` is the first loss with the penalties of the others added. An override goes to every part that
@@ -72,11 +82,14 @@ def build_loss(name: str, **overrides: Any) -> ConstrainedLoss:
 
     Args:
         name: one of :data:`PRESETS`, or several joined by ``+``, the primary objective first.
+        activation: ``"softmax"`` for classes that exclude each other; ``"sigmoid"`` for channels of 0 and 1, such as
+            regions that overlap, each of which is a problem of two classes (:class:`SigmoidLoss`, whose
+            ``ignore_channel`` is then known too).
         overrides: arguments of the named classes and of :class:`ConstrainedLoss`.
 
     Raises:
         ValueError: an unknown name (answered with the list of names), an argument no part knows, or a later part
-            that has no penalty to add.
+            that has no penalty to add; another activation, or ``"sigmoid"`` of a loss that is none of channels.
 
     Example:
         >>> build_loss("dice_ce+nacl_outer", alpha=1.0)
@@ -87,6 +100,9 @@ def build_loss(name: str, **overrides: Any) -> ConstrainedLoss:
           (dice): SoftDice()
         )
     """
+    if one_of("activation", activation, ("softmax", "sigmoid")) == "sigmoid":
+        ignore_channel = overrides.pop("ignore_channel", False)
+        return SigmoidLoss(build_loss(name, **overrides), ignore_channel)
     parts = [part.strip() for part in name.split("+")]
     unknown = [part for part in parts if part not in PRESETS]
     if unknown:

@@ -12,7 +12,7 @@ from monai_calib.labels import as_plain_tensor, check_label, check_soft_label, t
 
 from .neighborhood import label_proportions, outer_voxels
 
-__all__ = ["Target", "plain", "prepare", "readable"]
+__all__ = ["Target", "check_logits", "plain", "prepare", "readable"]
 
 
 def plain(x: Tensor) -> Tensor:
@@ -109,6 +109,19 @@ class Target:
         return total / torch.where(mass > 0, mass, 1.0)
 
 
+def check_logits(logits: Tensor) -> None:
+    """Refuse what is not one floating point tensor ``(B, K, *spatial)`` with one to three axes."""
+    if not isinstance(logits, Tensor):
+        raise TypeError(
+            f"logits: expected one tensor (B, K, *spatial), got a {type(logits).__name__}. "
+            "For the heads of deep supervision wrap the loss in monai.losses.DeepSupervisionLoss."
+        )
+    if not logits.is_floating_point():
+        raise TypeError(f"logits must be floating point, got {logits.dtype}.")
+    if not 3 <= logits.ndim <= 5:
+        raise ValueError(f"logits must be (B, K, *spatial) with one to three axes, got {tuple(logits.shape)}.")
+
+
 def prepare(logits: Tensor, label: Tensor, ignore_index: int | None = None, image: Tensor | None = None) -> Target:
     """Check logits and label against each other and bring the label into the form of :class:`Target`.
 
@@ -131,20 +144,12 @@ def prepare(logits: Tensor, label: Tensor, ignore_index: int | None = None, imag
         >>> prepare(torch.zeros(1, 3, 4), torch.tensor([[[0, 1, 2, 2]]])).index
         tensor([[0, 1, 2, 2]], dtype=torch.uint8)
     """
-    if not isinstance(logits, Tensor):
-        raise TypeError(
-            f"logits: expected one tensor (B, K, *spatial), got a {type(logits).__name__}. "
-            "For the heads of deep supervision wrap the loss in monai.losses.DeepSupervisionLoss."
-        )
-    if not logits.is_floating_point():
-        raise TypeError(f"logits must be floating point, got {logits.dtype}.")
-    if not 3 <= logits.ndim <= 5:
-        raise ValueError(f"logits must be (B, K, *spatial) with one to three axes, got {tuple(logits.shape)}.")
+    check_logits(logits)
     num_classes, spatial = logits.shape[1], logits.shape[2:]
     if num_classes == 1:
         raise ValueError(
             "logits: expected one channel per class, background included, got 1, whose softmax is always 1. "
-            "Give a binary network two output channels."
+            "Give a binary network two output channels, or build the loss with activation='sigmoid'."
         )
     by_index = label.shape in ((logits.shape[0], *spatial), (logits.shape[0], 1, *spatial))
     if not by_index and label.shape != logits.shape:

@@ -28,6 +28,7 @@ from monai_calib.posthoc.methods import build_calibrator
 from monai_calib.posthoc.model_files import bundle_configs, write_model
 from monai_calib.posthoc.sigmoid import SigmoidStream
 from monai_calib.posthoc.stream import EachRater, LogitStream
+from monai_calib.posthoc.windows import windows_overlap, worse_in_windows
 
 __all__ = ["AUTO", "Calibrated", "calibrate", "find_correction"]
 
@@ -92,7 +93,9 @@ def calibrate(
         network: the trained network, or one to load ``checkpoint`` into. A method that folds changes it in place. An
             average of several (:class:`~monai_calib.inferers.AveragedNetwork`) gets one correction of its mean
             probability, and one file holds it all.
-        loader: validation data without augmentation; the network runs over it once, and its logits are kept.
+        loader: validation data without augmentation; the network runs over it once, and its logits are kept. Where
+            windows overlap it runs once more with the correction, unless that is linear in the logits: see
+            :func:`~.windows.worse_in_windows`.
         inferer: as the evaluation will use; it must average logits where windows overlap.
         num_classes: channels of the logits; 1 is a sigmoid channel.
         models_dir: folder of the model, made when missing.
@@ -123,7 +126,8 @@ def calibrate(
             ``(B, K, *spatial)`` of 0 and 1.
         unit: of the voxel size, in words on what was fitted: ``"px"`` where pixels have no known size and count as 1.
 
-    Raises: ``ValueError`` for an unknown method, no data or broken data; :class:`~.auto.RefusedCorrectionError` for a
+    Raises: :class:`~monai_calib.lock.FolderInUseError` while another process trains or calibrates in ``models_dir``;
+        ``ValueError`` for an unknown method, no data or broken data; :class:`~.auto.RefusedCorrectionError` for a
         method by name that makes the network worse, nothing being written; :class:`~.folding.FoldingError` for a
         network that cannot take up a linear correction.
     """
@@ -151,6 +155,10 @@ def calibrate(
     regions = {
         calibrator.region for calibrator in (*named, *(build_calibrator(name, classes, region) for name in others))
     }
+    if checkpoint is not None:
+        load_weights(
+            network, read_checkpoint(checkpoint, advice="Train first, or name a model with --model_path."), checkpoint
+        )
 
     def stream_of(data: Iterable[Mapping[str, Any]]) -> LogitStream:
         more: dict[str, Any] = {"ignore_index": ignore_index, "spacing": spacing}
@@ -159,12 +167,6 @@ def calibrate(
         return LogitStream(network, data, inferer, device, amp, **more)
 
     with FolderLock(models_dir, "calibrating"):
-        if checkpoint is not None:
-            load_weights(
-                network,
-                read_checkpoint(checkpoint, advice="Train first, or name a model with --model_path."),
-                checkpoint,
-            )
         stream = stream_of(loader)
         network.to(stream.device)
         example = _FirstWindow(network)
@@ -180,7 +182,12 @@ def calibrate(
         if sigmoid:
             found = fit_channels({name: EachRater(kept.every(step, k)) for k, name in enumerate(channels)}, asked)
         else:
-            found = fit_methods(EachRater(kept), asked)
+            overlap = windows_overlap(stream.largest, example.image.shape[2:], slice_axis)
+
+            def worse_as_run(calibrator: Calibrator) -> list[str]:
+                return [] if calibrator.foldable or not overlap else worse_in_windows(calibrator, stream)
+
+            found = fit_methods(EachRater(kept), asked, worse_as_run)
         for name, calibrator in found.methods.items():
             record = calibrator.record
             _log.info("%s: %s in %d passes over %d cases", name, record.status, record.passes, record.cases)

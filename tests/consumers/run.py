@@ -1,9 +1,9 @@
 """Run our bundles and losses in the tools that consume them, each in its own environment.
 
 ``python tests/consumers/run.py [CONSUMER ...]``, or ``make test-consumers``. A folder beside this file is a consumer:
-``requirements.txt`` pins what its environment holds (its first line names the Python), ``check.py`` runs there and tells
-line by line what it found (``telling.py``). Environments are made and deleted one at a time. A consumer that could not
-be run is a failure. Results go to ``runs/consumers.json``, and with ``--page`` to ``docs/consumers.md``.
+``requirements.txt`` pins what its environment holds (its first line names the Python), and ``check.py`` runs there and
+tells line by line what it found (``telling.py``). Environments are made and deleted one at a time. A consumer that
+could not be run is a failure. Results go to ``runs/consumers.json``, and with ``--page`` to ``docs/consumers.md``.
 """
 
 from __future__ import annotations
@@ -19,23 +19,13 @@ import time
 from datetime import date
 from pathlib import Path
 
+from interpreter import interpreter
 from shared import make_shared
 from table import page
 
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parents[1]
 CONSUMERS = sorted(path.parent.name for path in HERE.glob("*/check.py"))
-
-
-def interpreter(version: str) -> str:
-    """The Python of a version: this one, one on PATH, or pyenv's."""
-    if version == f"{sys.version_info.major}.{sys.version_info.minor}":
-        return sys.executable
-    pyenv = sorted(Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")).glob(f"versions/{version}.*/bin/python"))
-    found = shutil.which(f"python{version}") or (str(pyenv[-1]) if pyenv else None)
-    if found is None:
-        raise RuntimeError(f"Python {version}: not found on PATH, nor in pyenv. Install it.")
-    return found
 
 
 def make_environment(name: str, folder: Path) -> Path:

@@ -9,8 +9,8 @@ __all__ = ["page"]
 
 HEAD = """# What was run in the tools people use
 
-Written by `make test-consumers` (`tests/consumers`): each consumer in its own environment with published packages, a real
-server or simulator, our bundles and losses as they are. [integrations.md](integrations.md) has the recipes.
+Written by `make test-consumers` (`tests/consumers`): each consumer in its own environment with published packages, a
+real server or simulator, our bundles and losses as they are. [integrations.md](integrations.md) has the recipes.
 
 | consumer | versions | what was run | result |
 |---|---|---|---|

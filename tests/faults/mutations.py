@@ -203,7 +203,7 @@ def nifti_place(content: bytes, random: Random) -> bytes:
     inner, packed = _inner(content)
     volume = nib.Nifti1Image.from_bytes(inner)
     affine = volume.affine.copy()
-    changes = [(0, 3, 50.0), (1, 1, -affine[1, 1]), (2, 2, 7.0), (0, 0, 0.0), (0, 3, np.nan)]
+    changes = [(0, 3, 50.0), (1, 1, -affine[1, 1]), (2, 2, 7.0), (0, 0, 1e-9), (0, 3, 1e30)]
     row, column, value = random.choice(changes)
     affine[row, column] = value
     return _outer(nib.Nifti1Image(np.asarray(volume.dataobj), affine).to_bytes(), packed)
@@ -241,8 +241,8 @@ NIFTI: tuple[Mutation, ...] = (
 
 # JSON --------------------------------------------------------------------------------------------------------------
 _NASTY: tuple[Any, ...] = (
-    None, [], {}, -1, 0, 1, 1.5, 2**70, -(2**70), 10**9, "", "a", "x" * 5000, True, False, [None], {"a": 1}, "../../etc/passwd",
-    "/etc/passwd", "\ud800", "nan", "\r=1+1", "<script>", float("nan"), float("inf"), [[[]]], "é\0",
+    None, [], {}, -1, 0, 1, 1.5, 2**70, -(2**70), 10**9, "", "a", "x" * 5000, True, False, [None], {"a": 1},
+    "../../etc/passwd", "/etc/passwd", "\ud800", "nan", "\r=1+1", "<script>", float("nan"), float("inf"), [[[]]], "é\0",
 )  # fmt: skip
 
 
@@ -600,7 +600,8 @@ def picture_turned(content: bytes, random: Random) -> bytes:
 
 
 PICTURE: tuple[Mutation, ...] = (
-    picture_saved, picture_saved, picture_saved, picture_claim, picture_claim, picture_of_pages, picture_values, picture_turned,
+    picture_saved, picture_saved, picture_saved, picture_claim, picture_claim, picture_of_pages, picture_values,
+    picture_turned,
 )  # fmt: skip
 
 # DICOM -------------------------------------------------------------------------------------------------------------
@@ -686,8 +687,8 @@ def dicom_header(content: bytes, random: Random) -> bytes:
 
 
 DICOM: tuple[Mutation, ...] = (
-    dicom_value, dicom_value, dicom_value, dicom_value, dicom_text, dicom_text, dicom_length, dicom_syntax, dicom_header,
-    dicom_header,
+    dicom_value, dicom_value, dicom_value, dicom_value, dicom_text, dicom_text, dicom_length, dicom_syntax,
+    dicom_header, dicom_header,
 )  # fmt: skip
 
 

@@ -72,27 +72,34 @@ class Tally:
             by_kind.setdefault(what.partition(" · ")[0], Counter()).update(outcomes)
         seeds = ", ".join(str(run["seed"]) for run in self.runs)
         lines = [
-            "# Kills, hostile input, full disks: what was tried, and what happened",
+            "# Kills and hostile input: what was tried, and what happened",
             "",
-            "Written by `tests/faults/run.py` (`make test-faults`) from `docs/reliability.json`, the sum over its runs. "
-            "Every run draws new moments and new mutations from the seed that it prints. The generators of damage are in "
+            "Written by `tests/faults/run.py` (`make test-faults`) from `docs/reliability.json`, the sum over its "
+            "runs. "
+            "Every run draws new moments and new mutations from the seed that it prints. The generators of damage "
+            "are in "
             "`tests/faults/mutations.py`; a small part of all this is in `make test`.",
             "",
-            f"{sum(map(_size, kills.values()))} kills of {len(kills)} commands, {sum(map(_size, inputs.values()))} mutated "
+            f"{sum(map(_size, kills.values()))} kills of {len(kills)} commands, {sum(map(_size, inputs.values()))} "
+            f"mutated "
             f"inputs of {len(by_kind)} kinds, in {len(self.runs)} runs.",
             "",
             "## Killed with SIGKILL at a random moment, then called again",
             "",
-            "Right is the result of an unkilled call, bit for bit but for times, with nothing left behind. Half of the kills "
+            "Right is the result of an unkilled call, bit for bit but for times, with nothing left behind. Half of "
+            "the kills "
             "fall into the last third of the time, where results are written.",
             "",
             *_table("command", kills, ("equal",)),
             "",
             "## Mutated inputs",
             "",
-            "Each is read in a process of its own with at most a minute and 3 GB. Right is the result of the whole file "
-            "(*as undamaged*), a refusal that names the file in a line (or, where the damage is a contradiction, the other "
-            "file of the contradiction), a damaged cache made again, or a result where the changed content is another valid "
+            "Each is read in a process of its own with at most a minute and 3 GB. Right is the result of the whole "
+            "file "
+            "(*as undamaged*), a refusal that names the file in a line (or, where the damage is a contradiction, the "
+            "other "
+            "file of the contradiction), a damaged cache made again, or a result where the changed content is "
+            "another valid "
             "input (other voxels, another name). Nothing may be run, written outside, or left behind.",
             "",
             *_table("kind of file", by_kind, ("same", "named", "healed", "other")),
@@ -101,10 +108,6 @@ class Tally:
             "",
             *_table("kind · reader", inputs, ("same", "named", "healed", "other")),
         ]
-        for sort, title, told in _SURROUNDINGS:
-            found = self.of(sort)
-            if found:
-                lines += ["", f"## {title}", "", told, "", *_table("command", found, ("equal", "named"))]
         lines += ["", "## What was wrong", "", *self._faults(), "", f"Seeds: {seeds}.", ""]
         return "\n".join(lines)
 
@@ -113,7 +116,8 @@ class Tally:
             return ["Nothing."]
         mended = sum(1 for fault in self.faults if fault.get("mended"))
         lines = [
-            f"{len(self.faults)} outcomes were wrong when they were met. {mended} of them are right since: an input was "
+            f"{len(self.faults)} outcomes were wrong when they were met. {mended} of them are right since: an input "
+            f"was "
             "mutated with its seed and read again (`--again`), a command was killed again. A fault that is not told as "
             "mended stands.",
             "",
@@ -129,28 +133,6 @@ class Tally:
             for (what, mutation, outcome, mended), count in sorted(groups.items())
         ]
         return lines
-
-
-_SURROUNDINGS = (
-    (
-        "disk",
-        "Full disks",
-        "On file systems in memory (tmpfs) of several sizes. Right is the result, or a line that names path and free space, "
-        "with what was there before unchanged and nothing left behind.",
-    ),
-    (
-        "user",
-        "A foreign user without a home",
-        "As nobody, without HOME and with a package that is not writable, as in a container with a foreign user id. Right is "
-        "the result.",
-    ),
-    (
-        "pair",
-        "Two processes on one folder",
-        "The second is started while the first works. Right is one refused with a line that names folder and holder, "
-        "and the other's result; or, where nothing but whole files is replaced, both results.",
-    ),
-)
 
 
 def _size(counter: Counter[str]) -> int:

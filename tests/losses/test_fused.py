@@ -158,15 +158,3 @@ def test_threads_agree() -> None:
     for value, gradient in results[1:]:
         torch.testing.assert_close(value, results[0][0], rtol=1e-7, atol=0)
         assert torch.equal(gradient, results[0][1])
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("name", ["ce", "mbls", "nacl", "nacl_outer", "svls", "ecp"])
-def test_compiles_without_a_graph_break(name: str) -> None:
-    torch._dynamo.reset()
-    loss = build_loss(name)
-    logits, label = torch.randn(1, 3, 8, 8), torch.randint(0, 3, (1, 1, 8, 8))
-    compiled = torch.compile(loss, fullgraph=True, backend="aot_eager")
-    with fused.using("plain"):
-        torch.testing.assert_close(compiled(logits, label), loss(logits, label))
-    assert compiled(logits, label + 3).isnan()

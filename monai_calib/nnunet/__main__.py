@@ -1,0 +1,25 @@
+"""The folder of the trainers, for nnU-Net: ``export nnUNet_extTrainer=$(python -m monai_calib.nnunet)``."""
+
+from __future__ import annotations
+
+import importlib.util
+import sys
+
+from monai_calib.nnunet import TRAINERS
+
+
+def main() -> int:
+    """Print the folder, and refuse where nnU-Net would not find this package."""
+    if importlib.util.find_spec("nnunetv2") is None:
+        print(
+            f"monai_calib: nnunetv2: expected it beside monai_calib, got none in {sys.executable}. "
+            "Install monai_calib where nnU-Net is, and ask that Python.",
+            file=sys.stderr,
+        )
+        return 1
+    print(TRAINERS)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
