@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from pins import PAIRS, REPOSITORY, Pair
-from results import counts, table, well
+from matrix_results import counts, table, well
 
 sys.path.insert(0, str(REPOSITORY / "tests" / "consumers"))
 from interpreter import interpreter
