@@ -1,5 +1,5 @@
 # make demo [DATA=Task04_Hippocampus]   from nothing to a report
-# make test | lint | bench | clean | test-faults | test-consumers | test-matrix
+# make test | lint | bench | bundles | clean | test-faults | test-consumers | test-matrix
 SHELL := /bin/bash -o pipefail
 PYTHON ?= python3
 VENV := .venv
@@ -12,7 +12,7 @@ EPOCHS ?= 3
 NAME := $(if $(DATA),hippocampus,phantom)
 RUNS := runs/demo_$(NAME)
 
-.PHONY: demo test test-faults test-consumers lint bench clean
+.PHONY: demo test test-faults test-consumers test-matrix lint bench bundles clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/report.installed $(RUNS)/$(NAME)/datalist.json
@@ -37,6 +37,10 @@ test-faults: $(VENV)/dev.installed
 test-consumers: $(VENV)/dev.installed
 	OMP_NUM_THREADS=1 "$(PY)" tests/consumers/run.py --page docs/consumers.md
 
+# The suite with the lowest, pinned and highest versions and MONAI's weekly build; an hour and more, and GBs.
+test-matrix:
+	"$(PYTHON)" tests/matrix/run.py
+
 lint: $(VENV)/dev.installed
 	"$(PY)" -m ruff check .
 	"$(PY)" -m ruff format --check .
@@ -48,8 +52,12 @@ bench: $(VENV)/dev.installed
 	"$(PY)" benchmarks/metrics.py
 	"$(PY)" benchmarks/training_step.py
 
+# A zip a bundle in dist/, for monai.bundle.download --url file:///...; without weights.
+bundles: $(VENV)/dev.installed
+	"$(PY)" -m monai_calib pack bundles/*_segmentation_*d --output dist
+
 clean:
-	rm -rf $(VENV) runs build *.egg-info
+	rm -rf $(VENV) runs build dist *.egg-info
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)

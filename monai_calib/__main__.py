@@ -16,13 +16,14 @@ from .version import __version__
 COMMANDS = {
     "prepare": ("datasets", "make a data set of your own images and labels"),
     "bundle": ("bundling", "write a bundle for a data set: fingerprint and plan, with a reason for each number"),
+    "pack": ("bundling", "pack bundles as zips, alone or with a run's weights and their figures"),
     "run": ("experiments", "plan, train, calibrate, evaluate, export and report on a data set, in one go"),
     "phantom": ("datasets", "write a synthetic data set whose label posterior is known"),
     "benchmark": ("experiments", "train and compare losses over seeds, networks and bundles"),
     "measure": ("predictions", "measure stored probability maps of any framework"),
     "correct": ("predictions", "fit a correction to stored maps, and write corrected ones"),
     "report": ("report", "write one HTML page on evaluated runs"),
-    "dicom": ("dicom", "read a DICOM series, write predictions as DICOM SEG"),
+    "dicom": ("dicom", "read a DICOM series, write predictions as DICOM SEG or Parametric Map"),
 }
 """Name of a command: the package that brings it, and what it does."""
 

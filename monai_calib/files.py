@@ -13,7 +13,16 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-__all__ = ["FileError", "atomic_folder", "atomic_path", "read_json", "replace_folder", "write_json", "write_text"]
+__all__ = [
+    "FileError",
+    "atomic_folder",
+    "atomic_path",
+    "full_disk_named",
+    "read_json",
+    "replace_folder",
+    "write_json",
+    "write_text",
+]
 
 _PARTIAL = ".partial"
 _FORMER = ".former"
@@ -25,11 +34,12 @@ class FileError(ValueError):
 
 @contextmanager
 def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
-    """Yield a temporary path beside ``path``; what was written there takes its place when the block ends well.
+    """Yield a path of the same name in a hidden folder beside ``path``; what was written there takes its place when
+    the block ends well.
 
     The file is flushed to the disk before it is renamed, so that after a power cut the old or the new one is there.
-    The temporary name keeps the suffixes, is hidden, and names host and process: what a killed process left is removed
-    by the next writer of the same file.
+    It has its own name from the start, because PyTorch writes a file's name into the file, where MONAI Deploy looks for
+    it. The hidden folder names host and process: what a killed process left is removed by the next writer.
 
     Args:
         path: the file to write; its folder is made.
@@ -45,18 +55,19 @@ def atomic_path(path: str | os.PathLike[str]) -> Iterator[Path]:
         ['a.txt']
     """
     target = Path(path)
-    with _named(target):
+    with full_disk_named(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         _remove_dead(target)
-        partial = _partial(target)
+        folder = _partial(target)
+        folder.mkdir(exist_ok=True)  # a killed process of the same number may have left it: in a container all are 1
+        partial = folder / target.name
         try:
             yield partial
             _flush(partial)
             os.replace(partial, target)
             _flush_folder(target.parent)
         finally:
-            with suppress(OSError):
-                partial.unlink(missing_ok=True)
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager
@@ -76,11 +87,12 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         ['eval', 'eval/calibration.json']
     """
     target = Path(path)
-    with _named(target):
+    with full_disk_named(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         _tidy_former(target)
         _remove_dead(target)
         partial = _partial(target)
+        shutil.rmtree(partial, ignore_errors=True)  # of a killed process with this one's number
         partial.mkdir()
         try:
             yield partial
@@ -93,7 +105,7 @@ def replace_folder(partial: str | os.PathLike[str], path: str | os.PathLike[str]
     """Put a finished folder in the place of ``path``, beside which it lies: what :func:`atomic_folder` ends with."""
     source, target = Path(partial), Path(path)
     former = _former(target)
-    with _named(target):
+    with full_disk_named(target):
         _tidy_former(target)
         for file in source.rglob("*"):
             if file.is_file():
@@ -167,7 +179,7 @@ def read_json(
 
 
 def _partial(target: Path) -> Path:
-    """A name of this process's own; suffixes stay, since writers choose their format by them."""
+    """A name of this process's own."""
     return target.with_name(f".{socket.gethostname()}-{os.getpid()}{_PARTIAL}.{target.name}")
 
 
@@ -208,11 +220,13 @@ def _flush_folder(folder: Path) -> None:
 
 
 @contextmanager
-def _named(target: Path) -> Iterator[None]:
+def full_disk_named(target: Path) -> Iterator[None]:
     """Put path and free space into the errors of a full disk, which Python and PyTorch raise without either."""
     try:
         yield
     except (OSError, RuntimeError) as error:
+        if isinstance(error, OSError) and "MB free" in str(error):
+            raise  # named already, by a file in the folder
         free = _free(target.parent)
         full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
         if full or (isinstance(error, RuntimeError) and free < 1 << 20):  # torch.save hides the reason
@@ -223,7 +237,7 @@ def _named(target: Path) -> Iterator[None]:
 
 
 def _free(folder: Path) -> float:
-    try:
-        return float(shutil.disk_usage(folder).free)
-    except OSError:
-        return float("inf")
+    for there in (folder, *folder.absolute().parents):
+        with suppress(OSError):
+            return float(shutil.disk_usage(there).free)
+    return float("inf")

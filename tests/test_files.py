@@ -5,11 +5,13 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import zipfile
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
+import torch
 
 from monai_calib.files import FileError, atomic_folder, atomic_path, read_json, write_json
 
@@ -53,6 +55,32 @@ def test_what_a_killed_process_left_is_removed_by_the_next_writer(tmp_path: Path
     assert [f.name.endswith(".partial.a.txt") for f in tmp_path.iterdir()] == [True]
     write_json(tmp_path / "a.txt", {"x": 1})
     assert [f.name for f in tmp_path.iterdir()] == ["a.txt"]
+
+
+def test_a_killed_process_of_the_same_number_is_no_hindrance(tmp_path: Path) -> None:
+    """In a container every process is number 1, and the host's name may stay."""
+    code = (
+        "import os, sys\nfrom monai_calib.files import atomic_folder, atomic_path\n"
+        "os.getpid = lambda: 1\nwhere, word = sys.argv[1:]\n"
+        "with atomic_path(where + '/a.txt') as file, atomic_folder(where + '/b') as folder:\n"
+        "    file.write_text(word)\n    (folder / word).write_text(word)\n"
+        "    if word == 'half':\n        os.abort()\n"
+    )
+    for word in ("half", "whole"):
+        run = subprocess.run([sys.executable, "-c", code, str(tmp_path), word], check=False, capture_output=True)
+        assert (run.returncode == 0) is (word == "whole"), run.stderr
+    assert (tmp_path / "a.txt").read_text() == "whole"
+    assert [str(f.relative_to(tmp_path)) for f in sorted(tmp_path.rglob("*"))] == ["a.txt", "b", "b/whole"]
+
+
+def test_nothing_of_host_and_process_gets_into_what_pytorch_writes(tmp_path: Path) -> None:
+    """It writes the file's name into the archive; a partial one named the machine, and no two files were alike."""
+    for name in ("one", "other"):
+        with atomic_path(tmp_path / name / "model.pt") as partial:
+            torch.save({"weight": torch.ones(2)}, partial)
+    with zipfile.ZipFile(tmp_path / "one" / "model.pt") as archive:
+        assert {entry.partition("/")[0] for entry in archive.namelist()} == {"model"}
+    assert (tmp_path / "one" / "model.pt").read_bytes() == (tmp_path / "other" / "model.pt").read_bytes()
 
 
 def test_a_folder_killed_between_two_renames_comes_back(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The command ``bundle``."""
+"""The commands ``bundle`` and ``pack``."""
 
 from __future__ import annotations
 
@@ -12,6 +12,12 @@ example:
   python -m monai_calib prepare pictures/images pictures/masks my/usgra --labels nerve=1 vessel=2
   python -m monai_calib bundle my/usgra my/usgra_segmentation_2d
   python -m monai_calib bundle acdc_segmentation_3d my/acdc_segmentation_3d      # one that comes with the package
+"""
+_PACK_EXAMPLE = """\
+example:
+  python -m monai_calib pack bundles/*_segmentation_*d --output dist
+  python -m monai_calib pack bundles/acdc_segmentation_3d --output dist --run_dir RUN
+  python -m monai.bundle download --name NAME --url file:///PATH/dist/NAME_v0.1.0.zip --bundle_dir FOLDER
 """
 
 
@@ -32,6 +38,20 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--epochs", type=_whole, metavar="N", help="length of the training")
     parser.add_argument("--overwrite", choices=("True", "False"), default="False", help="replace a bundle at OUT")
     parser.set_defaults(run=_bundle)
+    packing = commands.add_parser(
+        "pack",
+        description="Pack bundles as zips that monai.bundle.download reads, alone or with a run's weights and figures.",
+        epilog=_PACK_EXAMPLE,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    packing.add_argument("bundles", nargs="+", type=Path, metavar="BUNDLE", help="folder of a bundle")
+    packing.add_argument(
+        "--output", type=Path, default=Path("dist"), metavar="OUT", help="folder for NAME_vVERSION.zip (default: dist)"
+    )
+    packing.add_argument(
+        "--run_dir", type=Path, metavar="RUN", help="trained and evaluated run whose weights go in, of one bundle"
+    )
+    packing.set_defaults(run=_pack)
 
 
 def _whole(text: str) -> int:
@@ -57,3 +77,13 @@ def _bundle(arguments: argparse.Namespace) -> None:
     made = bundle_data(source, arguments.output, given, overwrite)
     print(f"{made.fingerprint.in_words()}\n\n{made.plan.in_words()}\n")
     print(f"Wrote {made.folder}\nNext: python -m monai_calib run {arguments.data} OUT --bundle {arguments.output}")
+
+
+def _pack(arguments: argparse.Namespace) -> None:
+    from .pack import pack
+
+    if arguments.run_dir is not None and len(arguments.bundles) > 1:
+        raise ValueError(f"--run_dir: expected one bundle, got {len(arguments.bundles)}. A run is of one bundle.")
+    for bundle in arguments.bundles:
+        print(f"Wrote {pack(bundle, arguments.output, arguments.run_dir)}")
+    print("Next: python -m monai.bundle download --name NAME --url file:///PATH/NAME_vVERSION.zip --bundle_dir FOLDER")

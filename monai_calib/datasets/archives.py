@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import tarfile
 import zipfile
@@ -10,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import IO
 
+from ..files import full_disk_named
 from .dataset import SourceError
 
 __all__ = ["find_root", "is_stray", "open_source", "unpack", "visible"]
@@ -114,11 +116,13 @@ def unpack(archive: Path, folder: Path) -> None:
             raise SourceError(f"{archive}: expected a folder, a tar or a zip archive; the file is neither.")
     except FileExistsError as error:
         raise SourceError(f"{archive}: holds {Path(error.filename).name} twice; download it again.") from error
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError, NotImplementedError, RuntimeError) as error:
-        if isinstance(error, OSError) and error.errno is not None:
+    except SourceError:
+        raise
+    except Exception as error:  # tarfile, zipfile, zlib, lzma raise many kinds
+        if isinstance(error, OSError) and error.errno not in (None, errno.ENAMETOOLONG):
             raise  # the machine's trouble, such as a full disk, and not the archive's
         raise SourceError(
-            f"{archive}: the archive is damaged or only partly downloaded ({error}). Download it again."
+            f"{archive}: the archive is damaged or only partly downloaded ({str(error)[:200]}). Download it again."
         ) from error
 
 
@@ -138,8 +142,12 @@ def open_source(source: Path, workplace: Path) -> Iterator[Path]:
     shutil.rmtree(workplace, ignore_errors=True)
     workplace.mkdir(parents=True)
     try:
-        unpack(source, workplace)
+        with full_disk_named(workplace):
+            unpack(source, workplace)
         yield workplace
+    except SourceError as error:  # of a file in it: the folder is about to go
+        told = str(error).replace(str(workplace), source.name)
+        raise error if str(source) in told else SourceError(f"{source}: {told}") from error
     finally:
         shutil.rmtree(workplace, ignore_errors=True)
 

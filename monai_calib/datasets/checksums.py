@@ -56,7 +56,7 @@ def check_conversion(folder: Path, title: str | None = None) -> tuple[int, list[
             (entry["case"], *pair) for cases in lists.values() for entry in cases for pair in files_of(entry, folder)
         ]
         subjects = {split: {entry["subject"] for entry in cases} for split, cases in lists.items()}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except Exception as error:  # whatever is in the file
         raise SourceError(f"{path}: not the datalist of a conversion ({type(error).__name__}: {error}).") from error
     if title is not None and datalist.get("name") != title:
         raise SourceError(f"{path}: expected the conversion of {title}, found that of {datalist.get('name')!r}.")

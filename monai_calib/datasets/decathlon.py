@@ -24,7 +24,7 @@ def decathlon_cases(folder: Path, subject: Callable[[str], str]) -> list[Case]:
     path = folder / "dataset.json"
     try:
         listed = {Path(pair["image"]).name for pair in read_json(path)["training"]}
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except Exception as error:  # whatever is in the file
         raise SourceError(f"{path}: not a Decathlon dataset.json ({type(error).__name__}: {error}).") from error
     files = {kind: {file.name for file in visible(folder / kind, "*.nii.gz")} for kind in ("imagesTr", "labelsTr")}
     problems = [

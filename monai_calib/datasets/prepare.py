@@ -106,7 +106,10 @@ def _usable(found: Found, exclude: Sequence[str], problems: list[str]) -> list[C
     known = {case.name for case in cases}
     problems += [f"--exclude {name}: no such case. Correct the name." for name in exclude if name not in known]
     counted = Counter(case.name for case in cases)
-    problems += [f"{name}: {count} cases have this name. Rename them." for name, count in counted.items() if count > 1]
+    for name, count in counted.items():
+        if count > 1:
+            files = ", ".join(str(case.images[0]) for case in cases if case.name == name)
+            problems.append(f"{name}: {count} cases have this name ({files}). Rename them, or name each once.")
     mixed = {case.name: line for case in cases if (line := kinds_differ(case))}
     if cases and len({is_picture(case.images[0]) for case in cases}) > 1:
         problems.append("some cases are pictures and some are volumes. Prepare them one after the other.")

@@ -1,4 +1,4 @@
-"""The commands ``dicom to-nifti``, ``to-seg`` and ``segment``."""
+"""The commands ``dicom to-nifti``, ``to-seg``, ``to-pm`` and ``segment``."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ _EXAMPLE = """\
 example:
   python -m monai_calib dicom to-nifti SERIES case.nii.gz
   python -m monai_calib dicom to-seg SERIES case_seg.nii.gz case.dcm --labels BUNDLE/configs/metadata.json
+  python -m monai_calib dicom to-pm SERIES case_confidence.nii.gz case_confidence_pm.dcm
   python -m monai_calib dicom segment SERIES BUNDLE OUT --run_dir RUN
 """
 
@@ -18,7 +19,7 @@ example:
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "dicom",
-        description="From a DICOM series to a volume, and from predictions to DICOM SEG; see docs/dicom.md.",
+        description="From a DICOM series to a volume, and from predictions to DICOM objects; see docs/dicom.md.",
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -57,6 +58,23 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     seg.add_argument("--resample", action="store_true", help="accept another grid and resample it to the series'")
     seg.set_defaults(run=_dicom_to_seg)
 
+    pm = steps.add_parser(
+        "to-pm",
+        help="a confidence or probability map in NIfTI as DICOM Parametric Map",
+        epilog="example: python -m monai_calib dicom to-pm SERIES case_confidence.nii.gz case_confidence_pm.dcm",
+    )
+    pm.add_argument("series", type=Path, metavar="SERIES", help="folder that holds the series")
+    pm.add_argument(
+        "values",
+        type=Path,
+        metavar="MAP.nii.gz",
+        help="confidence map, in percent if integers; or class probabilities, background first on the last axis",
+    )
+    pm.add_argument("output", type=Path, metavar="OUT.dcm", help="map to write; of probabilities OUT_LABEL.dcm a class")
+    pm.add_argument("--labels", type=Path, metavar="JSON", help="a bundle's metadata.json, or labels.json")
+    pm.add_argument("--resample", action="store_true", help="accept another grid and resample it to the series'")
+    pm.set_defaults(run=_dicom_to_pm)
+
     segment = steps.add_parser(
         "segment",
         help="a bundle run on a series, its outputs as DICOM SEG",
@@ -69,9 +87,12 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     segment.add_argument(
         "--set", nargs="+", default=[], metavar="NAME=VALUE", help="options of inference.json, such as device=cpu"
     )
+    segment.add_argument(
+        "--parametric_maps", action="store_true", help="confidence and probabilities as Parametric Map too, for OHIF"
+    )
     segment.set_defaults(run=_dicom_segment)
 
-    for step in (nifti, seg, segment):
+    for step in (nifti, seg, pm, segment):
         step.add_argument("--series_uid", metavar="UID", help="which series, where the folder holds several")
     for step in (seg, segment):
         step.add_argument("--omit_empty_frames", action="store_true", help="smaller files; not every viewer shows them")
@@ -99,6 +120,19 @@ def _dicom_to_seg(arguments: argparse.Namespace) -> None:
     )
 
 
+def _dicom_to_pm(arguments: argparse.Namespace) -> None:
+    from .command import to_pm
+
+    to_pm(
+        arguments.series,
+        arguments.values,
+        arguments.output,
+        labels=arguments.labels,
+        series_uid=arguments.series_uid,
+        resample=arguments.resample,
+    )
+
+
 def _dicom_segment(arguments: argparse.Namespace) -> None:
     from .command import segment
 
@@ -110,4 +144,5 @@ def _dicom_segment(arguments: argparse.Namespace) -> None:
         settings=arguments.set,
         series_uid=arguments.series_uid,
         omit_empty_frames=arguments.omit_empty_frames,
+        parametric_maps=arguments.parametric_maps,
     )

@@ -8,14 +8,16 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 
 from .concepts import Algorithm, Structure, name_structures, read_labels
 from .grid import load_on_grid
+from .parametric_map import CONFIDENCE_MAP, probability_of, write_parametric_map
 from .segmentation import write_confidence, write_labels, write_probabilities
 from .series import read_series
 from .volume import write_nifti
 
-__all__ = ["segment", "to_nifti", "to_seg"]
+__all__ = ["segment", "to_nifti", "to_pm", "to_seg"]
 
 
 def to_nifti(folder: Path, output: Path, series_uid: str | None) -> None:
@@ -46,6 +48,10 @@ def to_seg(
     label_map = load_on_grid(segmentation, series, resample)
     if label_map.ndim != 3:
         raise ValueError(f"{str(segmentation)!r} has {label_map.shape[3]} channels; expected a label map with one")
+    if not (label_map > 0).any():
+        raise ValueError(
+            f"{segmentation}: expected at least one label above 0, got none: there is no structure to write"
+        )
     if labels is not None:
         structures, algorithm = read_labels(labels)
     else:
@@ -65,11 +71,36 @@ def to_seg(
         named = [structures[label] for label in sorted(structures)]
         written.append(write_probabilities(series, chosen, named, _beside(output, "probabilities"), **options))
     if confidence is not None:
-        values = load_on_grid(confidence, series, resample, order=1)
-        # The bundles' confidence maps are percent in 8 bits; a map of floats is a probability.
-        scaled = values / 100.0 if np.issubdtype(values.dtype, np.integer) else values
-        written.append(write_confidence(series, scaled, _beside(output, "confidence"), **options))
+        values = _fractions(load_on_grid(confidence, series, resample, order=1))
+        written.append(write_confidence(series, values, _beside(output, "confidence"), **options))
     _tell_written(written)
+
+
+def to_pm(
+    folder: Path, values: Path, output: Path, *, labels: Path | None, series_uid: str | None, resample: bool
+) -> None:
+    """Write a confidence map, or every class of a probability map, as DICOM Parametric Map."""
+    series = read_series(folder, series_uid)
+    maps = _fractions(load_on_grid(values, series, resample, order=1))
+    known, algorithm = read_labels(labels) if labels is not None else ({}, Algorithm())
+    if maps.ndim == 3:
+        _tell_written([write_parametric_map(series, maps, CONFIDENCE_MAP, output, algorithm)])
+        return
+    structures = known or name_structures({label: f"label {label}" for label in range(1, maps.shape[3])})
+    if max(structures) >= maps.shape[3]:
+        raise ValueError(
+            f"{str(values)!r} has the axes {maps.shape}; expected at least {max(structures) + 1} channels on the last "
+            "axis, one a label with the background first"
+        )
+    _tell_uncoded(structures)
+    _tell_written(
+        [
+            write_parametric_map(
+                series, maps[..., label], probability_of(structure), _beside(output, str(label)), algorithm
+            )
+            for label, structure in structures.items()
+        ]
+    )
 
 
 def segment(
@@ -81,8 +112,9 @@ def segment(
     settings: Sequence[str],
     series_uid: str | None,
     omit_empty_frames: bool,
+    parametric_maps: bool = False,
 ) -> None:
-    """Predict a series with a bundle and write the outputs as DICOM SEG."""
+    """Predict a series with a bundle and write the outputs as DICOM SEG, and as parametric maps if asked for."""
     from .inference import segment_series
 
     series = read_series(folder, series_uid)
@@ -96,7 +128,12 @@ def segment(
         except (SyntaxError, ValueError):
             chosen[name] = value
     _tell_uncoded(read_labels(bundle / "configs" / "metadata.json")[0])
-    _tell_written(segment_series(series, bundle, output_dir, chosen, omit_empty_frames))
+    _tell_written(segment_series(series, bundle, output_dir, chosen, omit_empty_frames, parametric_maps))
+
+
+def _fractions(values: NDArray[Any]) -> NDArray[Any]:
+    """The bundles' confidence maps are percent in 8 bits; a map of floats is a probability."""
+    return values / 100.0 if np.issubdtype(values.dtype, np.integer) else values
 
 
 def _tell_written(paths: Sequence[Path]) -> None:

@@ -14,7 +14,7 @@ from monai_calib.files import read_json
 
 from ..version import __version__
 
-__all__ = ["CONFIDENCE", "Algorithm", "Structure", "name_structures", "read_labels"]
+__all__ = ["CONFIDENCE", "PROBABILITY", "Algorithm", "Structure", "name_structures", "read_labels"]
 
 
 @dataclass(frozen=True)
@@ -45,6 +45,8 @@ CONFIDENCE = Structure(
     Code("309825002", "SCT", "Spatial and Relational Concept"),
     Code("confidence", "99MONAICALIB", "Probability that the label is right"),
 )
+# Nor does one say "probability of the class".
+PROBABILITY = Code("probability", "99MONAICALIB", "Probability of the class")
 _UNKNOWN = Code("91723000", "SCT", "Anatomical Structure")
 
 
@@ -88,7 +90,7 @@ def read_labels(path: str | Path) -> tuple[dict[int, Structure], Algorithm]:
             structures = name_structures({int(label): text for label, text in channels.items()}, context=name)
             return structures, Algorithm(name, str(content["version"]))
         return name_structures({int(label): text for label, text in content.items()}), Algorithm()
-    except (AttributeError, KeyError, TypeError, ValueError) as error:
+    except Exception as error:  # whatever is in the file
         raise ValueError(
             f"{source} tells no labels ({type(error).__name__}: {error}); expected a bundle's metadata.json, or labels "
             'such as {"1": "liver"} or {"1": {"name": "liver", "category": ["91723000", "SCT", "Anatomical '

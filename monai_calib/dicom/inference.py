@@ -15,6 +15,7 @@ from monai_calib.lock import FolderLock
 
 from .concepts import read_labels
 from .grid import load_on_grid
+from .parametric_map import CONFIDENCE_MAP, probability_of, write_parametric_map
 from .segmentation import write_confidence, write_labels, write_probabilities
 from .series import Series
 from .volume import write_nifti
@@ -30,6 +31,7 @@ def segment_series(
     output_dir: str | Path,
     settings: Mapping[str, Any] | None = None,
     omit_empty_frames: bool = False,
+    parametric_maps: bool = False,
 ) -> list[Path]:
     """Predict a series with a bundle of this project and write labels, probabilities and confidence as DICOM SEG.
 
@@ -43,6 +45,7 @@ def segment_series(
         settings: options of ``inference.json``, as on ``monai.bundle``'s command line: ``run_dir``, ``network_name``,
             ``model_path``, ``device``.
         omit_empty_frames: as for :func:`monai_calib.dicom.write_labels`.
+        parametric_maps: also write ``confidence_pm.dcm`` and ``probability_pm_LABEL.dcm`` for every label.
 
     Raises:
         FileNotFoundError: the folder is no bundle.
@@ -86,13 +89,22 @@ def segment_series(
         confidence = load_on_grid(_output(folder, "confidence"), series)
         channels = np.moveaxis(probabilities, -1, 0)[sorted(structures)]
         options: dict[str, Any] = {"algorithm": algorithm, "omit_empty_frames": omit_empty_frames}
-        return [
+        written = [
             write_labels(series, labels, structures, target / "segmentation.dcm", **options),
             write_probabilities(
                 series, channels, [structures[k] for k in sorted(structures)], target / "probabilities.dcm", **options
             ),
             write_confidence(series, confidence / 100.0, target / "confidence.dcm", **options),
         ]
+        if parametric_maps:
+            # of the probabilities themselves: the bundle's own confidence map is rounded to percent
+            maps = {"confidence_pm": (probabilities.max(-1), CONFIDENCE_MAP)} | {
+                f"probability_pm_{label}": (probabilities[..., label], probability_of(structure))
+                for label, structure in structures.items()
+            }
+            for name, (values, quantity) in maps.items():
+                written.append(write_parametric_map(series, values, quantity, target / f"{name}.dcm", algorithm))
+        return written
 
 
 def _check_settings(config: Path, settings: Mapping[str, Any]) -> None:

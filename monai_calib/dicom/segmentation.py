@@ -3,28 +3,24 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
 import highdicom as hd
 import numpy as np
 from numpy.typing import NDArray
-from pydicom import Dataset
 from pydicom.sr.codedict import codes
 
 from monai_calib.files import atomic_path
 
-from ..version import __version__
 from .concepts import CONFIDENCE, Algorithm, Structure
+from .derived import check_shape, identity, pixel_measures, probabilities_in, sources
 from .readback import check_written
 from .series import Series
 
 __all__ = ["write_confidence", "write_labels", "write_probabilities"]
 
 MAX_FRACTIONAL_VALUE = 255
-# Softmax in float32 or half precision and linear resampling leave the interval by no more than this.
-_ROUNDING = 1e-3
 
 
 def write_labels(
@@ -48,7 +44,7 @@ def write_labels(
     Raises:
         ValueError: another shape than the series, values that are no integers, or a label without a structure.
     """
-    _check_shape(labels.shape, series)
+    check_shape(labels.shape, series)
     found = np.unique(labels)
     if not np.all(np.isfinite(found)) or np.any(found != np.round(found)):
         raise ValueError(f"the labels hold {found[found != np.round(found)][:5].tolist()}; expected whole numbers")
@@ -90,11 +86,8 @@ def write_probabilities(
             f"the probabilities have the axes {probabilities.shape}; expected ({len(structures)} structures, columns, "
             "rows, slices)"
         )
-    _check_shape(probabilities.shape[1:], series)
-    low, high = float(probabilities.min()), float(probabilities.max())
-    if not (low >= -_ROUNDING and high <= 1 + _ROUNDING):  # NaN fails every comparison
-        raise ValueError(f"the probabilities lie in [{low}, {high}]; expected [0, 1]. Are they logits or percent?")
-    inside = np.clip(probabilities.astype(np.float32), 0.0, 1.0)
+    check_shape(probabilities.shape[1:], series)
+    inside = probabilities_in(probabilities)
     return _write(series, inside, structures, path, algorithm, omit_empty_frames, "FRACTIONAL", "Probabilities")
 
 
@@ -120,11 +113,6 @@ def write_confidence(
     return write_probabilities(series, confidence[None], [CONFIDENCE], path, algorithm, omit_empty_frames)
 
 
-def _check_shape(shape: tuple[int, ...], series: Series) -> None:
-    if shape != series.shape:
-        raise ValueError(f"the volume has {shape} voxels, series {series.uid} {series.shape}; expected the same grid")
-
-
 def _write(
     series: Series,
     channels: NDArray[Any],
@@ -137,51 +125,21 @@ def _write(
 ) -> Path:
     target = Path(path)
     made_by = algorithm or Algorithm()
-    sources = [_source(header) for header in series.headers]
-    slices = float(np.linalg.norm(series.affine[:3, 2]))
     segmentation = hd.seg.Segmentation(
-        source_images=sources,
+        source_images=sources(series),
         pixel_array=channels.T.astype(np.uint8 if kind == "BINARY" else np.float32),  # (slices, rows, columns, segment)
         segmentation_type=kind,
         segment_descriptions=[_describe(k, one, made_by) for k, one in enumerate(structures, start=1)],
-        series_instance_uid=hd.UID(),
-        series_number=_series_number(sources[0], kind),
-        sop_instance_uid=hd.UID(),
-        instance_number=1,
-        manufacturer="monai_calib",
-        manufacturer_model_name=made_by.name[:64],
-        software_versions=__version__,
-        device_serial_number="0",  # the standard wants one; software has none
         max_fractional_value=MAX_FRACTIONAL_VALUE,
-        pixel_measures=hd.PixelMeasuresSequence(
-            pixel_spacing=[float(value) for value in sources[0].PixelSpacing],
-            slice_thickness=float(sources[0].get("SliceThickness") or slices),
-            spacing_between_slices=slices,
-        ),
+        pixel_measures=pixel_measures(series),
         omit_empty_frames=omit_empty_frames,
         content_label=title.upper(),
-        series_description=f"{title} by {made_by.name}"[:64],
+        **identity(series, made_by, title, 1 if kind == "BINARY" else 2),
     )
     with atomic_path(target) as temporary:
         segmentation.save_as(temporary, enforce_file_format=True)
         check_written(temporary, series, channels, 0.0 if kind == "BINARY" else 0.501 / MAX_FRACTIONAL_VALUE)
     return target
-
-
-def _source(header: Dataset) -> Dataset:
-    """The header with the patient's and study's type 2 attributes: where the source has none, they are empty."""
-    source = deepcopy(header)
-    for name in ("PatientID", "PatientName", "PatientBirthDate", "PatientSex"):
-        source.setdefault(name, "")
-    for name in ("StudyID", "StudyDate", "StudyTime", "AccessionNumber", "ReferringPhysicianName"):
-        source.setdefault(name, "")
-    return source
-
-
-def _series_number(source: Dataset, kind: str) -> int:
-    """Beside the source's number in a sorted list: 7 gives 701 for labels, 702 for probabilities."""
-    number = min(max(int(source.get("SeriesNumber") or 0), 0), 10**6)
-    return 100 * number + (1 if kind == "BINARY" else 2)
 
 
 def _describe(number: int, structure: Structure, algorithm: Algorithm) -> hd.seg.SegmentDescription:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -80,7 +80,7 @@ class Series:
         except RuntimeError as error:
             reason = str(error).strip().splitlines()[-1]
             raise ValueError(
-                f"series {self.uid}: the pixels cannot be read ({reason}). Is a file truncated?"
+                f"series {self.uid}: the pixels cannot be read ({reason}). Is {_unreadable(self.files)} truncated?"
             ) from error
         placed = sitk_affine(image)
         if image.GetSize() != self.shape or not np.allclose(placed, self.affine, rtol=0, atol=1e-2):
@@ -123,7 +123,8 @@ def find_series(folder: str | Path) -> dict[str, tuple[Path, ...]]:
         }
     except RuntimeError as error:
         raise ValueError(
-            f"{path}: expected DICOM slices, but GDCM cannot read {_unreadable(path)}. Export or copy the series again"
+            f"{path}: expected DICOM slices, but GDCM cannot read {_unreadable(sorted(path.iterdir()))}. Export or "
+            "copy the series again"
         ) from error
     finally:
         sitk.ProcessObject.SetGlobalWarningDisplay(warned)
@@ -134,15 +135,15 @@ def find_series(folder: str | Path) -> dict[str, tuple[Path, ...]]:
     return found
 
 
-def _unreadable(folder: Path) -> str:
+def _unreadable(paths: Sequence[Path]) -> str:
     """Name the files that GDCM stumbles over, which it does not do itself."""
     names = []
-    for path in sorted(path for path in folder.iterdir() if path.is_file()):
+    for path in paths:
         reader = sitk.ImageFileReader()
         reader.SetFileName(str(path))
         reader.SetImageIO("GDCMImageIO")
         try:
-            reader.ReadImageInformation()
+            reader.Execute()
         except RuntimeError:
             names.append(repr(path.name))
     return ", ".join(names[:4]) or "a file there"
@@ -318,5 +319,6 @@ def _listing(found: dict[str, tuple[Path, ...]]) -> str:
             modality = header.get("Modality", "?")
         except Exception:  # a broken file is named when its series is chosen
             modality = "?"
-        lines.append(f"  {uid}  {modality}, {len(files)} files")
+        names = f" ({', '.join(path.name for path in files)})" if len(files) < 4 else ""
+        lines.append(f"  {uid}  {modality}, {len(files)} files{names}")
     return "\n".join(lines)

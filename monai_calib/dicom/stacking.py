@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -50,10 +51,10 @@ def stack_slices(headers: Sequence[Dataset], series: str) -> tuple[list[int], ND
     positions = np.array([header.ImagePositionPatient for header in headers], dtype=np.float64)
     depth = positions @ normal
     order = np.argsort(depth, kind="stable")
-    _check_repeats(depth[order], series)
+    _check_repeats(depth[order], [headers[k] for k in order], series)
     _check_spacing(depth[order], headers, order, series)
     step = (positions[order[-1]] - positions[order[0]]) / (len(headers) - 1)
-    _check_straight(positions[order], step, normal, headers[0], series)
+    _check_straight(positions[order], step, normal, [headers[k] for k in order], series)
     row_spacing, column_spacing = (float(value) for value in headers[0].PixelSpacing)
     lps = np.eye(4)
     lps[:3, :3] = np.stack([row * column_spacing, column * row_spacing, step], axis=1)
@@ -137,9 +138,13 @@ def _check_headers(headers: Sequence[Dataset], series: str) -> None:
     for what, values in same.items():
         if len(set(values)) > 1:
             found = ", ".join(f"{value} in {count} slices" for value, count in Counter(values).most_common(4))
-            raise ValueError(f"{series} mixes slices of different {what}: {found}; expected one for the whole volume")
-    if len({str(header.get("PatientID")) for header in headers}) > 1:
-        raise ValueError(f"{series} mixes slices of several patients; expected one")
+            raise ValueError(
+                f"{series} mixes slices of different {what}: {found}{_odd(headers, values)}; expected one for the "
+                "whole volume"
+            )
+    patients = [str(header.get("PatientID")) for header in headers]
+    if len(set(patients)) > 1:
+        raise ValueError(f"{series} mixes slices of several patients{_odd(headers, patients)}; expected one")
 
 
 def _directions(headers: Sequence[Dataset], series: str) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
@@ -154,24 +159,25 @@ def _directions(headers: Sequence[Dataset], series: str) -> tuple[NDArray[np.flo
             groups.append(one)
             sizes.append(1)
     if len(groups) > 1:
+        of = [int(np.argmin([np.abs(one - other).max() for other in groups])) for one in cosines]
         found = ", ".join(
             f"{size} along {np.round(group, 3).tolist()}" for group, size in zip(groups[:4], sizes[:4], strict=True)
         )
         raise ValueError(
-            f"{series} mixes {len(groups)} orientations of slices: {found}; expected one. Localizers are like that; "
-            "choose another series, or part the slices"
+            f"{series} mixes {len(groups)} orientations of slices: {found}{_odd(headers, of)}; expected one. "
+            "Localizers are like that; choose another series, or part the slices"
         )
     row, column = cosines[0, :3], cosines[0, 3:]
     lengths = np.linalg.norm(row), np.linalg.norm(column)
     if abs(row @ column) > _DIRECTION_TOLERANCE or max(abs(length - 1) for length in lengths) > _DIRECTION_TOLERANCE:
         raise ValueError(
-            f"{series}: Image Orientation {cosines[0].tolist()} is not two perpendicular unit vectors; "
-            "the header is broken"
+            f"{series}: Image Orientation {cosines[0].tolist()} (instance {_instance(headers[0])}) is not two "
+            "perpendicular unit vectors; the header is broken"
         )
     return row / lengths[0], column / lengths[1]
 
 
-def _check_repeats(depth: NDArray[np.float64], series: str) -> None:
+def _check_repeats(depth: NDArray[np.float64], headers: Sequence[Dataset], series: str) -> None:
     repeats = np.split(depth, np.flatnonzero(np.diff(depth) > _SAME_POSITION) + 1)
     counts = {len(group) for group in repeats}
     if counts == {1}:
@@ -182,9 +188,10 @@ def _check_repeats(depth: NDArray[np.float64], series: str) -> None:
             "b-values); expected one. Part it into one folder a volume"
         )
     twice = next(group for group in repeats if len(group) > 1)
+    there = [_instance(headers[k]) for k in np.flatnonzero(np.isin(depth, twice))[:4]]
     raise ValueError(
-        f"{series} has {len(twice)} images at the position {twice[0]:.2f} mm along the slice normal, and one or "
-        "another number elsewhere; expected one a position. Is a file there twice?"
+        f"{series} has {len(twice)} images at the position {twice[0]:.2f} mm along the slice normal (instances "
+        f"{', '.join(there)}), and one or another number elsewhere; expected one a position. Is a file there twice?"
     )
 
 
@@ -206,9 +213,12 @@ def _check_spacing(
             f"{series} lacks {int((steps - 1).sum())} slice(s): by instance number {where}, where {usual:.2f} mm is "
             "usual; expected every slice. Export or copy the series again"
         )
+    typical = float(np.median(gaps))
+    odd = int(np.argmax(np.abs(gaps - typical)))
+    beside = " and ".join(f"instance {_instance(headers[order[k]])}" for k in (odd, odd + 1))
     raise ValueError(
-        f"{series} has unevenly spaced slices: {gaps.min():.3f} to {gaps.max():.3f} mm; expected one distance (within "
-        "1 %). A NIfTI volume cannot hold them; resample the series first"
+        f"{series} has unevenly spaced slices: {gaps.min():.3f} to {gaps.max():.3f} mm, as between {beside}; expected "
+        "one distance (within 1 %). A NIfTI volume cannot hold them; resample the series first"
     )
 
 
@@ -216,24 +226,38 @@ def _check_straight(
     positions: NDArray[np.float64],
     step: NDArray[np.float64],
     normal: NDArray[np.float64],
-    header: Dataset,
+    headers: Sequence[Dataset],
     series: str,
 ) -> None:
     distance = float(np.linalg.norm(step))
     if distance - step @ normal > _DIRECTION_TOLERANCE * distance:
         angle = float(np.degrees(np.arccos(np.clip(step @ normal / distance, -1, 1))))
         raise ValueError(
-            f"{series} is sheared: the slices follow each other {angle:.1f} degrees off their normal (gantry tilt); "
-            "expected none. Resample the series to a straight grid first"
+            f"{series} is sheared: the slices follow each other {angle:.1f} degrees off their normal (gantry "
+            f"tilt), from instance {_instance(headers[0])} to {_instance(headers[-1])}; expected none. Resample the "
+            "series to a straight grid first"
         )
     straight = positions[0] + np.arange(len(positions))[:, None] * step
-    astray = float(np.abs(positions - straight).max())
-    if astray > max(0.05 * float(min(header.PixelSpacing)), _GAP_TOLERANCE):
+    off = np.abs(positions - straight).max(axis=1)
+    worst = int(off.argmax())
+    astray = float(off[worst])
+    if astray > max(0.05 * float(min(headers[0].PixelSpacing)), _GAP_TOLERANCE):
         raise ValueError(
-            f"{series}: a slice lies {astray:.2f} mm from where it would be between the first and the last; expected "
-            "a straight and even stack. Was the table moved, or the spacing changed?"
+            f"{series}: a slice (instance {_instance(headers[worst])}) lies {astray:.2f} mm from where it would be "
+            "between the first and the last; expected a straight and even stack. Was the table moved, or the spacing "
+            "changed?"
         )
 
 
 def _instance(header: Dataset) -> str:
-    return str(header.get("InstanceNumber") or header.get("SOPInstanceUID"))
+    number = str(header.get("InstanceNumber") or header.get("SOPInstanceUID"))
+    file = getattr(header, "filename", None)  # of a header that was read, and not made
+    return f"{number}, {Path(file).name!r}" if isinstance(file, (str, Path)) else number
+
+
+def _odd(headers: Sequence[Dataset], values: Sequence[Hashable]) -> str:
+    """Name the slices that are not like most."""
+    usual = Counter(values).most_common(1)[0][0]
+    odd = [header for header, value in zip(headers, values, strict=True) if value != usual]
+    named = "; ".join(f"instance {_instance(header)}" for header in odd[:4])
+    return f" ({named}{'; …' if len(odd) > 4 else ''})"

@@ -98,7 +98,7 @@ class Manifest:
         content = read_json(self.path, MANIFEST_FORMAT, advice)
         try:
             return {key: Entry(**fields) for key, fields in content["runs"].items()}
-        except (AttributeError, KeyError, TypeError) as error:
+        except Exception as error:  # whatever is in the file
             raise FileError(
                 f"{self.path}: expected the state of every run ({type(error).__name__}: {error}). {advice}"
             ) from error

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import math
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from monai_calib.files import FileError, atomic_path, read_json, write_json
+from monai_calib.files import FileError, read_json, write_json
+from monai_calib.posthoc.export import copy_torchscript
 
 from .folders import posthoc_folder, training_record
 from .plan import Plan, Run
@@ -84,7 +84,6 @@ def ship(plan: Plan, done: Sequence[Run], method: str) -> Shipped:
     }
     about = plan.output / "model.json"
     if not (file.is_file() and about.is_file() and read_json(about) == record):
-        with atomic_path(file) as partial:
-            shutil.copyfile(found[0], partial)
+        copy_torchscript(found[0], file)
         write_json(about, record)
     return Shipped(file, run, record)

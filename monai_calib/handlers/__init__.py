@@ -16,6 +16,7 @@ from .schedule import AlphaSchedule
 from .seeds import EpochSeeds
 from .snapshots import SnapshotHandler
 from .surface import SurfaceHandler
+from .tracking import TrackedRun
 from .weights import CheckpointLoader
 
 __all__ = [
@@ -34,6 +35,7 @@ __all__ = [
     "SlicePreviewHandler",
     "SnapshotHandler",
     "SurfaceHandler",
+    "TrackedRun",
     "TrainingCheckpoint",
     "lower_is_better",
     "without_ignored",

@@ -16,6 +16,7 @@ import torch
 from ignite.engine import Engine, Events
 from ignite.metrics import Metric
 from monai.engines import Evaluator
+from monai.handlers import CheckpointLoader
 
 from monai_calib.files import FileError, atomic_path, read_json, write_json
 from monai_calib.handlers.progress import validation_value
@@ -132,6 +133,8 @@ class TrainingCheckpoint:
             self._held.enter_context(FolderLock(self.directory, "training"))
         if self.resume:
             self._restore(engine)
+        else:
+            self._refuse_other_network(engine)
         self._refuse_hopeless(engine)
 
     def _restore(self, engine: Engine) -> None:
@@ -185,6 +188,21 @@ class TrainingCheckpoint:
                 f"{path}: was made with other settings: {'; '.join(changed)}. Give them as they were, or train anew "
                 "without --resume in another run_dir."
             )
+
+    def _refuse_other_network(self, engine: Engine) -> None:
+        """MONAI Label has a loader take whatever fits of the model that lies here, of any network, without a word."""
+        for handler, _, _ in engine._event_handlers[Events.STARTED]:
+            loader = getattr(handler, "__self__", handler)
+            if (
+                isinstance(loader, CheckpointLoader)
+                and Path(loader.load_path).resolve().parent == self.directory.resolve()
+            ):
+                then, now = training_settings(self.directory).get("network_name"), self.settings.get("network_name")
+                if then and now and then != now:
+                    raise ValueError(
+                        f"{loader.load_path}: expected the weights of {now!r}, which is to be trained, got those of "
+                        f"{then!r}. Set network_name to {then!r} in configs/train.json, or take the model away."
+                    )
 
     def _change_epochs(
         self, engine: Engine, then: int, now: int, starting_rates: list[float], state: dict[str, Any]

@@ -23,6 +23,7 @@ from monai_calib.metrics.errors import (
 from monai_calib.metrics.evaluated import Evaluated, EvaluatedCase, read_evaluated
 from monai_calib.metrics.evaluated_writer import EvaluatedWriter
 from monai_calib.metrics.evaluation import CaseEvaluation
+from monai_calib.metrics.federation import write_federation
 from monai_calib.metrics.histogram import Bins, CalibrationHistogram
 from monai_calib.metrics.metric import Metric
 from monai_calib.metrics.protocols import PROTOCOLS, Protocol
@@ -69,4 +70,5 @@ __all__ = [
     "sharpness",
     "under_confidence",
     "wilson_interval",
+    "write_federation",
 ]

@@ -112,6 +112,18 @@ class Evaluated:
             for case in range(len(self.cases)):
                 yield store.histogram(case, index)
 
+    def pooled(self, region: str) -> CalibrationHistogram:
+        """The histogram of a region over all cases: what one diagram is drawn of, and what a site may give away.
+
+        Raises: as :meth:`histograms`; ``ValueError`` for a folder without cases.
+        """
+        total = None
+        for histogram in self.histograms(region):
+            total = histogram if total is None else total.merge(histogram)
+        if total is None:
+            raise ValueError(f"{self.folder}: expected at least one case, got none. Evaluate again.")
+        return total
+
     def bins(self, region: str, num_bins: int) -> NDArray[np.float64]:
         """Voxels, hits and summed confidence, ``(cases, rows, 3, num_bins)``: a row a class and a last one for the top
         label, which multi-label predictions do not have.

@@ -154,10 +154,22 @@ class CaseEvaluation:
                 histogram.update(chosen[None], theirs[None], from_logits=self.from_logits, strict=False)
             histogram.check()
             histogram.sums = histogram.sums.to("cpu")
-        values = self._values(histograms)
+        values = self.of_histograms(histograms)
         if self.of_raters:
             values |= self._rater_values(prediction, label, raters, drawn, histograms)
         return Measured(values, histograms)
+
+    def of_histograms(self, histograms: Mapping[str, CalibrationHistogram]) -> dict[str, list[float]]:
+        """Every metric that histograms by region tell: all but those of several raters."""
+        values = {
+            name: measure(metric, histograms[metric.region or ""])
+            for name, metric in self.from_histograms.items()
+            if METRICS[metric.kind].against == "label"
+        }
+        if "expected_volume_error" in self.metrics:
+            volumes = volume_errors(histograms["all"], histograms.get("predicted"))
+            values |= {name: [value] for name, value in volumes.items()}
+        return values
 
     def summarize(
         self, rows: Mapping[str, Sequence[Sequence[float]]], pooled: Mapping[str, CalibrationHistogram]
@@ -176,17 +188,6 @@ class CaseEvaluation:
             for name, metric in self.from_histograms.items()
         }
         return {name: found[name] for name in self.summary_metrics}
-
-    def _values(self, histograms: Mapping[str, CalibrationHistogram]) -> dict[str, list[float]]:
-        values = {
-            name: measure(metric, histograms[metric.region or ""])
-            for name, metric in self.from_histograms.items()
-            if METRICS[metric.kind].against == "label"
-        }
-        if "expected_volume_error" in self.metrics:
-            volumes = volume_errors(histograms["all"], histograms.get("predicted"))
-            values |= {name: [value] for name, value in volumes.items()}
-        return values
 
     def _rater_values(
         self,

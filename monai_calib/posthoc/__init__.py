@@ -8,6 +8,7 @@ from monai_calib.posthoc.boundary_vector import BoundaryVector
 from monai_calib.posthoc.calibrate import Calibrated, calibrate
 from monai_calib.posthoc.conformal import ConformalThreshold, FalseNegativeControl, conformal_threshold
 from monai_calib.posthoc.export import CalibratedNetwork, export_onnx, export_program, export_torchscript
+from monai_calib.posthoc.federated import answer, fit_federated, question
 from monai_calib.posthoc.files import calibrated_model, correction_record, posthoc_settings
 from monai_calib.posthoc.folding import FoldingError, find_last_convolution, fold
 from monai_calib.posthoc.isotonic import HistogramBinning, IsotonicRegression
@@ -51,6 +52,7 @@ __all__ = [
     "SigmoidStream",
     "TemperatureScaling",
     "VectorScaling",
+    "answer",
     "build_calibrator",
     "calibrate",
     "calibrated_model",
@@ -64,8 +66,10 @@ __all__ = [
     "export_torchscript",
     "find_last_convolution",
     "fit",
+    "fit_federated",
     "fold",
     "posthoc_settings",
+    "question",
 ]
 
 

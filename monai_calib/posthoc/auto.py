@@ -30,6 +30,7 @@ __all__ = [
     "default_candidates",
     "degenerate",
     "examine",
+    "groups_of",
     "judge",
 ]
 
@@ -91,6 +92,18 @@ class Held:
     volume_error: list[float] = field(default_factory=list)
     labels_changed: list[float] = field(default_factory=list)
 
+    def add(self, case: LogitCase, logits: torch.Tensor) -> None:
+        """Measure a case with these logits in place of its own."""
+        whole = case.histogram("all", logits)
+        before, after = case.predicted, top_class(logits)
+        foreground = ((before != 0) | (after != 0)) & case.mask("all")
+        changed = (before != after) & foreground
+        counts = torch.ones_like(foreground, dtype=torch.int64) if case.weight is None else case.weight
+        self.nll.append(nll(whole))
+        self.ece.append(ece(whole, num_bins=15))
+        self.volume_error.append(volume_errors(whole)["expected_volume_error"])
+        self.labels_changed.append(float(counts[changed].sum()) / max(1, int(counts[foreground].sum())))
+
     def mean(self, name: str) -> float:
         """Mean over cases, NaN left out."""
         known = [value for value in getattr(self, name) if not math.isnan(value)]
@@ -127,6 +140,7 @@ def choose(
     num_classes: int,
     candidates: Sequence[Candidate] | None = None,
     slice_axis: int | None = None,
+    refused: Mapping[str, Sequence[str]] | None = None,
 ) -> Choice:
     """Compare corrections by cross-validation, folds by subject, and choose one.
 
@@ -141,6 +155,7 @@ def choose(
         num_classes: channels of the logits.
         candidates: the simplest first; the first is none.
         slice_axis: see :class:`~.base.Calibrator`.
+        refused: what else is held against candidates, by name; they are compared, and not chosen.
 
     Raises: ``ValueError`` for no case.
     """
@@ -153,13 +168,17 @@ def choose(
     most = 1 if few else 2 if len(subjects) < FEW_SUBJECTS else math.inf
     taking_part = [candidate for candidate in everything if candidate.parameters <= most]
     dropped = {c.name: f"{c.parameters} numbers, {len(subjects)} subjects" for c in everything if c not in taking_part}
-    groups = [name for name, _ in names] if few else [subject for _, subject in names]
+    groups = groups_of(names)
     units = list(dict.fromkeys(groups))
     if len(units) < 2:
         return Choice(NONE, "a single case decides nothing", len(subjects), 1, 0, {}, {}, dropped)
     held, failed, folds = _cross_validate(cases, groups, units, taking_part, num_classes, slice_axis)
     dropped |= failed
-    guards = {name: judge(held[NONE], found, groups) for name, found in held.items() if name != NONE}
+    guards = {
+        name: [*judge(held[NONE], found, groups), *(refused or {}).get(name, [])]
+        for name, found in held.items()
+        if name != NONE
+    }
     left = [c for c in taking_part if c.name in held and not guards.get(c.name)]
     per_subject = {c.name: _per_unit(held[c.name].nll, groups, units) for c in left}
     best = min(left, key=lambda c: float(np.mean(per_subject[c.name])))
@@ -187,9 +206,7 @@ def examine(
 
     Folds are of subjects, or of cases where there are fewer than three subjects; a single case says nothing.
     """
-    names = [(case.name, case.subject) for case in cases]
-    subjects = [subject for _, subject in names]
-    groups = [name for name, _ in names] if len(set(subjects)) < HARDLY_ANY else subjects
+    groups = groups_of([(case.name, case.subject) for case in cases])
     units = list(dict.fromkeys(groups))
     worse = [found] if (found := degenerate(candidate.build(num_classes, slice_axis), cases)) else []
     if len(units) < 2:
@@ -199,6 +216,17 @@ def examine(
     if failed:
         return [*worse, f"it cannot be judged on cases it was not fitted on: {failed[candidate.name]}"], held
     return worse + judge(held[NONE], held[candidate.name], groups), held
+
+
+def groups_of(names: Sequence[tuple[str, str]]) -> list[str]:
+    """The unit of chance of each case, given its name and subject: the subject, or the case where there are hardly any.
+
+    Example:
+        >>> groups_of([("a", "1"), ("b", "1"), ("c", "2"), ("d", "3")]), groups_of([("a", "1"), ("b", "1")])
+        (['1', '1', '2', '3'], ['a', 'b'])
+    """
+    subjects = [subject for _, subject in names]
+    return [name for name, _ in names] if len(set(subjects)) < HARDLY_ANY else subjects
 
 
 def judge(before: Held, after: Held, groups: Sequence[str]) -> list[str]:
@@ -274,7 +302,7 @@ def _cross_validate(
             held.pop(name)
         for place, case in _numbered(cases, [fold == number for fold in of_case]):
             for name, calibrator in fitted.items():
-                _measure(held[name], case, calibrator.apply_case(case))
+                held[name].add(case, calibrator.apply_case(case))
                 order[name].append(place)
     for name, found in held.items():  # back into the order of the cases
         back = np.argsort(order[name])
@@ -309,18 +337,6 @@ def _fitted(
             except ValueError as error:
                 failed[candidate.name] = str(error)
         return fitted, failed
-
-
-def _measure(held: Held, case: LogitCase, logits: torch.Tensor) -> None:
-    whole = case.histogram("all", logits)
-    before, after = case.predicted, top_class(logits)
-    foreground = ((before != 0) | (after != 0)) & case.mask("all")
-    changed = (before != after) & foreground
-    counts = torch.ones_like(foreground, dtype=torch.int64) if case.weight is None else case.weight
-    held.nll.append(nll(whole))
-    held.ece.append(ece(whole, num_bins=15))
-    held.volume_error.append(volume_errors(whole)["expected_volume_error"])
-    held.labels_changed.append(float(counts[changed].sum()) / max(1, int(counts[foreground].sum())))
 
 
 class _Part:

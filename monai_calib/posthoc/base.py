@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, ClassVar
 
@@ -98,6 +98,43 @@ class Calibrator(ABC):
     @abstractmethod
     def end_pass(self) -> bool:
         """Draw the conclusions of a pass; true when the fit is finished and :attr:`head` is set."""
+
+    def take_in(self, case: LogitCase) -> None:
+        """Take in a case of the current pass as the head will see it. Raises ``ValueError`` for other channels."""
+        if len(case.logits) != self.num_classes:
+            raise ValueError(
+                f"case {case.name}: expected {self.num_classes} channels of logits, got {len(case.logits)}"
+            )
+        for part in self.parts(case):
+            self.observe(part)
+
+    def place(self) -> dict[str, Any]:
+        """The parameters at which the current pass takes its sums, in plain values."""
+        return {}
+
+    def go_to(self, place: Mapping[str, Any]) -> None:
+        """Begin a pass at the :meth:`place` of an equal calibrator elsewhere. Raises ``ValueError`` for another's."""
+        if place:
+            raise ValueError(f"{self.method}: expected no parameters of a pass, got {', '.join(place)}")
+
+    def learn(self, settings: Mapping[str, Any], where: str) -> None:
+        """Take over what an equal calibrator elsewhere has learned from its cases, such as their voxel size.
+
+        Raises: ``ValueError`` naming ``where`` for settings of another one, or of cases unlike those seen before.
+        """
+        if dict(settings) != self.settings():
+            raise ValueError(f"{where}: expected {self.method} with {self.settings()}, got {dict(settings)}")
+
+    def sums(self) -> dict[str, Tensor]:
+        """The sums over the voxels of this pass so far: all that a fit takes from the cases.
+
+        Raises: ``ValueError`` for a method whose fit is no sum.
+        """
+        raise ValueError(f"{self.method}: the fit is no sum over voxels. Take one of the other methods.")
+
+    def add_sums(self, sums: Mapping[str, Tensor]) -> None:
+        """Add the :meth:`sums` that an equal calibrator has taken of other cases at the same :meth:`place`."""
+        raise ValueError(f"{self.method}: the fit is no sum over voxels. Take one of the other methods.")
 
     def share(self, other: Calibrator) -> bool:
         """Use the sums of another calibrator of the same fit, where both need the same; false if they do not."""
@@ -215,14 +252,10 @@ def fit(calibrators: Sequence[Calibrator], cases: Iterable[LogitCase], max_passe
         seen, voxels = 0, dict.fromkeys((c.region for c in unfinished), 0)
         for case in cases:
             seen += 1
-            if len(case.logits) != calibrators[0].num_classes:
-                expected = calibrators[0].num_classes
-                raise ValueError(f"case {case.name}: expected {expected} channels of logits, got {len(case.logits)}")
             for region in voxels:
                 voxels[region] += case.count(region)
             for calibrator in unfinished:
-                for part in calibrator.parts(case):
-                    calibrator.observe(part)
+                calibrator.take_in(case)
         _check_seen(seen, voxels, number)
         finished = []
         for calibrator in unfinished:

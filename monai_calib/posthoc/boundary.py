@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
@@ -182,7 +182,7 @@ class BoundaryTemperature(SearchingCalibrator):
         return BoundaryHead(self.num_classes, self.knots, self.spacing or (1.0, 1.0, 1.0))
 
     def observe(self, case: LogitCase) -> None:
-        self._check_spacing(case)
+        self._check_spacing(f"case {case.name}", case.spacing, case.axes)
         if self._newton is None:
             self.search(case)
             return
@@ -197,7 +197,7 @@ class BoundaryTemperature(SearchingCalibrator):
             if not self._search.end_pass():
                 return False
             note_search(self, self._search)
-            newton = self._newton_from(self._search.temperature)
+            newton = self.newton_from(self._search.temperature)
             self._set(newton.start)
             if self.record.status != "converged":
                 return True
@@ -209,7 +209,7 @@ class BoundaryTemperature(SearchingCalibrator):
             self.warn("at bound", self._what_is_at_bound())
         return done
 
-    def _newton_from(self, temperature: float) -> StreamingNewton:
+    def newton_from(self, temperature: float) -> StreamingNewton:
         start = torch.full((len(self.knots),), 1 / temperature, dtype=torch.float64)
         low, high = (torch.full_like(start, 1 / t) for t in (HIGHEST_TEMPERATURE, LOWEST_TEMPERATURE))
         return StreamingNewton(start, low, high, torch.full_like(start, _RIDGE))
@@ -238,24 +238,27 @@ class BoundaryTemperature(SearchingCalibrator):
     def _set(self, parameters: Tensor) -> None:
         self.head.load_state_dict({"beta": parameters.float()})
 
-    def _check_spacing(self, case: LogitCase) -> None:
-        if case.spacing is None and self.spacing is None:
-            raise ValueError(
-                f"case {case.name}: distances in mm need the voxel spacing; load a header or pass spacing="
-            )
+    def learn(self, settings: Mapping[str, Any], where: str) -> None:
+        spacing = settings.get("spacing")
+        self._check_spacing(where, spacing, len(spacing or self.spacing or ()))
+        super().learn({**settings, "spacing": self.settings()["spacing"]}, where)
+
+    def _check_spacing(self, what: str, spacing: Sequence[float] | None, axes: int) -> None:
+        if spacing is None and self.spacing is None:
+            raise ValueError(f"{what}: distances in mm need the voxel spacing; load a header or pass spacing=")
         if self.spacing is None:
-            assert case.spacing is not None
-            self.spacing = tuple(float(step) for step in case.spacing)
+            assert spacing is not None
+            self.spacing = tuple(float(step) for step in spacing)
             self.head = self.make_head()
-        given = self.spacing if self._keeps_spacing else case.spacing or self.spacing
-        if len(self.spacing) != case.axes:
+        given = self.spacing if self._keeps_spacing else spacing or self.spacing
+        if len(self.spacing) != axes:
             raise ValueError(
-                f"case {case.name}: {case.axes} spatial axes, but a spacing of {self.spacing} mm; "
+                f"{what}: {axes} spatial axes, but a spacing of {self.spacing} mm; "
                 "pass spacing= with one number an axis"
             )
         if any(not math.isclose(a, b, rel_tol=0.01) for a, b in zip(given, self.spacing, strict=True)):
             raise ValueError(
-                f"case {case.name}: voxels of {tuple(given)} mm, but the others have {self.spacing}: bring the cases "
+                f"{what}: voxels of {tuple(given)} mm, but the others have {self.spacing}: bring the cases "
                 "to one spacing (Spacingd) for a temperature by distance, or pass spacing= to count all voxels as of "
                 "that size"
             )

@@ -83,7 +83,7 @@ class BoundaryVector(BoundaryTemperature):
     def make_head(self) -> nn.Module:
         return BoundaryVectorHead(self.num_classes, self.knots, self.spacing or (1.0, 1.0, 1.0))
 
-    def _newton_from(self, temperature: float) -> StreamingNewton:
+    def newton_from(self, temperature: float) -> StreamingNewton:
         shape = (self.num_classes, len(self.knots))
         start = torch.stack([torch.full(shape, 1 / temperature), torch.zeros(shape)]).double()
         high = torch.full_like(start, _LARGEST)

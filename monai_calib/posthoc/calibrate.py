@@ -27,6 +27,7 @@ from monai_calib.posthoc.methods import build_calibrator
 from monai_calib.posthoc.model_files import bundle_configs, write_model
 from monai_calib.posthoc.sigmoid import SigmoidStream
 from monai_calib.posthoc.stream import EachRater, LogitStream
+from monai_calib.posthoc.windows import windows_overlap, worse_in_windows
 
 __all__ = ["AUTO", "Calibrated", "calibrate", "find_correction"]
 
@@ -91,7 +92,9 @@ def calibrate(
         network: the trained network, or one to load ``checkpoint`` into. A method that folds changes it in place. An
             average of several (:class:`~monai_calib.inferers.AveragedNetwork`) gets one correction of its mean
             probability, and one file holds it all.
-        loader: validation data without augmentation; the network runs over it once, and its logits are kept.
+        loader: validation data without augmentation; the network runs over it once, and its logits are kept. Where
+            windows overlap it runs once more with the correction, unless that is linear in the logits: see
+            :func:`~.windows.worse_in_windows`.
         inferer: as the evaluation will use; it must average logits where windows overlap.
         num_classes: channels of the logits; 1 is a sigmoid channel.
         models_dir: folder of the model, made when missing.
@@ -176,7 +179,12 @@ def calibrate(
     if sigmoid:
         found = fit_channels({name: EachRater(kept.every(step, k)) for k, name in enumerate(channels)}, asked)
     else:
-        found = fit_methods(EachRater(kept), asked)
+        overlap = windows_overlap(stream.largest, example.image.shape[2:], slice_axis)
+
+        def worse_as_run(calibrator: Calibrator) -> list[str]:
+            return [] if calibrator.foldable or not overlap else worse_in_windows(calibrator, stream)
+
+        found = fit_methods(EachRater(kept), asked, worse_as_run)
     for name, calibrator in found.methods.items():
         record = calibrator.record
         _log.info("%s: %s in %d passes over %d cases", name, record.status, record.passes, record.cases)

@@ -14,7 +14,9 @@ from torch import Tensor, nn
 from monai_calib.files import atomic_path
 from monai_calib.posthoc.base import Calibrator
 
-__all__ = ["CalibratedNetwork", "export_onnx", "export_program", "export_torchscript"]
+__all__ = ["CalibratedNetwork", "copy_torchscript", "export_onnx", "export_program", "export_torchscript"]
+
+_EMBEDDED = ("metadata.json", "inference.json")
 
 
 class CalibratedNetwork(nn.Module):
@@ -79,6 +81,31 @@ def export_torchscript(
             torch.jit.save(exported, partial, _extra_files=texts)
             _check_same(torch.jit.load(partial, map_location=image.device), network, image, path)
     return path
+
+
+def copy_torchscript(source: str | os.PathLike[str], path: str | os.PathLike[str]) -> Path:
+    """Copy a TorchScript file and the bundle's texts in it under another name.
+
+    The file holds its own name, and MONAI Deploy reads no text of a file that was merely renamed.
+
+    Args:
+        source: the file to copy.
+        path: its copy, replaced in one step.
+
+    Example:
+        >>> import tempfile, zipfile
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     long, short = Path(folder, "model_calibrated.ts"), Path(folder, "model.ts")
+        ...     _ = export_torchscript(nn.Conv2d(1, 2, 1), torch.randn(1, 1, 4, 4), long, {"metadata.json": "{}"})
+        ...     _ = copy_torchscript(long, short)
+        ...     [name for name in zipfile.ZipFile(short).namelist() if name.endswith(".json")]
+        ['model/extra/metadata.json']
+    """
+    texts = dict.fromkeys(_EMBEDDED, "")
+    network = torch.jit.load(source, map_location="cpu", _extra_files=texts)
+    with atomic_path(path) as partial:
+        torch.jit.save(network, partial, _extra_files={name: text for name, text in texts.items() if text})
+    return Path(path)
 
 
 def export_program(network: nn.Module, image: Tensor, path: str | os.PathLike[str]) -> Path:

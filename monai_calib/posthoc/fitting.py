@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from monai_calib.posthoc.auto import Candidate, RefusedCorrectionError, choose, default_candidates, examine
@@ -43,19 +43,44 @@ class Asked(NamedTuple):
     unit: str = "mm"
 
 
-def fit_methods(cases: Iterable[LogitCase], asked: Asked) -> Fitted:
-    """Find a correction, fit it and others on all cases, and say how it went; see :func:`find_correction`."""
-    chosen, about = find_correction(
-        cases, asked.method, asked.num_classes, asked.region, asked.arguments, asked.slice_axis, asked.force
-    )
-    methods = {chosen.method: chosen}
-    for name in asked.also:
-        methods.setdefault(name, build_calibrator(name, asked.num_classes, asked.region))
-    for calibrator in methods.values():
-        calibrator.slice_axis, calibrator.unit = asked.slice_axis, asked.unit
-    to_fit = [calibrator for calibrator in methods.values() if not isinstance(calibrator, NoCorrection)]
-    if to_fit:
-        fit(to_fit, cases)
+def fit_methods(
+    cases: Iterable[LogitCase], asked: Asked, worse_as_run: Callable[[Calibrator], list[str]] | None = None
+) -> Fitted:
+    """Find a correction, fit it and others on all cases, and say how it went; see :func:`find_correction`.
+
+    Args:
+        cases: the same ones at each iteration.
+        asked: what for.
+        worse_as_run: sentences on what a fitted correction makes worse in the network as it will run. A choice that
+            makes anything worse is made again without it; a method by name is refused.
+    """
+    refused: dict[str, list[str]] = {}
+    while True:
+        chosen, about = find_correction(
+            cases,
+            asked.method,
+            asked.num_classes,
+            asked.region,
+            asked.arguments,
+            asked.slice_axis,
+            asked.force,
+            refused=refused,
+        )
+        methods = {chosen.method: chosen}
+        for name in asked.also:
+            methods.setdefault(name, build_calibrator(name, asked.num_classes, asked.region))
+        for calibrator in methods.values():
+            calibrator.slice_axis, calibrator.unit = asked.slice_axis, asked.unit
+        to_fit = [calibrator for calibrator in methods.values() if not isinstance(calibrator, NoCorrection)]
+        if to_fit:
+            fit(to_fit, cases)
+        worse = worse_as_run(chosen) if worse_as_run is not None else []
+        if worse and asked.method == AUTO:
+            refused[about["choice"]["chosen"]] = worse
+            continue
+        _refuse(asked.method, worse, asked.force, "as it will run")
+        about["guards"] += worse
+        break
     if isinstance(chosen, NoCorrection):
         chosen.record.cases = about["choice"]["cases"]
     records = {}
@@ -103,6 +128,7 @@ def find_correction(
     slice_axis: int | None = None,
     force: bool = False,
     candidates: Sequence[Candidate] | None = None,
+    refused: Mapping[str, Sequence[str]] | None = None,
 ) -> tuple[Calibrator, dict[str, Any]]:
     """The unfitted correction, and plain values that say how it came about: chosen, or asked for by name and examined.
 
@@ -114,23 +140,29 @@ def find_correction(
         slice_axis: see :class:`~.base.Calibrator`.
         force: take a method by name even if it makes things worse.
         candidates: of ``auto``; :func:`~.auto.default_candidates` if not given.
+        refused: what else is held against candidates of ``auto``, by name.
 
     Raises: :class:`~.auto.RefusedCorrectionError` for a method by name that makes things worse.
     """
     if method == AUTO:
         everything = list(candidates or default_candidates(num_classes))
-        choice = choose(cases, num_classes, everything, slice_axis)
+        choice = choose(cases, num_classes, everything, slice_axis, refused)
         _log.info("auto: %s; %s (%d subjects, %d cases)", choice.chosen, choice.why, choice.subjects, choice.cases)
         found = next(c for c in everything if c.name == choice.chosen)
         return found.build(num_classes, slice_axis), {"asked": AUTO, "choice": choice.to_json(), "guards": []}
     candidate = Candidate(method, method, region, dict(arguments or {}), 0)
     worse, held = examine(cases, candidate, num_classes, slice_axis)
+    _refuse(method, worse, force, "on cases it was not fitted on")
+    figures = {name: found.to_json() for name, found in held.items()}
+    return candidate.build(num_classes, slice_axis), {"asked": method, "held_out": figures, "guards": worse}
+
+
+def _refuse(method: str, worse: Sequence[str], force: bool, where: str) -> None:
+    """Refuse a method by name that makes things worse, or warn where it is taken all the same."""
     if worse and not force:
         raise RefusedCorrectionError(
-            f"{method} makes the network worse on cases it was not fitted on: {'; '.join(worse)}. Nothing was written. "
+            f"{method} makes the network worse {where}: {'; '.join(worse)}. Nothing was written. "
             "Take --method auto, or write it all the same with --force True."
         )
     for sentence in worse:
         _log.warning("%s: %s", method, sentence)
-    figures = {name: found.to_json() for name, found in held.items()}
-    return candidate.build(num_classes, slice_axis), {"asked": method, "held_out": figures, "guards": worse}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -79,6 +80,12 @@ class _FromHistogram(Calibrator):
     def end_pass(self) -> bool:
         self.fit_histogram(self._histogram)
         return True
+
+    def sums(self) -> dict[str, Tensor]:
+        return {**self._histogram.sums.tensors(), "updates": torch.tensor(self._histogram.updates)}
+
+    def add_sums(self, sums: Mapping[str, Tensor]) -> None:
+        self._histogram.merge(CalibrationHistogram.from_state({**self._histogram.settings(), **sums}))
 
     def fit_histogram(self, histogram: CalibrationHistogram) -> None:
         """Fit from a histogram, such as ``pooled`` of a ``calibration.json``, whose region the caller knows.

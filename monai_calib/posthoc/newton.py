@@ -83,6 +83,17 @@ class StreamingNewton:
         """Add sums over ``count`` voxels: ``f``, its gradient and its Hessian at :attr:`trial`."""
         self._sums.add(value, gradient, hessian, count)
 
+    def sums(self) -> dict[str, Tensor]:
+        """The sums of this pass so far, as :meth:`add` takes them."""
+        sums = self._sums
+        value, count = (torch.tensor(number, dtype=torch.float64) for number in (sums.value, sums.count))
+        return {"value": value, "gradient": sums.gradient, "hessian": sums.hessian, "count": count}
+
+    def look_at(self, trial: Tensor) -> None:
+        """Begin a pass at these parameters, whatever came before."""
+        self.trial = trial.double()
+        self._sums = Derivatives(self.trial)
+
     def end_pass(self) -> bool:
         """Take the trial, or look closer to :attr:`theta`; true when that is the optimum."""
         offset, sums = self.trial - self.start, self._sums
@@ -102,8 +113,7 @@ class StreamingNewton:
             bounded = (self.theta <= self.low) | (self.theta >= self.high)
             self.status = "at bound" if bool(bounded.any()) else "converged"
             return True
-        self.trial = self.theta + self._length * step
-        self._sums = Derivatives(self.trial)
+        self.look_at(self.theta + self._length * step)
         return False
 
     def _newton_step(self) -> tuple[Tensor, float]:

@@ -222,6 +222,9 @@ class LogitStream:
         ignore_index: label of voxels that count nowhere.
         spacing: voxel size in mm of cases without a header.
 
+    Attributes:
+        largest: number of voxels along each axis, the most of the images that the network has seen.
+
     Example:
         >>> loader = [{"image": torch.zeros(1, 1, 4, 4), "label": torch.zeros(1, 1, 4, 4)}]
         >>> stream = LogitStream(nn.Conv2d(1, 3, 1), loader)
@@ -252,6 +255,7 @@ class LogitStream:
         self.ignore_index = ignore_index
         self.spacing = spacing
         self.problems_per_case = 1
+        self.largest: tuple[int, ...] = ()
 
     def __iter__(self) -> Iterator[LogitCase]:
         return (case for _, case in self.numbered() if case is not None)
@@ -273,6 +277,8 @@ class LogitStream:
         self, batch: Mapping[str, Any], numbers: range, without: Collection[int]
     ) -> Iterator[tuple[int, LogitCase | None]]:
         image, labels = batch[self.image_key], batch[self.label_key]
+        grid = tuple(image.shape[2:])
+        self.largest = tuple(map(max, grid, self.largest or grid))
         logits = self._logits(image)
         for i in range(len(image)):
             mine = numbers[i * self.problems_per_case :]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from monai_calib.metrics.regions import Region
 from monai_calib.posthoc.base import Calibrator
 from monai_calib.posthoc.linear import LinearHead
-from monai_calib.posthoc.newton import Derivatives, number_of, weighted_sum
+from monai_calib.posthoc.newton import Derivatives, StreamingNewton, number_of, weighted_sum
 from monai_calib.posthoc.stream import LogitCase
 
 __all__ = ["HIGHEST_TEMPERATURE", "LOWEST_TEMPERATURE", "TemperatureScaling", "TemperatureSearch"]
@@ -31,12 +31,15 @@ class TemperatureSearch:
     two between which ``f'`` changes sign bracket the optimum; the cubic in ``log T`` through values and slopes of
     ``f'`` at its ends says where; the next pass looks close around it. Two passes leave an error below 1e-6 in
     ``log T``, unless the likelihood is very odd: then a third does.
+
+    Attributes:
+        candidates: logarithms of the temperatures that this pass looks at.
     """
 
     def __init__(self) -> None:
         step = math.log(HIGHEST_TEMPERATURE / LOWEST_TEMPERATURE) / (_CANDIDATES - 1)
-        self._candidates = [math.log(LOWEST_TEMPERATURE) + i * step for i in range(_CANDIDATES)]
-        self._candidates.append(0.0)
+        self.candidates = [math.log(LOWEST_TEMPERATURE) + i * step for i in range(_CANDIDATES)]
+        self.candidates.append(0.0)
         self._known: dict[float, tuple[float, float]] = {}
         self._sums: Tensor | None = None
         self._voxels = 0
@@ -49,13 +52,13 @@ class TemperatureSearch:
     def add(self, logits: Tensor, label: Tensor, weight: Tensor | None = None) -> None:
         """Add voxels: ``(K, n)`` float64 and ``(n,)``, each counting once or ``weight`` times."""
         if self._sums is None:
-            self._sums = logits.new_zeros(len(self._candidates), 3)
-            self.class_voxels = torch.zeros(len(logits), dtype=torch.int64, device=logits.device)
+            self._begin(len(logits), logits.device)
+        assert self._sums is not None
         assert self.class_voxels is not None
         # Common shifts do not matter, but would cost digits.
         logits = logits - logits.amax(0)
         at_label = logits.gather(0, label[None])[0]
-        for row, log_t in zip(self._sums, self._candidates, strict=True):
+        for row, log_t in zip(self._sums, self.candidates, strict=True):
             beta = math.exp(-log_t)
             p = (beta * logits).exp_()
             total = p.sum(0)
@@ -67,6 +70,26 @@ class TemperatureSearch:
         self.class_voxels += torch.bincount(label, weight, minlength=len(logits)).long()
         self._voxels += number_of(label, weight)
 
+    def _begin(self, num_classes: int, device: torch.device | str = "cpu") -> None:
+        self._sums = torch.zeros(len(self.candidates), 3, dtype=torch.float64, device=device)
+        self.class_voxels = torch.zeros(num_classes, dtype=torch.int64, device=device)
+
+    def sums(self, num_classes: int) -> dict[str, Tensor]:
+        """The sums of this pass so far, as :meth:`add_sums` takes them."""
+        if self._sums is None:
+            self._begin(num_classes)
+        assert self._sums is not None
+        assert self.class_voxels is not None
+        voxels = torch.tensor(self._voxels, dtype=torch.int64)
+        return {"derivatives": self._sums, "class_voxels": self.class_voxels, "count": voxels}
+
+    def add_sums(self, derivatives: Tensor, class_voxels: Tensor, count: Tensor) -> None:
+        """Add the sums of this pass that another search has taken, at the same temperatures."""
+        mine = self.sums(len(class_voxels))
+        mine["derivatives"] += derivatives.to(mine["derivatives"].device)
+        mine["class_voxels"] += class_voxels.to(mine["class_voxels"].device)
+        self._voxels += int(count)
+
     def end_pass(self) -> bool:
         """Whether :attr:`temperature` is found; otherwise the next pass looks closer. Asked again, says the same."""
         if self._sums is not None:
@@ -75,7 +98,7 @@ class TemperatureSearch:
 
     def _end_pass(self, sums: Tensor) -> bool:
         rows = (sums / self._voxels).tolist()
-        for log_t, (value, slope, curvature) in zip(self._candidates, rows, strict=True):
+        for log_t, (value, slope, curvature) in zip(self.candidates, rows, strict=True):
             beta = math.exp(-log_t)
             # f' with respect to beta, and how it changes with log T
             self._known[log_t] = (slope, -beta * curvature)
@@ -103,7 +126,7 @@ class TemperatureSearch:
             self.status = "converged"
             return True
         near = [best + offset for offset in (-0.1, -0.02, 0.0, 0.02, 0.1)]
-        self._candidates = [log_t for log_t in near if left < log_t < right]
+        self.candidates = [log_t for log_t in near if left < log_t < right]
         return False
 
     def _bounded(self, log_t: float, reason: str) -> bool:
@@ -156,6 +179,36 @@ class SearchingCalibrator(Calibrator):
 
     def optimum(self) -> Tensor | None:
         return None if self._newton is None else self._newton.theta
+
+    def newton_from(self, temperature: float) -> StreamingNewton:
+        """The fit that goes on from the temperature of the search."""
+        raise NotImplementedError
+
+    def place(self) -> dict[str, Any]:
+        if self._newton is None:
+            return {"log_temperatures": list(self._search.candidates)}
+        return {
+            "temperature": self._search.temperature,
+            "absent_classes": list(self.record.absent_classes),
+            "parameters": self._newton.trial.tolist(),
+        }
+
+    def go_to(self, place: Mapping[str, Any]) -> None:
+        if "log_temperatures" in place:
+            self._search.candidates = [float(value) for value in place["log_temperatures"]]
+            return
+        self.record.absent_classes = tuple(place["absent_classes"])
+        self._newton = self.newton_from(place["temperature"])
+        self._newton.look_at(torch.tensor(place["parameters"], dtype=torch.float64))
+
+    def sums(self) -> dict[str, Tensor]:
+        return self._search.sums(self.num_classes) if self._newton is None else self._newton.sums()
+
+    def add_sums(self, sums: Mapping[str, Tensor]) -> None:
+        if self._newton is None:
+            self._search.add_sums(**sums)
+        else:
+            self._newton.add(**{**sums, "count": int(sums["count"])})
 
     def share(self, other: Calibrator) -> bool:
         if not isinstance(other, SearchingCalibrator) or other.region != self.region or other._follows:

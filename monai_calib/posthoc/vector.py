@@ -85,11 +85,10 @@ class _LinearScaling(SearchingCalibrator):
             if not self._search.end_pass():
                 return False
             note_search(self, self._search)
-            start = torch.eye(self.num_classes, self.num_classes + 1) / self._search.temperature
-            self._set(start)
+            self._set(self._start(self._search.temperature))
             if self.record.status != "converged":
                 return True
-            self._begin_newton(start)
+            self._newton = self.newton_from(self._search.temperature)
             return False
         done = self._newton.end_pass()
         self._set(self._full(self._newton.theta).reshape(self.num_classes, -1))
@@ -98,17 +97,20 @@ class _LinearScaling(SearchingCalibrator):
             self._explain_status()
         return done
 
-    def _begin_newton(self, start: Tensor) -> None:
+    def _start(self, temperature: float) -> Tensor:
+        return torch.eye(self.num_classes, self.num_classes + 1) / temperature
+
+    def newton_from(self, temperature: float) -> StreamingNewton:
         free = self.free_parameters()
         absent = list(self.record.absent_classes)
         free[absent] = False
         free[:, absent] = False
-        self._base = start.double().flatten()
+        self._base = self._start(temperature).double().flatten()
         self._free = free.flatten().nonzero().squeeze(1)
         bounds = torch.full(free.shape, _LARGEST)
         low = -bounds
         low[:, :-1] = self.lowest_weight()
-        self._newton = StreamingNewton(
+        return StreamingNewton(
             self._base[self._free],
             low.flatten()[self._free],
             bounds.flatten()[self._free],

@@ -33,8 +33,11 @@ def subjects_of(cases: Sequence[str], given: str | None) -> dict[str, str]:
     if given is None:
         return {case: case for case in cases}
     if given.lower().endswith(".csv"):
-        with Path(given).open(newline="", encoding="utf-8-sig") as file:
-            rows = [row for row in csv.reader(file) if len(row) > 1]
+        try:
+            with Path(given).open(newline="", encoding="utf-8-sig") as file:
+                rows = [row for row in csv.reader(file) if len(row) > 1]
+        except (OSError, UnicodeDecodeError, csv.Error) as error:
+            raise FileError(f"{given}: cannot be read as a table ({error}). Save it as CSV in UTF-8.") from error
         table = {row[0].strip(): row[1].strip() for row in rows}
         found = {case: table.get(case, "") for case in cases}
     else:

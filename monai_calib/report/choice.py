@@ -5,13 +5,13 @@ Picking the best of several margins by their test figures would flatter the loss
 
 from __future__ import annotations
 
-import json
 from collections.abc import Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
+from monai_calib.files import read_json
 from monai_calib.metrics.metric import Metric
 from monai_calib.variants import choose_variant
 
@@ -132,9 +132,7 @@ def read_choices(results: Path) -> list[Choice]:
     Raises: :class:`~.runs.RunError` for another file.
     """
     try:
-        content = json.loads(Path(results).read_text(encoding="utf-8"))
-        if content["format"] != RESULTS:
-            raise ValueError(f"expected format {RESULTS!r}, got {content['format']!r}")
+        content = read_json(results, RESULTS, error=RunError)
         return [
             Choice(
                 f"{choice['family']} ({choice['group']})",
@@ -146,5 +144,7 @@ def read_choices(results: Path) -> list[Choice]:
             )
             for choice in content["choices"]
         ]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+    except RunError:
+        raise
+    except Exception as error:
         raise RunError(f"{results} is not a benchmark's results.json: {error}. Run the benchmark again.") from error

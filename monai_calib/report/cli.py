@@ -23,11 +23,19 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--published", type=Path, metavar="JSON", help="figures of other works to show apart; see docs/report.md"
     )
+    parser.add_argument(
+        "--mlflow", metavar="URI", help="log the page to MLflow too, as sqlite:///RUN/mlruns.db or a server's address"
+    )
     parser.set_defaults(run=_report)
 
 
 def _report(arguments: argparse.Namespace) -> None:
     from .html import write_report
 
-    print(f"Wrote {write_report(arguments.runs, arguments.output, arguments.published).absolute()}")
+    page = write_report(arguments.runs, arguments.output, arguments.published)
+    print(f"Wrote {page.absolute()}")
+    if arguments.mlflow is not None:
+        from .tracking import log_report
+
+        print(f"Logged it to {arguments.mlflow} as run {log_report(arguments.mlflow, page, arguments.runs)}")
     print("Next: open it in a browser; docs/report.md explains it.")

@@ -36,7 +36,7 @@ def read_published(path: Path) -> tuple[PublishedTable, ...]:
     content = read_json(path, FORMAT, "See docs/report.md.", RunError)
     try:
         return tuple(_table(fields) for fields in content["tables"])
-    except (KeyError, TypeError, ValueError) as error:
+    except Exception as error:
         what = f"key {error} is missing" if isinstance(error, KeyError) else str(error)
         raise RunError(f"{path} is not a complete {FORMAT} file: {what}. See docs/report.md.") from error
 

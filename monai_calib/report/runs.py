@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from monai_calib.files import FileError
+from monai_calib.files import FileError, read_json
 from monai_calib.metrics.evaluated import Evaluated, read_evaluated
 from monai_calib.metrics.metric import Metric
 from monai_calib.metrics.protocols import Protocol
@@ -92,10 +91,20 @@ class Run:
                 arrays = {key: saved[key] for key in ("image", "label", "prediction", "confidence", "spacing")}
         except Exception as error:
             raise RunError(f"{path} is not a preview: {error}. Evaluate the run again or delete the file.") from error
+        _check_spacing(path, arrays["spacing"])
         shapes = {arrays[key].shape for key in ("image", "label", "prediction", "confidence")}
         if len(shapes) != 1 or len(next(iter(shapes))) != 2:
             raise RunError(f"{path}: expected four slices of one 2D size, got {shapes}. Evaluate the run again.")
         return arrays
+
+
+def _check_spacing(path: Path, spacing: NDArray[Any]) -> None:
+    """Raise for a voxel size that no picture can be drawn with."""
+    numbers = spacing.dtype.kind in "iuf" and spacing.shape in ((2,), (3,))
+    if not (numbers and np.isfinite(spacing).all() and (spacing > 0).all()):
+        raise RunError(
+            f"{path}: expected spacing as 2 or 3 sizes above 0, got {spacing.tolist()!r:.100}. Evaluate the run again."
+        )
 
 
 def find_evaluations(folder: Path) -> list[Path]:
@@ -198,11 +207,13 @@ def _settings(evaluation: Path, said: Mapping[str, Any]) -> dict[str, Any]:
     run = evaluation.parent
     records = [folder / "models" / "training.json" for folder in (run, *run.parents[:2])]
     record = next((path for path in records if path.is_file()), None)
-    try:
-        trained: Mapping[str, Any] = {} if record is None else json.loads(record.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise RunError(f"{record} cannot be read as JSON: {error}. Train the run again or delete the file.") from error
+    advice = "Train the run again or delete the file."
+    trained: Any = {} if record is None else read_json(record, advice=advice, error=RunError)
+    if not isinstance(trained, dict) or not isinstance(trained.get("settings", {}), dict):
+        raise RunError(f"{record}: expected the record of a training with its settings, got another content. {advice}")
     seconds = said.get("train_seconds", trained.get("seconds"))
+    if isinstance(seconds, bool) or not isinstance(seconds, (int, float, type(None))):
+        raise RunError(f"{record}: expected seconds as a number, got {seconds!r:.100}. {advice}")
     settings = {**trained.get("settings", {}), **said, "train_seconds": seconds}
     # Where stored maps lie (``maps``) is for the command that corrects them; a page holds no paths.
     return {key: value for key, value in settings.items() if value is not None and key != "maps"}

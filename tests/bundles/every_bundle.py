@@ -180,6 +180,9 @@ class EveryBundle:
         former |= {"preprocessing#transforms#0#ensure_channel_first": True, "run_dir": str(life.folder)}
         settings = {**small_networks(bundle), "dataset_dir": str(data / "imagesTr"), "output_dir": str(tmp_path)}
         load_workflow(bundle, "inference", **settings, **former).run()
+        written = {path.name for path in tmp_path.iterdir()}
+        assert written == {path.name for path in (life.folder / "predictions").iterdir()}
+        assert len(written) >= 2  # labels and confidence
         for path in tmp_path.iterdir():
             before, now = nib.load(path), nib.load(life.folder / "predictions" / path.name)
             if now.shape[2] > 1:

@@ -14,6 +14,8 @@ from typing import Any
 import pytest
 from bundle_runs import BUNDLES, BUNDLES_FOLDER
 
+from monai_calib.bundling.pack import NO_WEIGHTS
+
 
 def render_check(folder: Path) -> subprocess.CompletedProcess[str]:
     return subprocess.run([sys.executable, folder / "render.py", "--check"], capture_output=True, text=True)
@@ -60,7 +62,7 @@ def test_inference_names_classes_of_monai_only(bundle: Path) -> None:
     allowed = {f"$import {name}" for name in ("glob", "json", "monai", "os", "torch")}
     assert set(config["imports"]) <= allowed | {"$from concurrent.futures import ThreadPoolExecutor"}  # Python's own
     for target in components(config):
-        assert "." not in target or target.split(".")[0] in ("monai", "torch", "ignite"), target
+        assert set(re.findall(r"(?<![\w.])(\w+)\.", target)) <= {"monai", "torch", "ignite"}, target
 
 
 def test_no_place_of_one_machine(bundle: Path) -> None:
@@ -77,8 +79,17 @@ def test_preparation_names_a_script_that_is_there(bundle: Path) -> None:
 def test_readme_is_filled_in_and_says_whose_figures_it_shows(bundle: Path) -> None:
     text = (bundle / "docs" / "README.md").read_text()
     assert "{{" not in text
-    figures = text.split("## Expected figures")[1].split("## References")[0]
+    figures = text.split("## Performance")[1].split("## Limitations")[0]
+    assert NO_WEIGHTS in figures
     assert re.search("another .*split|No calibration figures|5 subjects", figures)
+
+
+def test_readme_has_the_sections_of_the_zoo_in_order(bundle: Path) -> None:
+    text = (bundle / "docs" / "README.md").read_text()
+    sections = [line[3:] for line in text.splitlines() if line.startswith("## ")]
+    wanted = ["Authors", "Data", "Performance", "Limitations", "References", "Licence"]
+    assert [name for name in sections if name in wanted] == wanted
+    assert (bundle / "docs" / "data_license.txt").is_file()
 
 
 @pytest.mark.parametrize("name", ["train.json", "evaluate.json", "inference.json", "multi_gpu_train.json"])

@@ -234,6 +234,24 @@ def test_weights_of_another_network_are_named(workflow: str, two_epochs: Path, p
     assert f"{model}: holds the weights of another network than SegResNet" in whole_story(caught.value)
 
 
+def test_a_model_of_another_network_is_not_trained_over(two_epochs: Path, phantom: Path, tmp_path: Path) -> None:
+    """MONAI Label puts a loader first that takes what fits of ``models/model.pt``, and trains what train.json names."""
+    run = shutil.copytree(two_epochs, tmp_path / "run")
+    model, config = run / "models" / "model.pt", json.loads((BUNDLES[3] / "configs" / "train.json").read_text())
+    loader = {"_target_": "CheckpointLoader", "load_path": str(model), "load_dict": {"model": "$@network"}}
+    handlers = {"train#handlers": [{**loader, "strict": False}, *config["train"]["handlers"]]}
+    given = {**options(3, phantom, run, epochs=1), **handlers}
+    before = model.read_bytes()
+    with pytest.raises(RuntimeError) as caught:
+        run_bundle(BUNDLES[3], "train", **given, network_name="segresnet")
+    assert "expected the weights of 'segresnet', which is to be trained, got those of 'unet'" in whole_story(
+        caught.value
+    )
+    assert model.read_bytes() == before
+    run_bundle(BUNDLES[3], "train", **given)
+    assert model.read_bytes() != before
+
+
 def test_a_checkpoint_of_the_former_name_is_resumed(two_epochs: Path, phantom: Path, tmp_path: Path) -> None:
     run = shutil.copytree(two_epochs, tmp_path / "run")
     state = state_of(run)

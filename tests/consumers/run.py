@@ -19,23 +19,13 @@ import time
 from datetime import date
 from pathlib import Path
 
+from interpreter import interpreter
 from shared import make_shared
 from table import page
 
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parents[1]
 CONSUMERS = sorted(path.parent.name for path in HERE.glob("*/check.py"))
-
-
-def interpreter(version: str) -> str:
-    """The Python of a version: this one, one on PATH, or pyenv's."""
-    if version == f"{sys.version_info.major}.{sys.version_info.minor}":
-        return sys.executable
-    pyenv = sorted(Path(os.environ.get("PYENV_ROOT", Path.home() / ".pyenv")).glob(f"versions/{version}.*/bin/python"))
-    found = shutil.which(f"python{version}") or (str(pyenv[-1]) if pyenv else None)
-    if found is None:
-        raise RuntimeError(f"Python {version}: not found on PATH, nor in pyenv. Install it.")
-    return found
 
 
 def make_environment(name: str, folder: Path) -> Path:

@@ -15,7 +15,7 @@ from pydicom import dcmread
 from synthetic_series import identifiers_in, ras_affine, rotation, write_series
 
 from monai_calib.__main__ import main
-from monai_calib.dicom import read_segmentation, read_series
+from monai_calib.dicom import read_parametric_map, read_segmentation, read_series
 
 BUNDLE = Path(__file__).resolve().parents[2] / "bundles" / "msd_hippocampus_segmentation_3d"
 
@@ -99,17 +99,25 @@ def test_a_bundle_segments_a_series(tmp_path):
     (tmp_path / "run" / "models").mkdir(parents=True)
     torch.save(parser.get_parsed_content("network_def").state_dict(), tmp_path / "run" / "models" / "model.pt")
     output = tmp_path / "out"
-    run = ["--run_dir", str(tmp_path / "run"), "--set", "device=cpu"]
+    run = ["--run_dir", str(tmp_path / "run"), "--set", "device=cpu", "--parametric_maps"]
     assert main(["dicom", "segment", str(tmp_path / "series"), str(BUNDLE), str(output), *run]) == 0
     assert sorted(path.name for path in output.glob("[!.]*")) == [
         "confidence.dcm",
+        "confidence_pm.dcm",
         "probabilities.dcm",
+        "probability_pm_1.dcm",
+        "probability_pm_2.dcm",
         "segmentation.dcm",
     ]
     series = read_series(tmp_path / "series")
     labels = read_segmentation(output / "segmentation.dcm", series)
     shares = read_segmentation(output / "probabilities.dcm", series)
     confidence = read_segmentation(output / "confidence.dcm", series)[0]
+    maps = np.stack([read_parametric_map(output / f"probability_pm_{label}.dcm", series) for label in (1, 2)])
+    assert np.abs(maps - shares).max() <= 0.5001 / 255
+    confidence_map = read_parametric_map(output / "confidence_pm.dcm", series)
+    np.testing.assert_allclose(confidence_map, np.maximum(maps.max(0), 1 - maps.sum(0)), atol=1e-6)
+    assert np.abs(confidence_map - confidence).max() <= 0.005 + 0.5001 / 255
     every = np.stack([1 - shares.sum(0), *shares])
     assert labels.any()
     np.testing.assert_allclose(confidence, every.max(0), atol=0.005 + 3 / 255)  # of percents, and of three roundings

@@ -86,11 +86,11 @@ CASES = [
     (repeated, "2 images at the position"),
     (uneven, r"unevenly spaced slices: 1\.700 to 2\.300 mm"),
     (tilted, r"sheared: .* degrees off their normal \(gantry tilt\)"),
-    (beside, r"a slice lies 0\.50 mm from where"),
+    (beside, r"a slice \(instance 4, '003\.dcm'\) lies 0\.50 mm from where"),
     (smaller, "different size in pixels"),
     (colour, "in colour"),
     (frames, "multi-frame object"),
-    (projection, "instance . has no ImagePositionPatient"),
+    (projection, "instance ., '.*dcm' has no ImagePositionPatient"),
     (other_patient, "slices of several patients"),
     (other_frame, "different frame of reference"),
     (other_spacing, "different pixel spacing"),
@@ -112,7 +112,9 @@ def test_missing_slices_are_counted_and_placed(lost, count, tmp_path):
     uid = write_series(tmp_path, STORED, AFFINE)
     for k in lost:
         (tmp_path / f"{k:03d}.dcm").unlink()
-    with pytest.raises(ValueError, match=rf"{uid} lacks {count} slice\(s\).* between {lost[0]} and"):
+    with pytest.raises(
+        ValueError, match=rf"{uid} lacks {count} slice\(s\).* between {lost[0]}, '00{lost[0] - 1}\.dcm' and"
+    ):
         read_series(tmp_path)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import shutil
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -54,6 +55,8 @@ def test_the_shipped_model_is_the_calibrated_one_with_its_configurations(finishe
     assert inference["patch_size"] == trained["patch_size"]
     assert inference["network_name"] == trained["network_name"]
     assert metadata["network_data_format"]["inputs"]["image"]["spatial_shape"] == trained["patch_size"]
+    with zipfile.ZipFile(finished / "model.ts") as archive:
+        assert "model/extra/inference.json" in archive.namelist(), "where MONAI Deploy looks in a file of this name"
     models = run / "posthoc" / "auto" / "models"
     image = torch.randn(1, 1, *trained["patch_size"], generator=torch.Generator().manual_seed(0))
     if (models / "model_calibrated.pt").is_file():

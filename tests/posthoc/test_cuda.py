@@ -8,7 +8,7 @@ import pytest
 import torch
 from cases import drawn_cases
 
-from monai_calib.posthoc import METHODS, NoCorrection, PerChannel, build_calibrator, fit
+from monai_calib.posthoc import METHODS, NoCorrection, PerChannel, answer, build_calibrator, fit, fit_federated
 
 ARGUMENTS = {"local_temperature": {"epochs": 2}}
 
@@ -44,3 +44,17 @@ def test_sigmoid_channels_fitted_on_cuda_go_with_their_input(method: str) -> Non
     assert found.is_cuda
     torch.testing.assert_close(found.cpu(), both.apply(z), rtol=1e-4, atol=1e-4)
     torch.testing.assert_close(found[:, 1].cpu(), z[:, 1])
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("method", ["temperature", "vector", "boundary_temperature", "isotonic"])
+def test_sites_with_and_without_a_gpu_fit_one_correction(method: str) -> None:
+    cases = drawn_cases(2)
+    on_device = replace(cases[1], logits=cases[1].logits.cuda(), label=cases[1].label.cuda())
+    pooled, federated = (build_calibrator(method, 3) for _ in range(2))
+    fit([pooled], cases)
+    sites = {"cpu": cases[:1], "gpu": [on_device], "none": []}
+    fit_federated(federated, lambda asked: {name: answer(asked, theirs) for name, theirs in sites.items()})
+    expected, found = (one.apply(cases[0].logits[None]).softmax(1) for one in (pooled, federated))
+    torch.testing.assert_close(found, expected, rtol=0.02, atol=0.005)

@@ -34,11 +34,11 @@ def read_csv(path: Path) -> list[dict[str, str]]:
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
+        lines = [line for line in text.splitlines() if line.strip()]
+        separator = max(",;\t", key=(lines or [""])[0].count)
+        rows = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=separator)]
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise SourceError(f"{path}: cannot be read as a table ({error}). Save it as CSV in UTF-8.") from error
-    lines = [line for line in text.splitlines() if line.strip()]
-    separator = max(",;\t", key=(lines or [""])[0].count)
-    rows = [[cell.strip() for cell in row] for row in csv.reader(lines, delimiter=separator)]
     if not rows:
         return []
     header = [name.lower() for name in rows[0]]
