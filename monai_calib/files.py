@@ -13,10 +13,13 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from .lock import FolderLock
+
 __all__ = [
     "FileError",
     "atomic_folder",
     "atomic_path",
+    "folder_lock",
     "full_disk_named",
     "read_json",
     "replace_folder",
@@ -75,8 +78,11 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
     """Yield a new hidden folder beside ``path`` that takes its place when the block ends well.
 
     A former folder at ``path`` stays until then and is removed afterwards. If the block raises, nothing has changed.
+    While the block lasts the folder is locked: of two processes that write it, the second is refused.
     A process killed between the two renames leaves the former folder under a hidden name; the next call puts it back
     or removes it.
+
+    Raises: :class:`~monai_calib.lock.FolderInUseError`; ``OSError`` as :func:`atomic_path`.
 
     Example:
         >>> import tempfile
@@ -87,8 +93,7 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
         ['eval', 'eval/calibration.json']
     """
     target = Path(path)
-    with full_disk_named(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
+    with full_disk_named(target), folder_lock(target):
         _tidy_former(target)
         _remove_dead(target)
         partial = _partial(target)
@@ -99,6 +104,15 @@ def atomic_folder(path: str | os.PathLike[str]) -> Iterator[Path]:
             replace_folder(partial, target)
         finally:
             shutil.rmtree(partial, ignore_errors=True)
+
+
+def folder_lock(path: str | os.PathLike[str], doing: str = "writing it") -> FolderLock:
+    """The lock of a folder that is written as a whole: beside it, gone with its holder.
+
+    :func:`atomic_folder` takes it; what works long before it writes takes it first.
+    """
+    target = Path(path).absolute()
+    return FolderLock(target.parent, doing, f".{target.name}.lock", leave=False)
 
 
 def replace_folder(partial: str | os.PathLike[str], path: str | os.PathLike[str]) -> None:

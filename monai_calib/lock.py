@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 
@@ -23,13 +24,15 @@ class FolderLock:
     """Hold a folder until the block, or the process, ends; the system lets go even after ``kill -9``.
 
     The lock guards one activity: a benchmark locks its own folder, and each training below it the folder of its run.
-    Of several ranks the first alone takes it. The lock's hidden file stays behind, unlocked and harmless.
+    Of several ranks the first alone takes it. The lock's hidden file stays behind, unlocked and harmless, unless it is
+    asked to go.
 
     Args:
         folder: made when missing.
         doing: what is done there, in a word or two; errors and the lock's file say it.
         name: the lock's file.
         wait: wait for another holder to end, instead of refusing.
+        leave: leave the lock's file behind; ``False`` where it lies in a folder that is the user's.
 
     Raises:
         FolderInUseError: another process holds the lock; one line that names the folder and the holder.
@@ -42,11 +45,19 @@ class FolderLock:
         ['.lock', '.lock.holder']
     """
 
-    def __init__(self, folder: str | os.PathLike[str], doing: str = "work", name: str = ".lock", wait: bool = False):
+    def __init__(
+        self,
+        folder: str | os.PathLike[str],
+        doing: str = "work",
+        name: str = ".lock",
+        wait: bool = False,
+        leave: bool = True,
+    ):
         self.folder = Path(folder)
         self.path = self.folder.absolute() / name
         self.doing = doing
         self.wait = wait
+        self.leave = leave
         self._lock: filelock.BaseFileLock | None = None
 
     def __enter__(self) -> FolderLock:
@@ -59,7 +70,7 @@ class FolderLock:
             lock.acquire()
         except filelock.Timeout:
             raise FolderInUseError(
-                f"{self.folder} is in use by {self._holder()}. Wait for it to end, or end it."
+                f"{self._what()} is in use by {self._holder()}. Wait for it to end, or end it."
             ) from None
         self._lock = lock
         _held[self.path] = 1
@@ -74,7 +85,15 @@ class FolderLock:
             del _held[self.path]
             if self._lock is not None:
                 self._note().unlink(missing_ok=True)
+                if not self.leave:
+                    with suppress(OSError):  # elsewhere than on POSIX a file that is open stays
+                        self.path.unlink()
                 self._lock.release()
+
+    def _what(self) -> Path:
+        """The folder, or what the lock's name says is meant in it: ``.eval.lock`` is that of ``eval``."""
+        meant = self.path.name.removeprefix(".").removesuffix("lock").removesuffix(".")
+        return self.folder / meant if (self.folder / meant).exists() else self.folder
 
     def _note(self) -> Path:
         """Who holds the lock, in a file of its own: on some systems a locked file cannot be read."""

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from monai_calib.files import FileError, atomic_folder, write_json
+from monai_calib.files import FileError, atomic_folder, folder_lock, write_json
 from monai_calib.labels import top_class
 from monai_calib.metrics.evaluated import Evaluated, read_evaluated
 from monai_calib.posthoc.auto import default_candidates
@@ -103,8 +103,8 @@ def correct_maps(
     if Path(fit_on).is_dir():
         sizes += [case.spacing for case in _read(Path(fit_on)).cases if case.spacing]
     kept = KeptCases(to_fit, most_bytes, regions=[] if region is None else [region])
-    calibrator, about = _fitted(kept, np.array(sizes), len(found.classes), method, region, force, to_fit.unit)
-    with atomic_folder(output) as partial:
+    with folder_lock(output, "correcting into it"), atomic_folder(output) as partial:
+        calibrator, about = _fitted(kept, np.array(sizes), len(found.classes), method, region, force, to_fit.unit)
         told = correction_record({**about, **calibrator.to_json()}, calibrator.in_words(), "cases of --fit_on")
         before, after, changed = _write(calibrator, rest, found, partial, output, told)
         record = {

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from monai_calib.files import FileError, atomic_folder, read_json
+from monai_calib.files import FileError, atomic_folder, folder_lock, read_json
 from monai_calib.labels import top_class
 from monai_calib.metrics.protocols import Protocol
 from monai_calib.predictions.axes import SwappedAxes
@@ -82,7 +82,7 @@ def measure_maps(
         "split": "test",
         "maps": {**cases.settings.to_json(folder.resolve()), "version": __version__},
     }
-    with _no_empty(output), atomic_folder(folder) as partial:
+    with _no_empty(output), folder_lock(folder, "measuring"), atomic_folder(folder) as partial:
         evaluation: StoredEvaluation | None = None
         swapped = SwappedAxes(cases.maps.axes)
         numbers = floored = 0

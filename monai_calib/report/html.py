@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from monai_calib.files import write_text
+from monai_calib.files import atomic_folder, atomic_path, write_text
 
 from .choice import Choice, choose_on_validation, read_choices
 from .comparison import Method, compare
@@ -48,14 +48,15 @@ def write_report(
     if path.suffix.lower() not in (".html", ".htm"):
         path = path / "report.html"
     page = _render(parts, choices, others)
-    tables = path.parent / f"{path.stem}_tables"
-    for number, part in enumerate(parts, start=1):
-        prefix = f"comparison{number}_" if len(parts) > 1 else ""
-        write_text(tables / f"{prefix}results.csv", result_csv(part.tables))
-        write_text(tables / f"{prefix}tests.csv", tests_csv(part.tests))
-        for table in part.tables:
-            write_text(tables / f"{_safe(prefix + table.name)}.tex", latex_text(table))
-    write_text(path, page)
+    # Both get their names at the very end, the page first: a reader of either sees one report.
+    with atomic_folder(path.parent / f"{path.stem}_tables") as tables, atomic_path(path) as whole:
+        for number, part in enumerate(parts, start=1):
+            prefix = f"comparison{number}_" if len(parts) > 1 else ""
+            write_text(tables / f"{prefix}results.csv", result_csv(part.tables))
+            write_text(tables / f"{prefix}tests.csv", tests_csv(part.tests))
+            for table in part.tables:
+                write_text(tables / f"{_safe(prefix + table.name)}.tex", latex_text(table))
+        whole.write_text(page, encoding="utf-8")
     return path
 
 

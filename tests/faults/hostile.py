@@ -19,7 +19,7 @@ from random import Random
 from typing import Any
 
 from mutations import CANARY, Mutation, mutations_of
-from readers import Reader
+from readers import Reader, import_all
 
 SECONDS = 60
 BYTES = 3 * 2**30
@@ -61,6 +61,7 @@ class Prepared:
         self.folder.mkdir(exist_ok=True)
         self.good = self.folder / "good"
         self.good.mkdir()
+        import_all()
         reader.prepare(self.good)
         self.expected = self._call(self.good)
         if self.expected[0] != "value" or self.expected[1] in (1, 2):
@@ -102,7 +103,7 @@ class Prepared:
             return f"left behind: {left[0]}", said[-2000:]
         if how == "value" and value not in (1, 2):
             if value == self.expected[1]:
-                return ("healed" if named else "same"), ""
+                return ("healed" if named and self.reader.heals else "same"), ""
             return ("healed, to something else", said[-2000:]) if self.reader.heals else ("other", "")
         if how in ("killed", "hung"):
             return how, said[-2000:]
@@ -149,6 +150,8 @@ def _in_child(call: Any, answer: Path, printed: Path) -> None:
         with printed.open("wb") as output:
             os.dup2(output.fileno(), 1)
             os.dup2(output.fileno(), 2)
+        sys.stdout = os.fdopen(1, "w", closefd=False)  # the parent's may be captured
+        sys.stderr = os.fdopen(2, "w", closefd=False)
         resource.setrlimit(resource.RLIMIT_DATA, (BYTES, BYTES))
         resource.setrlimit(resource.RLIMIT_FSIZE, (2**30, 2**30))
         warnings.simplefilter("always")

@@ -203,7 +203,7 @@ def nifti_place(content: bytes, random: Random) -> bytes:
     inner, packed = _inner(content)
     volume = nib.Nifti1Image.from_bytes(inner)
     affine = volume.affine.copy()
-    changes = [(0, 3, 50.0), (1, 1, -affine[1, 1]), (2, 2, 7.0), (0, 0, 0.0), (0, 3, np.nan)]
+    changes = [(0, 3, 50.0), (1, 1, -affine[1, 1]), (2, 2, 7.0), (0, 0, 1e-9), (0, 3, 1e30)]
     row, column, value = random.choice(changes)
     affine[row, column] = value
     return _outer(nib.Nifti1Image(np.asarray(volume.dataobj), affine).to_bytes(), packed)

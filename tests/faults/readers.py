@@ -12,7 +12,9 @@ import sys
 import tarfile
 import zipfile
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -47,15 +49,12 @@ class Reader:
 
 
 def readers() -> list[Reader]:
-    """All of them, after everything is imported that they would import, each in a process of its own."""
+    """All of them."""
     for folder in ("data_scripts", "dicom", "predictions", "report", "datasets"):
         if str(TESTS / folder) not in sys.path:
             sys.path.insert(0, str(TESTS / folder))
     if str(TESTS.parent) not in sys.path:
         sys.path.insert(0, str(TESTS.parent))
-    for module in pkgutil.walk_packages(monai_calib.__path__, "monai_calib."):
-        if not module.name.endswith("__main__"):
-            importlib.import_module(module.name)
     return [
         Reader("prepare volumes", "NIfTI", _folders, ["images/*.gz", "labels/*.gz"], _prepare),
         Reader("convert", "NIfTI", _download, ["download/*Tr/h*.gz"], _convert),
@@ -93,6 +92,15 @@ def readers() -> list[Reader]:
         Reader("correct, list", "table", _measured, ["list.txt"], _correct),
         Reader("measure, subjects", "table", _subjects, ["subjects.csv"], _measure_subjects),
     ]
+
+
+@cache
+def import_all() -> None:
+    """Import whatever readers would import, each in a process of its own."""
+    for module in pkgutil.walk_packages(monai_calib.__path__, "monai_calib."):
+        if not module.name.endswith("__main__"):
+            with suppress(ModuleNotFoundError):  # nnU-Net, Ray
+                importlib.import_module(module.name)
 
 
 # Good inputs -------------------------------------------------------------------------------------------------------

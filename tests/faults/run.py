@@ -1,4 +1,4 @@
-"""Kill commands, damage inputs, fill disks: ``python tests/faults/run.py --minutes 25 --kills 6 --inputs 8``.
+"""Kill commands and damage inputs: ``python tests/faults/run.py --minutes 25 --kills 6 --inputs 8``.
 
 Prints its seed, adds every outcome to ``docs/reliability.json`` and writes ``docs/reliability.md`` from it.
 """
@@ -20,14 +20,13 @@ from commands import commands, make_shared
 from hostile import Prepared, Read, read_all
 from kills import kill_all
 from readers import readers
-from surroundings import full_disks, pairs, without_home
 from tally import REPOSITORY, Tally
 
-PARTS = ("inputs", "pairs", "disks", "user", "kills")
+PARTS = ("inputs", "kills")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="Kill commands, damage inputs, fill disks, and add it all to a tally.")
+    parser = argparse.ArgumentParser(description="Kill commands, damage inputs, and add it all to a tally.")
     parser.add_argument("--minutes", type=float, default=25, help="when to stop (default: %(default)s)")
     parser.add_argument("--kills", type=int, default=6, help="of each command (default: %(default)s)")
     parser.add_argument("--inputs", type=int, default=8, help="of each reader (default: %(default)s)")
@@ -74,17 +73,10 @@ def run(arguments: argparse.Namespace, tally: Tally, workplace: Path) -> int:
             _add_read(tally, read)
     if set(arguments.parts) - {"inputs"}:
         shared = workplace / "shared"
-        if not (shared / "measured").is_dir():
+        if not (shared / "evaluated").is_dir():
             shutil.rmtree(shared, ignore_errors=True)
             make_shared(shared)
         every = commands(shared)
-        for part, sort, outcomes in (
-            ("pairs", "pair", pairs(every, workplace, deadline)),
-            ("disks", "disk", full_disks(every, workplace, deadline)),
-            ("user", "user", without_home(every, workplace, deadline)),
-        ):
-            if part in arguments.parts:
-                _add_all(tally, sort, outcomes)
         if "kills" in arguments.parts:
             victims = [command for command in every if not arguments.commands or command.name in arguments.commands]
             _add_all(

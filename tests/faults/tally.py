@@ -72,7 +72,7 @@ class Tally:
             by_kind.setdefault(what.partition(" · ")[0], Counter()).update(outcomes)
         seeds = ", ".join(str(run["seed"]) for run in self.runs)
         lines = [
-            "# Kills, hostile input, full disks: what was tried, and what happened",
+            "# Kills and hostile input: what was tried, and what happened",
             "",
             "Written by `tests/faults/run.py` (`make test-faults`) from `docs/reliability.json`, the sum over its "
             "runs. "
@@ -108,10 +108,6 @@ class Tally:
             "",
             *_table("kind · reader", inputs, ("same", "named", "healed", "other")),
         ]
-        for sort, title, told in _SURROUNDINGS:
-            found = self.of(sort)
-            if found:
-                lines += ["", f"## {title}", "", told, "", *_table("command", found, ("equal", "named"))]
         lines += ["", "## What was wrong", "", *self._faults(), "", f"Seeds: {seeds}.", ""]
         return "\n".join(lines)
 
@@ -137,30 +133,6 @@ class Tally:
             for (what, mutation, outcome, mended), count in sorted(groups.items())
         ]
         return lines
-
-
-_SURROUNDINGS = (
-    (
-        "disk",
-        "Full disks",
-        "On file systems in memory (tmpfs) of several sizes. Right is the result, or a line that names path and free "
-        "space, "
-        "with what was there before unchanged and nothing left behind.",
-    ),
-    (
-        "user",
-        "A foreign user without a home",
-        "As nobody, without HOME and with a package that is not writable, as in a container with a foreign user id. "
-        "Right is "
-        "the result.",
-    ),
-    (
-        "pair",
-        "Two processes on one folder",
-        "The second is started while the first works. Right is one refused with a line that names folder and holder, "
-        "and the other's result; or, where nothing but whole files is replaced, both results.",
-    ),
-)
 
 
 def _size(counter: Counter[str]) -> int:

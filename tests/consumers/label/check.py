@@ -152,7 +152,7 @@ def score(server: Server, name: str, images: list[str]) -> None:
     """
     done = server.score(name, simulation_size=3, max_workers=1)
     entropies = [server.image_info(image).get("epistemic_entropy", float("nan")) for image in images]
-    good = done["executed"] == len(images) and all(math.isfinite(value) and value != 0 for value in entropies)
+    good = done["executed"] == len(images) and all(map(math.isfinite, entropies)) and len(set(entropies)) > 1
     numbers = ", ".join(f"{value:.3g}" for value in entropies)
     tell(f"epistemic scoring, {name}", good, f"{done['executed']} images, entropies {numbers}")
 

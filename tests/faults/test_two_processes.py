@@ -1,0 +1,68 @@
+"""Of two processes that write one folder, the second is refused with a line, whatever the command."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+from readers import readers
+
+from monai_calib.files import atomic_folder
+from monai_calib.lock import FolderInUseError
+
+READERS = {(reader.name, reader.kind): reader for reader in readers()}
+
+
+@contextmanager
+def held(folder: Path, name: str) -> Iterator[int]:
+    """Another process holds the lock."""
+    code = (
+        "import time; from monai_calib.lock import FolderLock\n"
+        f"with FolderLock({str(folder)!r}, 'its work', {name!r}): print(1, flush=True); time.sleep(60)"
+    )
+    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as other:
+        assert other.stdout is not None
+        other.stdout.readline()
+        yield other.pid
+        other.kill()
+
+
+@pytest.mark.parametrize(
+    ("reader", "output", "lock"),
+    [
+        (("measure .npz", "maps NPZ"), "out", ".eval.lock"),
+        (("correct, maps", "maps NPZ"), ".", ".out.lock"),
+        (("report", "JSON"), ".", ".page_tables.lock"),
+        (("convert", "NIfTI"), ".out.partial", ".lock"),
+        (("prepare volumes", "NIfTI"), ".out.partial", ".lock"),
+    ],
+    ids=["measure", "correct", "report", "convert", "prepare"],
+)
+def test_a_command_is_refused_while_another_process_writes_there(
+    reader: tuple[str, str], output: str, lock: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    READERS[reader].prepare(tmp_path)
+    capsys.readouterr()
+    with held(tmp_path / output, lock) as pid:
+        assert READERS[reader].call(tmp_path) == 1
+        assert f"is in use by process {pid}" in capsys.readouterr().err.splitlines()[-1]
+    assert READERS[reader].call(tmp_path) not in (1, 2)
+    assert not list(tmp_path.glob(f"{output}/{lock}*")), "the lock's file goes with its holder"
+
+
+def test_a_folder_is_written_by_one_process_at_a_time(tmp_path: Path) -> None:
+    write: Callable[[], None]
+
+    def write() -> None:
+        with atomic_folder(tmp_path / "out") as partial:
+            (partial / "a").write_text("a")
+
+    write()
+    with held(tmp_path, ".out.lock"), pytest.raises(FolderInUseError, match=r"out is in use"):
+        write()
+    write()
+    assert [path.name for path in tmp_path.iterdir()] == ["out"]
