@@ -54,8 +54,6 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar="CONF.nii.gz",
         help="confidence map, in percent if integers; also writes OUT_confidence.dcm",
     )
-    seg.add_argument("--labels", type=Path, metavar="JSON", help="a bundle's metadata.json, or labels.json")
-    seg.add_argument("--resample", action="store_true", help="accept another grid and resample it to the series'")
     seg.set_defaults(run=_dicom_to_seg)
 
     pm = steps.add_parser(
@@ -71,8 +69,6 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="confidence map, in percent if integers; or class probabilities, background first on the last axis",
     )
     pm.add_argument("output", type=Path, metavar="OUT.dcm", help="map to write; of probabilities OUT_LABEL.dcm a class")
-    pm.add_argument("--labels", type=Path, metavar="JSON", help="a bundle's metadata.json, or labels.json")
-    pm.add_argument("--resample", action="store_true", help="accept another grid and resample it to the series'")
     pm.set_defaults(run=_dicom_to_pm)
 
     segment = steps.add_parser(
@@ -94,6 +90,9 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
     for step in (nifti, seg, pm, segment):
         step.add_argument("--series_uid", metavar="UID", help="which series, where the folder holds several")
+    for step in (seg, pm):
+        step.add_argument("--labels", type=Path, metavar="JSON", help="a bundle's metadata.json, or labels.json")
+        step.add_argument("--resample", action="store_true", help="accept another grid and resample it to the series'")
     for step in (seg, segment):
         step.add_argument("--omit_empty_frames", action="store_true", help="smaller files; not every viewer shows them")
 

@@ -14,9 +14,10 @@ from torch import Tensor, nn
 from monai_calib.files import atomic_path
 from monai_calib.posthoc.base import Calibrator
 
-__all__ = ["CalibratedNetwork", "copy_torchscript", "export_onnx", "export_program", "export_torchscript"]
+__all__ = ["EMBEDDED", "CalibratedNetwork", "copy_torchscript", "export_onnx", "export_program", "export_torchscript"]
 
-_EMBEDDED = ("metadata.json", "inference.json")
+EMBEDDED = ("metadata.json", "inference.json")
+"""Files of a bundle whose texts go into TorchScript files."""
 
 
 class CalibratedNetwork(nn.Module):
@@ -101,7 +102,7 @@ def copy_torchscript(source: str | os.PathLike[str], path: str | os.PathLike[str
         ...     [name for name in zipfile.ZipFile(short).namelist() if name.endswith(".json")]
         ['model/extra/metadata.json']
     """
-    texts = dict.fromkeys(_EMBEDDED, "")
+    texts = dict.fromkeys(EMBEDDED, "")
     network = torch.jit.load(source, map_location="cpu", _extra_files=texts)
     with atomic_path(path) as partial:
         torch.jit.save(network, partial, _extra_files={name: text for name, text in texts.items() if text})

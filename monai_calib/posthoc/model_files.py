@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from monai_calib.datasets.checksums import sha256
 from monai_calib.files import atomic_path, read_json, write_json
 from monai_calib.posthoc.base import Calibrator
-from monai_calib.posthoc.export import CalibratedNetwork, export_onnx, export_program, export_torchscript
+from monai_calib.posthoc.export import EMBEDDED, CalibratedNetwork, export_onnx, export_program, export_torchscript
 from monai_calib.posthoc.files import FOLDED, ONNX, PARAMETERS, PROGRAM, TORCHSCRIPT, WITH_HEAD
 from monai_calib.posthoc.folding import fold
 from monai_calib.posthoc.none import NoCorrection
@@ -36,7 +36,7 @@ def bundle_configs(bundle_root: str | os.PathLike[str] | None, run: Mapping[str,
     """
     if bundle_root is None:
         return {}
-    paths = [Path(os.fspath(bundle_root), "configs", name) for name in ("metadata.json", "inference.json")]
+    paths = [Path(os.fspath(bundle_root), "configs", name) for name in EMBEDDED]
     configs = {path.name: read_json(path) for path in paths if path.is_file()}
     inference = configs.get("inference.json", {})
     inference |= {name: run[name] for name in _OF_THE_RUN if name in run and name in inference}
