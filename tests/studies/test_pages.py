@@ -24,7 +24,7 @@ LIMITS = {"0.1", "0.2"}
         ("ensembles", {"0.1"}),
         ("raters", set()),
         ("nnunet", set()),
-        ("own_data", set()),
+        ("own_images", set()),
     ],
 )
 def test_pages_are_those_of_the_kept_figures(

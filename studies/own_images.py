@@ -1,7 +1,7 @@
 """What `prepare` and `run` reach on images that are not ours, planned bundles beside those that come with the package.
 
-    python studies/own_data.py "NAME=RUN" ...        # RUN: a folder that `python -m monai_calib run` wrote
-    python studies/own_data.py                       # write the page from own_data.json
+    python studies/own_images.py "NAME=RUN" ...        # RUN: a folder that `python -m monai_calib run` wrote
+    python studies/own_images.py                       # write the page from own_images.json
 
 Figures are those of the test split. Of the bundles that come with the package they are in auto_correction.json.
 """
@@ -76,7 +76,7 @@ def main() -> None:
     if arguments.runs:
         given = (text.split("=", 1) for text in arguments.runs)
         write_json(FIGURES, rounded({name: measure_run(Path(run)) for name, run in given}), depth=1)
-    write_page("own_data")
+    write_page("own_images")
 
 
 if __name__ == "__main__":
