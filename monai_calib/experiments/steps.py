@@ -102,9 +102,7 @@ def _correction(folder: Path) -> dict[str, Any]:
 def _calibrated_network(folder: Path) -> dict[str, Any]:
     """A correction that folds is a state dict of the same network; another one comes as a network of its own."""
     whole = folder / "models" / "model_calibrated.ts"
-    if not whole.is_file():
-        return {"model_path": folder / "models" / "model_calibrated.pt"}
-    return {"network_def": f"$torch.jit.load({str(whole)!r}, 'cpu')", "validate#handlers#0#_disabled_": True}
+    return {"model_path": whole if whole.is_file() else folder / "models" / "model_calibrated.pt"}
 
 
 def _method(run: Run, key: str) -> Named:

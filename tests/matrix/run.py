@@ -20,8 +20,8 @@ from datetime import date
 from pathlib import Path
 from typing import Any
 
+from matrix_results import counts, table, well
 from pins import PAIRS, REPOSITORY, Pair
-from results import counts, table, well
 
 sys.path.insert(0, str(REPOSITORY / "tests" / "consumers"))
 from interpreter import interpreter
