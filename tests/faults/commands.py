@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +37,14 @@ class Command:
         prepare: fills a new folder with what the command needs.
         call: the command line for that folder; the second argument says whether an earlier call was killed.
         result: what must be equal after a kill and a second call: a digest for each part.
+        refuses_again: a second call is refused where the result is there, as after a kill at the very end.
     """
 
     name: str
     prepare: Callable[[Path], None]
     call: Callable[[Path, bool], list[str]]
     result: Callable[[Path], Mapping[str, str]]
-    settings: Mapping[str, str] = field(default_factory=dict)
+    refuses_again: bool = False
 
 
 def bundle_call(workflow: str, folder: Path, *settings: str) -> list[str]:
@@ -109,6 +110,7 @@ def commands(shared: Path) -> list[Command]:
                 *(str(folder / "download"), str(folder / "out")),
             ],
             lambda folder: digests(folder / "out"),
+            refuses_again=True,
         ),
         Command(
             "phantom",
@@ -125,6 +127,7 @@ def commands(shared: Path) -> list[Command]:
                 "24",
             ],
             lambda folder: digests(folder / "out"),
+            refuses_again=True,
         ),
         Command(
             "report",
@@ -170,6 +173,7 @@ def commands(shared: Path) -> list[Command]:
                 *("--labels", "a=1", "b=2"),
             ],
             lambda folder: digests(folder / "out"),
+            refuses_again=True,
         ),
         Command(
             "measure",
