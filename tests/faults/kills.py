@@ -66,7 +66,8 @@ class Victim:
         if process.returncode == 0:
             return Outcome(self.command.name, after, self.seconds, "finished before the kill")
         try:
-            quiet(self.command.call(folder, True), env=_environment())
+            if self._compare(folder) != "equal" or not self.command.refuses_again:
+                quiet(self.command.call(folder, True), env=_environment())
             outcome = self._compare(folder)
         except Exception as error:  # whatever went wrong is the outcome
             outcome = f"{type(error).__name__}: {error}"

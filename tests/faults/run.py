@@ -37,12 +37,16 @@ def main() -> int:
     parser.add_argument(
         "--again", action="store_true", help="read the inputs that were wrong once more, and nothing else"
     )
+    parser.add_argument("--add", type=Path, help="add another tally, write the page, and nothing else")
     parser.add_argument("--page", action="store_true", help="write the page from the tally, and nothing else")
     parser.add_argument("--tally", type=Path, default=REPOSITORY / "docs" / "reliability.json")
     parser.add_argument("--keep", type=Path, default=None, help="folder for the work; failures stay there")
     arguments = parser.parse_args()
     tally = Tally(arguments.tally)
-    if arguments.page:
+    if arguments.add:
+        tally.merge(Tally(arguments.add))
+        tally.save()
+    if arguments.page or arguments.add:
         write_page(tally)
         return 0
     workplace = arguments.keep or Path(tempfile.mkdtemp(prefix="faults-"))

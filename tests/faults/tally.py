@@ -44,6 +44,13 @@ class Tally:
         if known == "fault":
             self.faults.append({"what": what, "outcome": outcome[:300], **(evidence or {})})
 
+    def merge(self, other: Tally) -> None:
+        """Add what another tally holds: runs side by side or elsewhere."""
+        self.runs += other.runs
+        self.faults += other.faults
+        for what, outcomes in other.counts.items():
+            self.counts[what] = dict(Counter(self.counts.get(what, {})) + Counter(outcomes))
+
     def save(self) -> None:
         """Write the file."""
         self.path.parent.mkdir(parents=True, exist_ok=True)
