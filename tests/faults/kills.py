@@ -66,7 +66,7 @@ class Victim:
         if process.returncode == 0:
             return Outcome(self.command.name, after, self.seconds, "finished before the kill")
         try:
-            if self._compare(folder) != "equal" or not self.command.refuses_again:
+            if not self.command.refuses_again or self._compare(folder) != "equal":
                 quiet(self.command.call(folder, True), env=_environment())
             outcome = self._compare(folder)
         except Exception as error:  # whatever went wrong is the outcome
