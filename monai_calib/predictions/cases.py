@@ -159,7 +159,8 @@ class StoredCases:
         logits, ignored = self.settings.logits, self.settings.classes.ignore
         first, *others = self.maps.files[name]
         beside = ", ".join(str(path.relative_to(self.maps.folder)) for path in others)
-        values, floored = probabilities_of(found.values, found.dtype, logits, f"{first} with {beside}" if beside else first)
+        what = f"{first} with {beside}" if beside else first
+        values, floored = probabilities_of(found.values, found.dtype, logits, what)
         count = self.settings.classes.count or len(values)
         if len(values) != count or (not self.settings.classes.count and int(self._highest(label)) >= count):
             raise FileError(
