@@ -1,5 +1,5 @@
 # make demo [DATA=Task04_Hippocampus]   from nothing to a report
-# make test | lint | bench | bundles | clean | test-faults | test-consumers | test-matrix
+# make test | lint | docs | bench | bundles | clean | test-faults | test-consumers | test-matrix
 SHELL := /bin/bash -o pipefail
 PYTHON ?= python3
 VENV := .venv
@@ -13,7 +13,7 @@ EPOCHS ?= 3
 NAME := $(if $(DATA),hippocampus,phantom)
 RUNS := runs/demo_$(NAME)
 
-.PHONY: demo test test-faults test-consumers test-matrix lint audit bench bundles clean
+.PHONY: demo test test-faults test-consumers test-matrix lint audit docs bench bundles clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/report.installed $(RUNS)/$(NAME)/datalist.json
@@ -58,6 +58,10 @@ audit: $(VENV)/dev.installed
 		"were not found in the index"; \
 	elif grep -q "known vulnerabilit" $(VENV)/audit.log; then cat $(VENV)/audit.log; exit 1; \
 	else echo "audit: the index did not answer; nothing was looked up"; fi
+
+# The site of docs/, studies/ and docstrings; it opens from disk. Warnings end it; its last line is the path.
+docs: $(VENV)/docs.installed
+	@NO_MKDOCS_2_WARNING=1 "$(PY)" -m mkdocs build --quiet
 
 bench: $(VENV)/dev.installed
 	"$(PY)" benchmarks/losses.py

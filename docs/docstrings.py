@@ -20,4 +20,4 @@ class Docstrings(Extension):
     def on_object(self, *, obj: Any, **_: Any) -> None:
         if obj.docstring:
             text = EXAMPLE.sub(r"\1Examples:", obj.docstring.value)
-            obj.docstring.value = SENTENCE.sub(r"\1**\2:** ", text)
+            obj.docstring.value = SENTENCE.sub(r"\n\1**\2:** ", text)
