@@ -1,0 +1,91 @@
+"""The site's menu names every page once; ``make docs`` itself, which needs MkDocs, holds links and anchors."""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import sys
+import types
+from collections.abc import Iterator
+from types import ModuleType
+from typing import Any
+
+import pytest
+import yaml
+from written_pages import ROOT
+
+
+@pytest.fixture(scope="module")
+def hooks() -> ModuleType:
+    """Return docs/hooks.py, with a stand-in where MkDocs is not installed."""
+    spec = importlib.util.spec_from_file_location("site_hooks", ROOT / "docs" / "hooks.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    with pytest.MonkeyPatch.context() as patch:
+        if importlib.util.find_spec("mkdocs") is None:
+            files = types.ModuleType("mkdocs.structure.files")
+            files.File = object  # type: ignore[attr-defined]
+            for name in ("mkdocs", "mkdocs.structure"):
+                patch.setitem(sys.modules, name, types.ModuleType(name))
+            patch.setitem(sys.modules, files.__name__, files)
+        spec.loader.exec_module(module)
+    return module
+
+
+def _pages(menu: Any) -> Iterator[str]:
+    if isinstance(menu, str):
+        yield menu
+    else:
+        for part in menu.values() if isinstance(menu, dict) else menu:
+            yield from _pages(part)
+
+
+def test_the_menu_names_every_page_once(hooks: ModuleType) -> None:
+    settings = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+    named = list(_pages(settings["nav"]))
+    assert len(named) == len(set(named))
+    assert set(named) == {place for place in hooks.PLACES.values() if place.endswith(".md")}
+
+
+def test_nothing_is_fetched_from_elsewhere() -> None:
+    settings = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+    assert settings["strict"] is True
+    assert settings["theme"]["font"] is False
+    assert all((ROOT / "docs" / name).is_file() for name in settings["extra"]["polyfills"])
+
+
+def test_two_files_never_share_a_place(hooks: ModuleType) -> None:
+    assert len(set(hooks.PLACES.values())) == len(hooks.PLACES)
+
+
+@pytest.mark.parametrize(
+    ("name", "link", "leads"),
+    [
+        ("docs/losses.md", "../studies/results.md", "studies/results.md"),
+        ("docs/bundles.md", "../CONTRIBUTING.md", "contributing.md"),
+        ("docs/index.md", "losses.md#in-torchcompile", "losses.md#in-torchcompile"),
+        ("docs/api.md", "../monai_calib/losses/__init__.py", "api/losses.md"),
+        ("studies/results.md", "../docs/benchmarks/losses.md", "../benchmarks/losses.md"),
+        ("studies/clinical.md", "figures/clinical_volumes.png", "figures/clinical_volumes.png"),
+        ("docs/api.md", "https://example.org/a.md", "https://example.org/a.md"),
+        ("docs/api.md", "../gone.md", "../gone.md"),
+    ],
+)
+def test_links_lead_to_the_place_on_the_site(hooks: ModuleType, name: str, link: str, leads: str) -> None:
+    page = types.SimpleNamespace(file=types.SimpleNamespace(src_uri=hooks.PLACES[name]))
+    assert hooks.on_page_markdown(f"a [b]({link}) c", page) == f"a [b]({leads}) c"
+
+
+def test_api_pages_have_the_public_names(hooks: ModuleType) -> None:
+    for package in hooks.API:
+        names = importlib.import_module(f"monai_calib.{package}").__all__
+        asked = [line[4:] for line in hooks.api_page(package).splitlines() if line.startswith("::: ")]
+        assert sorted(asked) == sorted(f"monai_calib.{package}.{name}" for name in names)
+
+
+def test_hooks_import_nothing_of_the_package() -> None:
+    tree = ast.parse((ROOT / "docs" / "hooks.py").read_text(encoding="utf-8"))
+    modules = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
+    assert not [module for module in modules if module.startswith("monai_calib")]
