@@ -61,7 +61,8 @@ audit: $(VENV)/dev.installed
 
 # The site of docs/, studies/ and docstrings; it opens from disk. Warnings end it; its last line is the path.
 docs: $(VENV)/docs.installed
-	@NO_MKDOCS_2_WARNING=1 "$(PY)" -m mkdocs build --quiet
+	@NO_MKDOCS_2_WARNING=1 "$(PY)" -m mkdocs build
+	@echo "$(CURDIR)/build/site/index.html"
 
 bench: $(VENV)/dev.installed
 	"$(PY)" benchmarks/losses.py

@@ -95,7 +95,3 @@ def on_page_content(html: str, **_: Any) -> str:
         return f'<autoref identifier="{match[1]}" optional><code>{short}</code></autoref>'
 
     return ROLE.sub(link, html)
-
-
-def on_post_build(config: Any) -> None:
-    print(Path(config["site_dir"]) / "index.html")

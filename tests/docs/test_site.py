@@ -5,15 +5,18 @@ from __future__ import annotations
 import ast
 import importlib
 import importlib.util
+import re
 import sys
 import types
 from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
 import yaml
-from written_pages import ROOT
+from written_pages import FENCE, PAGES, ROOT, name_of
 
 
 @pytest.fixture(scope="module")
@@ -89,3 +92,31 @@ def test_hooks_import_nothing_of_the_package() -> None:
     tree = ast.parse((ROOT / "docs" / "hooks.py").read_text(encoding="utf-8"))
     modules = [node.module or "" for node in ast.walk(tree) if isinstance(node, ast.ImportFrom)]
     assert not [module for module in modules if module.startswith("monai_calib")]
+
+
+def _read_otherwise(text: str) -> list[str]:
+    """Return the lines that GitHub takes for a list, a table or a part of a list's item, and the site does not."""
+    wrong = [match[0].splitlines()[0] for match in FENCE.finditer(text) if len(match["indent"]) % 4]
+    lines = FENCE.sub(lambda match: "\n" * match[0].count("\n"), text).split("\n")
+    paragraph = lines[0]  # its first line: a list goes on after an item, not after a paragraph, be it of an item
+    for before, line in pairwise(lines):
+        paragraph = paragraph if before else line
+        in_list = re.match(r"([-*] |\d+\. |#|$)", before) or re.match(r"[-*] |\d+\. ", paragraph)
+        if (re.match(r"[-*] |\d+\. ", line) and not in_list) or re.match(r" {1,3}([-*] |\d+\. )", line):
+            wrong.append(line)
+        if line.startswith("|") and before.strip() and not before.startswith("|"):
+            wrong.append(line)
+    return wrong
+
+
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_pages_read_alike_on_github_and_on_the_site(page: Path) -> None:
+    assert not _read_otherwise(page.read_text(encoding="utf-8"))
+
+
+def test_what_would_read_otherwise_is_seen() -> None:
+    text = "Text\n- a\n  - b\n\nText\n| a |\n|---|\n\n1. a\n\n   ```\n   b\n   ```\n"
+    assert _read_otherwise(text) == ["   ```", "- a", "  - b", "| a |"]
+    assert not _read_otherwise("## A\n- a\n    - b\n\n| a |\n|---|\n\n1. a\n\n    ```\n    b\n    ```\n")
+    assert _read_otherwise("1. a\n\n    b\n2. c\n") == ["2. c"]
+    assert not _read_otherwise("1. a\n    b\n2. c\n\n    d\n\n3. e\n")

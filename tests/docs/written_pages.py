@@ -7,7 +7,7 @@ import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 
-__all__ = ["PAGES", "ROOT", "Block", "anchors", "blocks", "commands", "name_of", "prose"]
+__all__ = ["FENCE", "PAGES", "ROOT", "Block", "anchors", "blocks", "commands", "name_of", "prose"]
 
 ROOT = Path(__file__).parents[2]
 PAGES = [
