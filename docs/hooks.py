@@ -58,6 +58,21 @@ def api_page(package: str) -> str:
     return "\n\n".join([f"# monai_calib.{package}", headline, *blocks]) + "\n"
 
 
+def named(menu: Any) -> list[str]:
+    """Return the pages that a menu, or a part of it, names."""
+    if isinstance(menu, str):
+        return [menu]
+    return [page for part in (menu.values() if isinstance(menu, dict) else menu) for page in named(part)]
+
+
+def on_config(config: Any) -> Any:
+    """Append pages that the menu does not name to "Studies" or "Guide", under their headings."""
+    sections = {name: pages for part in config["nav"] for name, pages in part.items()}
+    for page in sorted({place for place in PLACES.values() if place.endswith(".md")} - set(named(config["nav"]))):
+        sections["Studies" if page.startswith("studies/") else "Guide"].append(page)
+    return config
+
+
 def on_files(files: Any, config: Any) -> Any:
     for name, place in PLACES.items():
         if place.startswith("api/"):

@@ -1,4 +1,4 @@
-"""The site's menu names every page once; ``make docs`` itself, which needs MkDocs, holds links and anchors."""
+"""The site's menu leads to every page; ``make docs`` itself, which needs MkDocs, holds links and anchors."""
 
 from __future__ import annotations
 
@@ -8,7 +8,6 @@ import importlib.util
 import re
 import sys
 import types
-from collections.abc import Iterator
 from itertools import pairwise
 from pathlib import Path
 from types import ModuleType
@@ -37,23 +36,28 @@ def hooks() -> ModuleType:
     return module
 
 
-def _pages(menu: Any) -> Iterator[str]:
-    if isinstance(menu, str):
-        yield menu
-    else:
-        for part in menu.values() if isinstance(menu, dict) else menu:
-            yield from _pages(part)
+def test_the_menu_names_pages_that_exist_once(hooks: ModuleType) -> None:
+    menu = hooks.named(_settings()["nav"])
+    assert len(menu) == len(set(menu))
+    assert set(menu) <= set(hooks.PLACES.values())
 
 
-def test_the_menu_names_every_page_once(hooks: ModuleType) -> None:
-    settings = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
-    named = list(_pages(settings["nav"]))
-    assert len(named) == len(set(named))
-    assert set(named) == {place for place in hooks.PLACES.values() if place.endswith(".md")}
+def test_every_page_is_in_the_menu(hooks: ModuleType) -> None:
+    """Pages without a place of their own, as a study just written, are appended."""
+    settings = _settings()
+    settings["nav"] = [{"Start": "why.md"}, {"Guide": ["losses.md"]}, {"Studies": []}]
+    menu = hooks.named(hooks.on_config(settings)["nav"])
+    assert len(menu) == len(set(menu))
+    assert set(menu) == {place for place in hooks.PLACES.values() if place.endswith(".md")}
+    assert "studies/results.md" in settings["nav"][2]["Studies"]
+
+
+def _settings() -> Any:
+    return yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
 
 
 def test_nothing_is_fetched_from_elsewhere() -> None:
-    settings = yaml.safe_load((ROOT / "mkdocs.yml").read_text(encoding="utf-8"))
+    settings = _settings()
     assert settings["strict"] is True
     assert settings["theme"]["font"] is False
     assert all((ROOT / "docs" / name).is_file() for name in settings["extra"]["polyfills"])
