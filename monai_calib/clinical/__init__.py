@@ -1,16 +1,20 @@
 """Statements about a case that a clinician can use: volumes with intervals, expected overlap, thresholds, a flag."""
 
 from .conformal_volumes import ConformalVolumeFit, ConformalVolumeModel
+from .failure import FailureDetection, RiskCoverage, failure_detection, risk_coverage
 from .false_negatives import ConformalThreshold, FalseNegativeControl, TooFewSubjectsWarning, conformal_threshold
 from .overlap import expected_dice
-from .quality import reasons_to_check
+from .quality import QualityThreshold, least_dice, reasons_to_check
 from .volumes import VolumeEstimate, VolumeFit, VolumeModel, expected_volume, volume_deviation, volume_error
 
 __all__ = [
     "ConformalThreshold",
     "ConformalVolumeFit",
     "ConformalVolumeModel",
+    "FailureDetection",
     "FalseNegativeControl",
+    "QualityThreshold",
+    "RiskCoverage",
     "TooFewSubjectsWarning",
     "VolumeEstimate",
     "VolumeFit",
@@ -18,7 +22,10 @@ __all__ = [
     "conformal_threshold",
     "expected_dice",
     "expected_volume",
+    "failure_detection",
+    "least_dice",
     "reasons_to_check",
+    "risk_coverage",
     "volume_deviation",
     "volume_error",
 ]
