@@ -1,5 +1,6 @@
 """Statements about a case that a clinician can use: volumes with intervals, expected overlap, thresholds, a flag."""
 
+from .confidence import certainty, confidence_scores, pairwise_dice
 from .conformal_volumes import ConformalVolumeFit, ConformalVolumeModel
 from .failure import FailureDetection, RiskCoverage, failure_detection, risk_coverage
 from .false_negatives import ConformalThreshold, FalseNegativeControl, TooFewSubjectsWarning, conformal_threshold
@@ -19,11 +20,14 @@ __all__ = [
     "VolumeEstimate",
     "VolumeFit",
     "VolumeModel",
+    "certainty",
+    "confidence_scores",
     "conformal_threshold",
     "expected_dice",
     "expected_volume",
     "failure_detection",
     "least_dice",
+    "pairwise_dice",
     "reasons_to_check",
     "risk_coverage",
     "volume_deviation",
