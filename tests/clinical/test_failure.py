@@ -167,3 +167,9 @@ def test_the_flag_of_a_case_follows_the_fitted_threshold(tmp_path) -> None:
         assert flag({"expected_dice": {"a": 0.95, "b": 0.71}, "volumes": {}})["quality"]["flag"] == "ok"
         nothing = flag({"expected_dice": {"a": math.nan}, "volumes": {}})["quality"]
         assert nothing["reasons"] == ["nothing is found in this case"]
+
+
+def test_cases_without_a_confidence_are_tied_with_each_other() -> None:
+    nan = math.nan
+    found = failure_detection([0.9, nan, nan], [0.9, 0.1, 0.3])
+    assert found.aurc.value == pytest.approx(np.mean([0.1, (0.1 + 0.8) / 2, (0.1 + 0.9 + 0.7) / 3]))
