@@ -189,8 +189,7 @@ def _filled(count: _Array, loss: _Array) -> tuple[_Array, _Array]:
 
 
 def _numbers(n: _Array) -> _Array:
-    """Harmonic numbers ``1 + 1/2 + ... + 1/n`` of whole ``n``, but for a constant: from a table, or of many voxels by the
-    digamma function."""
+    """Harmonic numbers ``1 + 1/2 + ... + 1/n``, but for a constant: by table, of many voxels by digamma."""
     most = n.max(initial=0)
     if most > _TABLE:
         return np.asarray(digamma(n + 1))
