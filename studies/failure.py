@@ -14,6 +14,7 @@ import ast
 import json
 import math
 import warnings
+import zlib
 from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
@@ -23,6 +24,7 @@ import numpy as np
 import torch
 from pages import cell, rounded, shown, table, write_json, write_page
 from run_logits import BUNDLES, load_logits
+from scipy.ndimage import gaussian_filter
 
 from monai_calib.clinical import FailureDetection, QualityThreshold, confidence_scores, failure_detection
 from monai_calib.inferers import log_mean_probability
@@ -45,9 +47,39 @@ LEVELS = (("none", "dice"), ("none", "expected_dice"), (CORRECTION, "expected_di
 FAILED_BELOW, MISS_RATES = {"hippocampus": 0.85, "ACDC": 0.7}, (0.1, 0.2)
 
 
-def measure(runs: list[Path], dataset_dir: Path, cache: Path, overrides: Mapping[str, Any]) -> dict[str, Any]:
-    """Scores and Dice of every validation and test case, as the network says and corrected."""
-    loaded = {s: [load_logits(run, s, dataset_dir, cache, overrides) for run in runs] for s in ("validation", "test")}
+def degraded(case: dict[str, Any]) -> dict[str, Any]:
+    """A case whose image has got worse: by noise, blur, contrast or a ghost, drawn by its name, from hardly to much."""
+    image = case["image"]
+    rng = np.random.default_rng(zlib.crc32(Path(image.meta["filename_or_obj"]).name.encode()))
+    kind, strength = rng.integers(4), rng.random()
+    values = image.numpy().astype(np.float64)
+    low, high = np.percentile(values, [1, 99])
+    if kind == 0:
+        values = values + rng.normal(0, 0.4 * strength * (high - low), values.shape)
+    elif kind == 1:
+        values = np.stack([gaussian_filter(channel, 3 * strength) for channel in values])
+    elif kind == 2:
+        scaled = ((values - low) / (high - low)).clip(0, 1)
+        values = low + (high - low) * scaled ** (4.0**strength if rng.random() < 0.5 else 0.25**strength)
+    else:
+        values = values + strength * np.roll(values - values.mean(), values.shape[2] // 4, axis=2)
+    changed = image.clone()
+    changed[:] = torch.from_numpy(values).to(image.dtype)
+    return {**case, "image": changed}
+
+
+def measure(
+    runs: list[Path], dataset_dir: Path, cache: Path, overrides: Mapping[str, Any], degrade: bool = False
+) -> dict[str, Any]:
+    """Scores and Dice of every validation and test case, as the network says and corrected.
+
+    With ``degrade`` the test images have got worse; validation, on which everything is fitted, has not.
+    """
+    changes = {"validation": None, "test": degraded if degrade else None}
+    loaded = {
+        split: [load_logits(run, split, dataset_dir, cache, overrides, change) for run in runs]
+        for split, change in changes.items()
+    }
     first = loaded["test"][0]
     classes = len(first.class_names)
     cases = {
@@ -265,11 +297,14 @@ def main() -> None:
     parser.add_argument("--dataset_dir", type=Path)
     parser.add_argument("--cache", type=Path)
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE")
+    parser.add_argument("--degrade", action="store_true", help="make the test images worse, see degraded()")
     arguments = parser.parse_args()
     if arguments.row:
         name, _, runs = arguments.row.partition("=")
         overrides = {key: ast.literal_eval(value) for key, value in (pair.split("=", 1) for pair in arguments.set)}
-        row = measure([Path(run) for run in runs.split(",")], arguments.dataset_dir, arguments.cache, overrides)
+        row = measure(
+            [Path(run) for run in runs.split(",")], arguments.dataset_dir, arguments.cache, overrides, arguments.degrade
+        )
         kept = json.loads(KEPT.read_text(encoding="utf-8")) if KEPT.is_file() else {}
         write_json(KEPT, kept | {name: rounded(_plain(row), 6)}, depth=5)
     if Path(__file__).with_name("failure.md.j2").is_file():
