@@ -39,7 +39,8 @@ _CIRCUMSTANCES = (
     (
         "user",
         "A foreign user",
-        "A user id without name, home and rights on the installation (`HOME=/nonexistent`).",
+        "A user id without home, rights on the installation and entry in the list of users (`HOME=/nonexistent`; with "
+        "`LOGNAME`, since MONAI cannot be imported by a user without a name).",
         ("equal",),
     ),
 )
@@ -110,7 +111,7 @@ class Tally:
             "runs. "
             "Every run draws new moments and new mutations from the seed that it prints. The generators of damage "
             "are in "
-            "`tests/faults/mutations.py`; a small part of all this is in `make test`.",
+            "`tests/faults/mutations/`; a small part of all this is in `make test`.",
             "",
             f"{sum(map(_size, kills.values()))} kills of {len(kills)} commands, {sum(map(_size, inputs.values()))} "
             f"mutated "
