@@ -1,24 +1,35 @@
-"""Statements about a case that a clinician can use: volumes with intervals, expected overlap, thresholds, a flag."""
+"""Statements about a case that a clinician can use: volumes with intervals, margins, sets, expected overlap, a flag."""
 
+from .conformal import Conformal, TooFewSubjectsWarning, conformal_from_json, fewest_subjects, subject_quantile
 from .conformal_volumes import ConformalVolumeFit, ConformalVolumeModel
-from .false_negatives import ConformalThreshold, FalseNegativeControl, TooFewSubjectsWarning, conformal_threshold
+from .false_negatives import ConformalThreshold, FalseNegativeControl, conformal_threshold
+from .margins import ConformalMargin, Margin
 from .overlap import expected_dice
 from .quality import reasons_to_check
 from .volumes import VolumeEstimate, VolumeFit, VolumeModel, expected_volume, volume_deviation, volume_error
+from .voxel_sets import ConformalSets, SetThreshold
 
 __all__ = [
+    "Conformal",
+    "ConformalMargin",
+    "ConformalSets",
     "ConformalThreshold",
     "ConformalVolumeFit",
     "ConformalVolumeModel",
     "FalseNegativeControl",
+    "Margin",
+    "SetThreshold",
     "TooFewSubjectsWarning",
     "VolumeEstimate",
     "VolumeFit",
     "VolumeModel",
+    "conformal_from_json",
     "conformal_threshold",
     "expected_dice",
     "expected_volume",
+    "fewest_subjects",
     "reasons_to_check",
+    "subject_quantile",
     "volume_deviation",
     "volume_error",
 ]
