@@ -2,10 +2,11 @@
 
 from .conformal import Conformal, TooFewSubjectsWarning, conformal_from_json, fewest_subjects, subject_quantile
 from .conformal_volumes import ConformalVolumeFit, ConformalVolumeModel
+from .failure import FailureDetection, RiskCoverage, failure_detection, risk_coverage
 from .false_negatives import ConformalThreshold, FalseNegativeControl, conformal_threshold
 from .margins import ConformalMargin, Margin
 from .overlap import expected_dice
-from .quality import reasons_to_check
+from .quality import QualityThreshold, least_dice, reasons_to_check
 from .volumes import VolumeEstimate, VolumeFit, VolumeModel, expected_volume, volume_deviation, volume_error
 from .voxel_sets import ConformalSets, SetThreshold
 
@@ -16,8 +17,11 @@ __all__ = [
     "ConformalThreshold",
     "ConformalVolumeFit",
     "ConformalVolumeModel",
+    "FailureDetection",
     "FalseNegativeControl",
     "Margin",
+    "QualityThreshold",
+    "RiskCoverage",
     "SetThreshold",
     "TooFewSubjectsWarning",
     "VolumeEstimate",
@@ -27,8 +31,11 @@ __all__ = [
     "conformal_threshold",
     "expected_dice",
     "expected_volume",
+    "failure_detection",
     "fewest_subjects",
+    "least_dice",
     "reasons_to_check",
+    "risk_coverage",
     "subject_quantile",
     "volume_deviation",
     "volume_error",

@@ -30,10 +30,12 @@ from monai_calib.metrics.protocols import PROTOCOLS, Protocol
 from monai_calib.metrics.regions import Region, region_mask
 from monai_calib.metrics.reliability import ReliabilityCurve, reliability_curve, wilson_interval
 from monai_calib.metrics.scores import BrierDecomposition, brier, brier_decomposition, nll, sharpness
+from monai_calib.metrics.selective import Bounded, augrc, aurc, excess_aurc
 
 __all__ = [
     "PROTOCOLS",
     "Bins",
+    "Bounded",
     "BrierDecomposition",
     "CalibrationHistogram",
     "CaseEvaluation",
@@ -48,6 +50,8 @@ __all__ = [
     "ReliabilityCurve",
     "ace",
     "adaptive_ece",
+    "augrc",
+    "aurc",
     "bootstrap_difference",
     "bootstrap_interval",
     "bootstrap_mean",
@@ -59,6 +63,7 @@ __all__ = [
     "classwise_ece_per_class",
     "debiased_ece",
     "ece",
+    "excess_aurc",
     "ks_error",
     "mce",
     "nll",
