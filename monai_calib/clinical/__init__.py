@@ -1,6 +1,6 @@
 """Statements about a case that a clinician can use: volumes with intervals, margins, sets, expected overlap, a flag."""
 
-from .case_model import CaseStatement, ClinicalModel, StructureStatement, read_clinical_model
+from .case_model import CaseStatement, ClinicalModel, StructureStatement, read_clinical_model, write_clinical_model
 from .conformal import Conformal, TooFewSubjectsWarning, conformal_from_json, fewest_subjects, subject_quantile
 from .conformal_volumes import ConformalVolumeFit, ConformalVolumeModel
 from .failure import FailureDetection, RiskCoverage, failure_detection, risk_coverage
@@ -48,4 +48,5 @@ __all__ = [
     "subject_quantile",
     "volume_deviation",
     "volume_error",
+    "write_clinical_model",
 ]

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from numpy.typing import ArrayLike
 from torch import Tensor
 
-from monai_calib.files import FileError, read_json
+from monai_calib.datasets.checksums import sha256
+from monai_calib.files import FileError, read_json, write_json
 from monai_calib.labels import top_class
 
 from .conformal_volumes import ConformalVolumeFit
@@ -23,7 +26,16 @@ from .truth import check_truth
 from .volumes import VolumeEstimate
 from .voxel_sets import ConformalSets
 
-__all__ = ["CLINICAL_FORMAT", "CaseStatement", "ClinicalModel", "StructureStatement", "read_clinical_model"]
+__all__ = [
+    "CLINICAL_FORMAT",
+    "CaseStatement",
+    "ClinicalModel",
+    "StructureStatement",
+    "read_clinical_model",
+    "write_clinical_model",
+]
+
+_log = logging.getLogger(__name__)
 
 CLINICAL_FORMAT = "monai_calib/clinical/1"
 UNLIKE_TRAINING = "this image does not look like the training data"
@@ -270,13 +282,13 @@ class ClinicalModel:
 
 
 def read_clinical_model(
-    path: str | os.PathLike[str], model_sha256: str | None = None, command: str = ""
+    path: str | os.PathLike[str], network: str | os.PathLike[str] | None = None, command: str = ""
 ) -> ClinicalModel:
     """Read a fitted :class:`ClinicalModel`.
 
     Args:
         path: file that was written from :meth:`ClinicalModel.to_json`.
-        model_sha256: of the network's file that will predict; another one than the file was fitted for is refused.
+        network: file of the network that will predict; another one than the model was fitted for is refused.
         command: what writes the file; errors show it.
 
     Raises: :class:`~monai_calib.files.FileError` naming the file and the command that writes it.
@@ -292,13 +304,32 @@ def read_clinical_model(
         made = ClinicalModel.from_json(data)
     except (KeyError, TypeError, ValueError) as error:
         raise FileError(f"{path}: {type(error).__name__}: {error}. {advice}") from error
-    fitted = made.about.get("model_sha256")
-    if model_sha256 is not None and fitted != model_sha256:
+    if network is not None and made.about.get("model_sha256") != sha256(Path(network)):
         raise FileError(
-            f"{path}: expected what was fitted for the network that predicts (sha256 {model_sha256[:12]}…), got one "
-            f"for {made.about.get('model')} ({str(fitted)[:12]}…). {advice}"
+            f"{path}: expected what was fitted for the network that predicts, {os.fspath(network)}, got what was "
+            f"fitted for a {made.about.get('model')} of another checksum. {advice}"
         )
     return made
+
+
+def write_clinical_model(
+    model: ClinicalModel, path: str | os.PathLike[str], network: str | os.PathLike[str], **about: Any
+) -> ClinicalModel:
+    """Fit a model, and write it with the network's file it belongs to.
+
+    Args:
+        model: with its cases added.
+        path: file to write, in one step.
+        network: file of the network that predicted the cases; its checksum is kept, its folder is not.
+        about: more to be told, plain values.
+    """
+    model.about |= {**about, "model": os.path.basename(network), "model_sha256": sha256(Path(network))}
+    model.fit()
+    write_json(path, model.to_json(), None)
+    _log.info("wrote %s: fitted on %d cases of %d subjects", path, model.about["cases"], model.about["subjects"])
+    for line in model.in_words():
+        _log.info("%s", line)
+    return model
 
 
 def _dice(predicted: Tensor, true: Tensor) -> float:
