@@ -216,33 +216,31 @@ class ClinicalModel:
 
     def in_words(self) -> list[str]:
         """Tell what the statements promise, and which cannot."""
-        level, share = f"{self.level:.3g}", f"{self.share:.3g}"
-        subjects = self.about.get("subjects", 0)
+        level, share, below = _percent(self.level), _percent(self.share), f"{self.failed_below:g}"
         told = [
-            f"Of subjects like the {subjects} it was fitted on, at least {level} have their true volume in its "
-            f"interval, at least {share} of each structure within its margin, and of each class at least {share} of "
-            "its voxels in sets that hold it; each of these for itself, on average over such fits, and for no single "
-            "subject."
+            f"Of subjects like the {self.about.get('subjects', 0)} it was fitted on, at least {level} have their true "
+            f"volume in its interval, at least {level} have {share} of a structure within its margin, and at least "
+            f"{level} have {share} of a class's voxels in sets that hold it: each of these for itself, on average over "
+            "such fits, and for no single subject."
         ]
         if self.quality is not None and self.quality.possible:
             told.append(
-                f"Of failed cases (a Dice below {self.failed_below:g}) at most {self.miss_rate:g} pass without a flag."
+                f"Of failed cases (a Dice below {below}) at most {_percent(self.miss_rate)} pass without a flag."
             )
         elif self.quality is not None:
             told.append(
-                f"How many failed cases (a Dice below {self.failed_below:g}) pass without a flag is not promised: "
-                f"{self.quality.impossible().partition(':')[0]}. "
-                f"An expected Dice below {self.failed_below:g} is flagged."
+                f"How many failed cases (a Dice below {below}) pass without a flag is not promised: "
+                f"{self.quality.impossible().partition(':')[0]}. An expected Dice below {below} is flagged."
             )
         if self.inputs is not None and self.inputs.seen >= self.inputs.fewest:
             told.append(
-                f"Of images like the {self.inputs.seen} of training (one a subject) at most {self.false_alarms:g} are "
-                "called strange."
+                f"Of images like the {self.inputs.seen} it was fitted on (one a subject) at most "
+                f"{_percent(self.false_alarms)} are called strange."
             )
         elif self.inputs is not None:
             told.append(
                 f"No image is called strange: {self.inputs.seen} subjects are too few for a false-alarm rate of "
-                f"{self.false_alarms:g}, which needs {self.inputs.fewest}."
+                f"{_percent(self.false_alarms)}, which needs {self.inputs.fewest}."
             )
         return told
 
@@ -330,6 +328,10 @@ def write_clinical_model(
     for line in model.in_words():
         _log.info("%s", line)
     return model
+
+
+def _percent(share: float) -> str:
+    return f"{100 * share:.3g} %"
 
 
 def _dice(predicted: Tensor, true: Tensor) -> float:

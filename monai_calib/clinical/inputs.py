@@ -22,6 +22,7 @@ _AXES = ("left to right", "back to front", "foot to head")
 _RATIO = 0.02  # sizes that differ by less are the same
 _SHARE = 0.02  # of the spread of intensities; percentiles that differ by less are the same
 _MOST_SAMPLES = 2**18
+_NEAREST = 3
 
 
 class ImageCheck(NamedTuple):
@@ -75,10 +76,11 @@ def image_statistics(image: ArrayLike, affine: ArrayLike, shape: Sequence[int]) 
 class InputCheck:
     """Warns of an image unlike those of training, by a conformal test.
 
-    Score of an image is the largest of its numbers' distances from their median, ``|f - median| / (1.48 MAD)``, over
-    all images, the new one among them; sizes are compared by their logarithm. With ``n`` images seen, the p-value is
-    ``(1 + number of images with a score of at least the new one's) / (n + 1)``, and an image is strange if that is at
-    most ``false_alarms``.
+    An image is as strange as the most lonely of its numbers: their mean distance to the three nearest of the other
+    images, the new one among all, over the spread (10th to 90th percentile) of that number; sizes by their logarithm.
+    Two scanners whose images differ are both at home, and something between them is not. With ``n`` images seen, the
+    p-value is ``(1 + number of images at least as strange as the new one) / (n + 1)``, and the image is called strange
+    if that is at most ``false_alarms``.
 
     **Guarantee.** If the images seen and the new one are exchangeable, it is called strange with a probability of at
     most ``false_alarms``. Nothing is promised of images that are strange: the check knows intensities and sizes, and
@@ -90,7 +92,8 @@ class InputCheck:
         axes: spatial ones.
         false_alarms: largest share of images like those of training that may be called strange.
 
-    Source: Vovk, Gammerman and Shafer, Algorithmic Learning in a Random World, 2005 (full conformal prediction).
+    Source: Vovk, Gammerman and Shafer, Algorithmic Learning in a Random World, 2005 (full conformal prediction, by
+        distances to nearest neighbours).
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -124,7 +127,7 @@ class InputCheck:
 
     def update(self, statistics: ArrayLike, subject: str | None = None) -> None:
         """Add an image of training, by its :func:`image_statistics`."""
-        row = np.asarray(statistics, dtype=np.float64)
+        row = np.array(statistics, dtype=np.float64)
         expected = len(statistic_names(self.channels, self.axes))
         if row.shape != (expected,) or not np.isfinite(row).all():
             raise ValueError(f"statistics: expected {expected} finite numbers, got {row.tolist()}")
@@ -163,12 +166,11 @@ class InputCheck:
     def _distances(self, rows: NDArray[np.float64]) -> NDArray[np.float64]:
         intensities = len(PERCENTILES) * self.channels
         values = np.hstack([rows[:, :intensities], np.log(rows[:, intensities:])])
-        middle = np.median(values, axis=0)
-        deviation = 1.4826 * np.median(np.abs(values - middle), axis=0)
-        spread = middle[:intensities].reshape(self.channels, -1)
-        least = _SHARE * np.repeat(spread[:, -1] - spread[:, 0], len(PERCENTILES))
+        middle = np.median(values, axis=0)[:intensities].reshape(self.channels, -1)
+        least = _SHARE * np.repeat(middle[:, -1] - middle[:, 0], len(PERCENTILES))
         floor = np.concatenate([least, np.full(values.shape[1] - intensities, _RATIO)])
-        return np.abs(values - middle) / np.maximum(np.maximum(deviation, floor), 1e-12)
+        spread = np.maximum(np.maximum(np.ptp(np.percentile(values, (10, 90), axis=0), axis=0), floor), 1e-12)
+        return np.stack([_loneliness(column) for column in values.T], axis=1) / spread
 
     def _reasons(
         self, known: NDArray[np.float64], new: NDArray[np.float64], distances: NDArray[np.float64]
@@ -179,10 +181,14 @@ class InputCheck:
         beyond = [k for k in order if not low[k] <= new[k] <= high[k]] or [order[0]]
         names = statistic_names(self.channels, self.axes)
         intensities = len(PERCENTILES) * self.channels
-        return tuple(
-            f"{names[k]} {new[k]:.3g}{'' if k < intensities else ' mm'}, in training {low[k]:.3g} … {high[k]:.3g}"
-            for k in beyond[:3]
-        )
+        told = []
+        for k in beyond[:3]:
+            value = f"{names[k]} {new[k]:.3g}{'' if k < intensities else ' mm'}"
+            inside = low[k] <= new[k] <= high[k]
+            told.append(
+                f"{value}, {'far from those' if inside else 'beyond those'} of training ({low[k]:.3g} … {high[k]:.3g})"
+            )
+        return tuple(told)
 
     def to_json(self) -> dict[str, Any]:
         """Settings and the numbers of the images seen, no names."""
@@ -196,3 +202,10 @@ class InputCheck:
         for row in data["images"]:
             made.update(row)
         return made
+
+
+def _loneliness(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean distance of each number to the nearest of the others."""
+    nearest = min(_NEAREST, len(values) - 1)
+    apart = np.abs(values[:, None] - values)
+    return np.asarray(np.partition(apart, nearest, axis=1)[:, : nearest + 1].sum(1) / nearest)  # itself is 0 away
