@@ -22,7 +22,7 @@ from typing import Any
 import jinja2
 
 HERE = Path(__file__).parent
-PAGES = ("results", "posthoc_results", "clinical", "recipe", "ensembles", "nnunet", "raters", "own_images")
+PAGES = ("results", "posthoc_results", "clinical", "recipe", "ensembles", "nnunet", "raters", "own_images", "promises")
 
 
 def render(name: str) -> str:

@@ -19,7 +19,13 @@ import torch
 from monai.data import DataLoader, Dataset
 from pages import rounded, write_json
 
-from monai_calib.clinical import ConformalMargin, ConformalSets, ConformalVolumeFit, FalseNegativeControl
+from monai_calib.clinical import (
+    ConformalMargin,
+    ConformalSets,
+    ConformalVolumeFit,
+    FalseNegativeControl,
+    conformal_from_json,
+)
 from monai_calib.datasets import load_datalist
 from monai_calib.handlers.checkpoint import training_settings
 from monai_calib.handlers.weights import load_weights, read_checkpoint
@@ -82,6 +88,33 @@ def measured(cases: Iterator[LogitCase], class_names: list[str]) -> dict[str, An
     return found
 
 
+def prices(cases: Iterator[LogitCase], found: dict[str, Any]) -> dict[str, list[list[float]]]:
+    """Volume of each structure with its margin, and of the voxels that may be it, over its true volume, case by case.
+
+    Margins and sets are those that all subjects together give, at a level of 0.9.
+    """
+    made = {f"{kind} {share}": _of_all(found, kind, share) for kind in ("margin", "sets") for share in SHARES}
+    ratios: dict[str, list[list[float]]] = {name: [] for name in made}
+    for case in cases:
+        probability = case.logits.softmax(0)
+        true = [int((case.label == k).sum()) for k in range(1, len(probability))]
+        for name, kind in made.items():
+            masks = kind.apply(probability, case.spacing)[-len(true) :]
+            ratios[name].append([round(float(mask.sum()) / size, 4) for mask, size in zip(masks, true, strict=True)])
+    return ratios
+
+
+def _of_all(found: dict[str, Any], kind: str, share: float) -> Any:
+    made = (ConformalMargin if kind == "margin" else ConformalSets)(len(found["structures"]), share)
+    rows = found[f"{kind} {share}"]
+    scores: list[dict[str, list[float | None]]] = [{} for _ in found["structures"]]
+    for subject, row in zip(found["subjects"], rows, strict=True):
+        for of_class, score in zip(scores, row, strict=True):
+            if score is not None:
+                of_class.setdefault(subject, []).append(None if score == "inf" else score)
+    return conformal_from_json({**made.to_json(), "scores": [list(of_class.values()) for of_class in scores]})
+
+
 def _plain(score: Any) -> Any:
     if isinstance(score, torch.Tensor):
         return rounded(score[:: (len(score) - 1) // (THRESHOLDS - 1)].tolist(), 4)
@@ -96,12 +129,13 @@ def main() -> int:
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
     arguments = parser.parse_args()
     settings = {name: ast.literal_eval(value) for name, _, value in (text.partition("=") for text in arguments.set)}
-    cases = cases_of(arguments.run, arguments.bundle, arguments.dataset_dir, arguments.cache, settings)
+    where = (arguments.run, arguments.bundle, arguments.dataset_dir, arguments.cache, settings)
     config = json.loads((arguments.bundle / "configs" / "train.json").read_text(encoding="utf-8"))
     trained = training_settings(arguments.run / "models")
     told = {name: trained[name] for name in ("bundle", "loss_name", "epochs", "seed")}
     kept = json.loads(SCORES.read_text(encoding="utf-8")) if SCORES.is_file() else {}
-    kept[arguments.run.name] = {"trained": told, **measured(cases, config["class_names"])}
+    found = measured(cases_of(*where), config["class_names"])
+    kept[arguments.run.name] = {"trained": told, **found, "price": prices(cases_of(*where), found)}
     write_json(SCORES, dict(sorted(kept.items())), depth=2)
     return 0
 

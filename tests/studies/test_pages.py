@@ -25,6 +25,7 @@ LIMITS = {"0.1", "0.2"}
         ("raters", set()),
         ("nnunet", set()),
         ("own_images", set()),
+        ("promises", set()),
     ],
 )
 def test_pages_are_those_of_the_kept_figures(
