@@ -35,7 +35,7 @@ def render_page(template: str, **content: Any) -> str:
 
 
 def render_document(template: str, **content: Any) -> str:
-    """As :func:`render_page`, for a page without script and Plotly."""
+    """A template filled as :func:`render_page` does it, for a page without script and Plotly."""
     import jinja2
 
     environment = jinja2.Environment(

@@ -1,4 +1,4 @@
-"""What a clinician is told of a case, as dictionary transforms: the fit on validation cases, and new cases."""
+"""Statements about a case as dictionary transforms: their fit on validation cases, and new cases."""
 
 from __future__ import annotations
 
