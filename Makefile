@@ -3,6 +3,7 @@
 SHELL := /bin/bash -o pipefail
 PYTHON ?= python3
 VENV := .venv
+AUDIT := .venv/audit
 PY := $(CURDIR)/$(VENV)/bin/python
 PIP := "$(PY)" -m pip --disable-pip-version-check install --quiet -c constraints.txt
 
@@ -12,7 +13,7 @@ EPOCHS ?= 3
 NAME := $(if $(DATA),hippocampus,phantom)
 RUNS := runs/demo_$(NAME)
 
-.PHONY: demo test test-faults test-consumers test-matrix lint bench bundles clean
+.PHONY: demo test test-faults test-consumers test-matrix lint audit bench bundles clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/report.installed $(RUNS)/$(NAME)/datalist.json
@@ -46,6 +47,17 @@ lint: $(VENV)/dev.installed
 	"$(PY)" -m ruff format --check .
 	"$(PY)" -m mypy
 	"$(PY)" bundles/render.py --check
+	@$(MAKE) --no-print-directory audit
+
+# Known vulnerabilities of what is installed, looked up from an environment beside it; without an index, nothing.
+audit: $(VENV)/dev.installed
+	@[ -x $(AUDIT)/bin/pip-audit ] || ("$(PY)" -m venv $(AUDIT) && $(AUDIT)/bin/python -m pip install -q pip-audit) \
+		> $(VENV)/audit.log 2>&1 || { echo "audit: no package index was reached; nothing was looked up"; exit 0; }; \
+	if $(AUDIT)/bin/pip-audit --progress-spinner off --path "$$(echo $(VENV)/lib/python3*/site-packages)" \
+		> $(VENV)/audit.log 2>&1; then echo "audit: none known; $$(grep -c 'could not be audited' $(VENV)/audit.log) packages" \
+		"were not found in the index"; \
+	elif grep -q "known vulnerabilit" $(VENV)/audit.log; then cat $(VENV)/audit.log; exit 1; \
+	else echo "audit: the index did not answer; nothing was looked up"; fi
 
 bench: $(VENV)/dev.installed
 	"$(PY)" benchmarks/losses.py

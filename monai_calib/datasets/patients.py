@@ -56,8 +56,11 @@ def name_patients(
             return _by_table(cases, Path(patients))
         return _by_pattern(cases, patients)
     if any(case.subject for case in cases):
-        lacking = [case.name for case in cases if not case.subject]
-        problems = [f"{name}: no patient in the table. Fill the column, or use --patients." for name in lacking]
+        problems = [
+            f"{case.name} ({case.images[0].name}): no patient in the table. Fill the column, or use --patients."
+            for case in cases
+            if not case.subject
+        ]
         return list(cases), "the table", problems, []
     rule = known_rule(title, [case.name for case in cases])
     if rule is not None:

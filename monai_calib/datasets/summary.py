@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from ..spreadsheet import cell
 from .datalist import SPLITS
 
 __all__ = ["summarise", "write_table"]
@@ -21,26 +22,13 @@ def write_table(datalist: Mapping[str, Any], records: Mapping[str, Mapping[str, 
     with path.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file, lineterminator="\n")
         sizes = f"spacing_{datalist.get('unit', 'mm')}"
-        table.writerow(["case", "split", "subject", "group", "shape", sizes, *(f"voxels_{n}" for n in names)])
+        table.writerow(["case", "split", "subject", "group", "shape", sizes, *(cell(f"voxels_{n}") for n in names)])
         for split in SPLITS:
             for entry in datalist[split]:
                 record = records[entry["case"]]
                 shape, size = _times(record["shape"]), _times(record["spacing"])
-                about = [
-                    _text(entry["case"]),
-                    split,
-                    _text(entry["subject"]),
-                    _text(entry.get("group", "")),
-                    shape,
-                    size,
-                ]
-                table.writerow([*about, *record["voxels"]])
-
-
-def _text(name: str) -> str:
-    """The name as a cell that no spreadsheet takes for a formula."""
-    plain = "".join(character if character.isprintable() else " " for character in name)
-    return f"'{plain}" if plain.lstrip()[:1] in tuple("=+-@") else plain
+                who = cell(entry["case"]), split, cell(entry["subject"]), cell(entry.get("group", ""))
+                table.writerow([*who, shape, size, *record["voxels"]])
 
 
 def summarise(datalist: Mapping[str, Any], records: Mapping[str, Mapping[str, Any]], official: int | None) -> str:

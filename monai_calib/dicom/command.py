@@ -52,6 +52,8 @@ def to_seg(
         raise ValueError(
             f"{segmentation}: expected at least one label above 0, got none: there is no structure to write"
         )
+    if (label_map != np.rint(label_map)).any():
+        raise ValueError(f"{segmentation}: expected class numbers, got values between them. Give the label map.")
     if labels is not None:
         structures, algorithm = read_labels(labels)
     else:

@@ -39,6 +39,8 @@ def load_on_grid(path: str | Path, series: Series, resample: bool = False, order
         raise
     except Exception as error:
         raise ValueError(f"cannot read {str(source)!r} ({error}); expected a whole NIfTI volume") from error
+    if data.dtype.kind not in "biuf" or not np.isfinite(data).all():
+        raise ValueError(f"{str(source)!r}: expected finite numbers, got {data.dtype} with others. Write it again.")
     if data.ndim == 5 and data.shape[3] == 1:  # NIfTI's place for vectors: (x, y, z, 1, channels)
         data = data[:, :, :, 0]
     if data.ndim == 4 and data.shape[3] == 1:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import re
+import shutil
+import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -136,16 +138,15 @@ def find_series(folder: str | Path) -> dict[str, tuple[Path, ...]]:
 
 
 def _unreadable(paths: Sequence[Path]) -> str:
-    """Name the files that GDCM stumbles over, which it does not do itself."""
+    """Name the files that GDCM stumbles over, which it does not do itself: it looks at each alone in a folder."""
     names = []
     for path in paths:
-        reader = sitk.ImageFileReader()
-        reader.SetFileName(str(path))
-        reader.SetImageIO("GDCMImageIO")
-        try:
-            reader.Execute()
-        except RuntimeError:
-            names.append(repr(path.name))
+        with tempfile.TemporaryDirectory() as alone:
+            try:
+                shutil.copyfile(path, Path(alone, path.name))
+                sitk.ImageSeriesReader.GetGDCMSeriesIDs(alone)
+            except (OSError, RuntimeError):
+                names.append(repr(path.name))
     return ", ".join(names[:4]) or "a file there"
 
 

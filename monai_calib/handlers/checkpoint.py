@@ -167,22 +167,30 @@ class TrainingCheckpoint:
             self._seconds_before = state.get("seconds", 0.0)
             self.epochs_changed = list(state.get("epochs_changed", []))
             engine.state.epoch, engine.state.iteration = state["epoch"], state["iteration"]
+            _check_progress(state)
             then, now = state.get("settings", {}).get("epochs"), self.settings.get("epochs")
             if then == now or then is None or now is None:
                 self.lr_scheduler.load_state_dict(state["lr_scheduler"])
             else:
                 self._change_epochs(engine, then, now, starting_rates, state["lr_scheduler"])
-        except (KeyError, ValueError, TypeError, RuntimeError) as error:
-            raise type(error)(f"{path}: does not fit this training ({error}). {advice}") from error
+        except FileError:
+            raise
+        except Exception as error:  # whatever is in the file
+            raise FileError(
+                f"{path}: does not fit this training ({type(error).__name__}: {error}). {advice}"
+            ) from error
 
     def _refuse_other_settings(self, path: Path, state: Mapping[str, Any]) -> None:
-        then = {**state.get("settings", {}), "best_metric": state.get("metric", self.metric)}
         now = {**self.settings, "best_metric": self.metric}
-        changed = [
-            f"{name} {then[name]!r} then, {now[name]!r} now"
-            for name in now
-            if name in then and name != "epochs" and then[name] != now[name]
-        ]
+        try:
+            then = {**state.get("settings", {}), "best_metric": state.get("metric", self.metric)}
+            changed = [
+                f"{name} {then[name]!r} then, {now[name]!r} now"
+                for name in now
+                if name in then and name != "epochs" and then[name] != now[name]
+            ]
+        except Exception as error:  # whatever is in the file
+            raise FileError(f"{path}: expected plain settings ({error}). Start anew, in another run_dir.") from error
         if changed:
             raise ValueError(
                 f"{path}: was made with other settings: {'; '.join(changed)}. Give them as they were, or train anew "
@@ -309,6 +317,17 @@ class TrainingCheckpoint:
         with atomic_path(self.directory / _LAST) as partial:
             torch.save(state, partial)
         write_json(self.directory / "training.json", record)
+
+
+def _check_progress(state: Mapping[str, Any]) -> None:
+    counted = {name: state[name] for name in ("epoch", "iteration", "best_epoch")}
+    for name, value in counted.items():
+        if type(value) is not int or value < 0:
+            raise ValueError(f"{name}: expected a whole number, got {value!r:.60}")
+    for name in ("best_value", "seconds"):
+        value = state.get(name)
+        if not isinstance(value, (int, float, type(None))) or isinstance(value, bool):
+            raise ValueError(f"{name}: expected a number, got {value!r:.60}")
 
 
 def training_settings(directory: str | Path) -> dict[str, Any]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import json
 import logging
 import math
@@ -28,6 +29,7 @@ __all__ = ["EvaluatedWriter"]
 
 _log = logging.getLogger(__name__)
 _PARTIAL = ".calibration.npz.partial"
+_TRIM_EVERY = 32  # cases
 
 
 class EvaluatedWriter:
@@ -114,6 +116,8 @@ class EvaluatedWriter:
             )
             case = f"{case} ({self._seen[case]})"
         self._cases.append(EvaluatedCase(case, subject, None if spacing is None else tuple(spacing), plain))
+        if len(self._cases) % _TRIM_EVERY == 0:
+            _give_memory_back()
 
     def close(
         self,
@@ -207,6 +211,12 @@ class EvaluatedWriter:
         spacing = None if kept.spacing is None else list(kept.spacing)
         plain = {"case": kept.case, "subject": kept.subject, "spacing": spacing, "values": values}
         return {**plain, "bins": bins, **rest, "settings": dict(self._settings or {})}
+
+
+def _give_memory_back() -> None:
+    """Ask glibc for the free pages between its blocks, of which it else keeps up to megabytes a case; others do so."""
+    with suppress(OSError, AttributeError):  # another C library
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
 
 
 def _left_out(cases: Sequence[EvaluatedCase]) -> dict[str, list[str]]:

@@ -12,7 +12,7 @@ import torch
 from monai.inferers import SliceInferer
 from torch import Tensor, nn
 
-from monai_calib.files import write_json
+from monai_calib.files import folder_lock, write_json
 from monai_calib.handlers.weights import load_weights, read_checkpoint
 from monai_calib.inferers.networks import AveragedNetwork
 from monai_calib.metrics.evaluation import CaseEvaluation
@@ -125,7 +125,8 @@ def calibrate(
             ``(B, K, *spatial)`` of 0 and 1.
         unit: of the voxel size, in words on what was fitted: ``"px"`` where pixels have no known size and count as 1.
 
-    Raises: ``ValueError`` for an unknown method, no data or broken data; :class:`~.auto.RefusedCorrectionError` for a
+    Raises: :class:`~monai_calib.lock.FolderInUseError` while another process calibrates into ``models_dir``;
+        ``ValueError`` for an unknown method, no data or broken data; :class:`~.auto.RefusedCorrectionError` for a
         method by name that makes the network worse, nothing being written; :class:`~.folding.FoldingError` for a
         network that cannot take up a linear correction.
     """
@@ -164,67 +165,68 @@ def calibrate(
             return SigmoidStream(network, data, inferer, device, amp, channels=channels, **more)
         return LogitStream(network, data, inferer, device, amp, **more)
 
-    stream = stream_of(loader)
-    network.to(stream.device)
-    example = _FirstWindow(network)
-    whole = "local_temperature" in (method, *also)
-    most = (MOST_BYTES_OF_WHOLE_CASES if whole else MOST_BYTES) if most_bytes is None else most_bytes
-    kept = KeptCases(stream, most, whole, regions, slice_axis=slice_axis)
-    cases = sum(1 for _ in kept) // stream.problems_per_case
-    if not cases:
-        raise ValueError("the loader gave no case to calibrate on: name a validation set that holds cases")
-    example.remove()
-    step = stream.problems_per_case
-    asked = Asked(method, classes, region, method_args, others, slice_axis, force, fitted_on, unit)
-    if sigmoid:
-        found = fit_channels({name: EachRater(kept.every(step, k)) for k, name in enumerate(channels)}, asked)
-    else:
-        overlap = windows_overlap(stream.largest, example.image.shape[2:], slice_axis)
+    with folder_lock(models_dir, "calibrating"):
+        stream = stream_of(loader)
+        network.to(stream.device)
+        example = _FirstWindow(network)
+        whole = "local_temperature" in (method, *also)
+        most = (MOST_BYTES_OF_WHOLE_CASES if whole else MOST_BYTES) if most_bytes is None else most_bytes
+        kept = KeptCases(stream, most, whole, regions, slice_axis=slice_axis)
+        cases = sum(1 for _ in kept) // stream.problems_per_case
+        if not cases:
+            raise ValueError("the loader gave no case to calibrate on: name a validation set that holds cases")
+        example.remove()
+        step = stream.problems_per_case
+        asked = Asked(method, classes, region, method_args, others, slice_axis, force, fitted_on, unit)
+        if sigmoid:
+            found = fit_channels({name: EachRater(kept.every(step, k)) for k, name in enumerate(channels)}, asked)
+        else:
+            overlap = windows_overlap(stream.largest, example.image.shape[2:], slice_axis)
 
-        def worse_as_run(calibrator: Calibrator) -> list[str]:
-            return [] if calibrator.foldable or not overlap else worse_in_windows(calibrator, stream)
+            def worse_as_run(calibrator: Calibrator) -> list[str]:
+                return [] if calibrator.foldable or not overlap else worse_in_windows(calibrator, stream)
 
-        found = fit_methods(EachRater(kept), asked, worse_as_run)
-    for name, calibrator in found.methods.items():
-        record = calibrator.record
-        _log.info("%s: %s in %d passes over %d cases", name, record.status, record.passes, record.cases)
-    method, chosen = next(iter(found.methods.items()))
-    folds = chosen.foldable and not isinstance(network, AveragedNetwork)
-    about = {
-        **found.about,
-        "sampled_cases": -(-kept.sampled // step),
-        "run": dict(run or {}),
-        "model": FOLDED if folds else WITH_HEAD,
-        "correction": found.records[method],
-    }
-    evaluated: dict[str, Path] = {}
-    if output_dir is not None:
-        on_fit = comparison_loader is None
-        seen: KeptCases | LogitStream = stream if kept.sampled else kept
-        if comparison_loader is not None:
-            seen = stream_of(comparison_loader)
-        shared = {**(run or {}), "split": fitted_on if on_fit else compared_on}
-        evaluated = evaluate_corrections(
-            found.methods,
-            seen,
-            Path(output_dir, "posthoc"),
-            num_classes=num_classes,
-            protocols=evaluation.protocols,
-            classes=channels or class_names,
-            ignore_index=ignore_index,
-            runs={AS_TRAINED: shared}
-            | {name: {**shared, "posthoc": name, "correction": record} for name, record in found.records.items()},
-            activation=activation,
-        )
-    trained = Path(models_dir, "training.json")
-    if isinstance(network, AveragedNetwork) and not trained.exists():
-        write_json(trained, {"settings": dict(run or {})})  # which an evaluation of the average looks up
-    embedded = bundle_configs(bundle_root, run or {})
-    model_path = write_model(network, chosen, example.image, Path(models_dir), about, exports, embedded)
-    _log.info("wrote %s: %s, %s", model_path, method, chosen.in_words())
-    if output_dir is not None:
-        _log.info("next: python -m monai_calib report %s shows before and after", output_dir)
-    return Calibrated(chosen, evaluated, model_path)
+            found = fit_methods(EachRater(kept), asked, worse_as_run)
+        for name, calibrator in found.methods.items():
+            record = calibrator.record
+            _log.info("%s: %s in %d passes over %d cases", name, record.status, record.passes, record.cases)
+        method, chosen = next(iter(found.methods.items()))
+        folds = chosen.foldable and not isinstance(network, AveragedNetwork)
+        about = {
+            **found.about,
+            "sampled_cases": -(-kept.sampled // step),
+            "run": dict(run or {}),
+            "model": FOLDED if folds else WITH_HEAD,
+            "correction": found.records[method],
+        }
+        evaluated: dict[str, Path] = {}
+        if output_dir is not None:
+            on_fit = comparison_loader is None
+            seen: KeptCases | LogitStream = stream if kept.sampled else kept
+            if comparison_loader is not None:
+                seen = stream_of(comparison_loader)
+            shared = {**(run or {}), "split": fitted_on if on_fit else compared_on}
+            evaluated = evaluate_corrections(
+                found.methods,
+                seen,
+                Path(output_dir, "posthoc"),
+                num_classes=num_classes,
+                protocols=evaluation.protocols,
+                classes=channels or class_names,
+                ignore_index=ignore_index,
+                runs={AS_TRAINED: shared}
+                | {name: {**shared, "posthoc": name, "correction": record} for name, record in found.records.items()},
+                activation=activation,
+            )
+        trained = Path(models_dir, "training.json")
+        if isinstance(network, AveragedNetwork) and not trained.exists():
+            write_json(trained, {"settings": dict(run or {})})  # which an evaluation of the average looks up
+        embedded = bundle_configs(bundle_root, run or {})
+        model_path = write_model(network, chosen, example.image, Path(models_dir), about, exports, embedded)
+        _log.info("wrote %s: %s, %s", model_path, method, chosen.in_words())
+        if output_dir is not None:
+            _log.info("next: python -m monai_calib report %s shows before and after", output_dir)
+        return Calibrated(chosen, evaluated, model_path)
 
 
 class _FirstWindow:

@@ -20,6 +20,7 @@ PROGRAM, ONNX, TORCHSCRIPT = "model_calibrated.pt2", "model_calibrated.onnx", "m
 """Further forms of it: of ``torch.export``, ONNX (both free in the batch axis, fixed in the window), TorchScript."""
 PARAMETERS = "calibration_parameters.json"
 """The fitted method."""
+_ADVICE = "Calibrate the run again, with configs/calibrate.json laid over configs/train.json."
 
 
 def calibrated_model(directory: str | os.PathLike[str]) -> str:
@@ -45,7 +46,13 @@ def posthoc_settings(directory: str | os.PathLike[str]) -> dict[str, Any]:
     Raises: as :func:`calibrated_model`.
     """
     fitted, _ = _read(directory)
-    record = {"posthoc": fitted["method"], "posthoc_region": fitted["fit"]["region"]}
+    try:
+        record = {"posthoc": str(fitted["method"]), "posthoc_region": str(fitted["fit"]["region"])}
+    except Exception as error:  # whatever is in the file
+        raise FileError(
+            f"{Path(directory, PARAMETERS)}: expected method and region of a fit ({type(error).__name__}: {error}). "
+            f"{_ADVICE}"
+        ) from error
     return record | ({"correction": fitted["correction"]} if "correction" in fitted else {})
 
 
@@ -66,13 +73,12 @@ def correction_record(fitted: Mapping[str, Any], in_words: str, fitted_on: str) 
 def _read(directory: str | os.PathLike[str]) -> tuple[dict[str, Any], Path]:
     """The record and its model, which must be the one that the record was written for."""
     path = Path(directory, PARAMETERS)
-    advice = "Calibrate the run again, with configs/calibrate.json laid over configs/train.json."
-    record = read_json(path, "monai_calib/calibrator/1", advice)
+    record = read_json(path, "monai_calib/calibrator/1", _ADVICE)
     try:
         model, expected = path.with_name(record["model"]), record["model_sha256"]
         found = sha256(model) if model.is_file() else "no such file"
-    except (KeyError, TypeError) as error:
-        raise FileError(f"{path}: expected the model and its checksum, got neither. {advice}") from error
+    except Exception as error:  # whatever is in the file
+        raise FileError(f"{path}: expected the model's name and its checksum, got neither. {_ADVICE}") from error
     if found != expected:
-        raise FileError(f"{path}: expected {model.name} with SHA-256 {expected}, got {found}. {advice}")
+        raise FileError(f"{path}: expected {model.name} with SHA-256 {expected}, got {found}. {_ADVICE}")
     return record, model

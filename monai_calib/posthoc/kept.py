@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import logging
+import shutil
 import tempfile
+import time
 import warnings
+import weakref
 from collections.abc import Collection, Iterable, Iterator, Sized
+from contextlib import ExitStack, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +18,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from monai_calib.lock import FolderInUseError, FolderLock
 from monai_calib.metrics.regions import Region
 from monai_calib.posthoc.distance import distance_in_boxes
 from monai_calib.posthoc.sample import Distances, SampledCase, sample_case
@@ -38,7 +43,7 @@ class KeptCases:
     The first iteration runs the network once over every case; later ones read the files. A case that fits into its
     share of the bytes left is kept whole, else as a sample whose strata carry inclusion weights (see
     :func:`~.sample.sample_case`). In memory is one case at a time. Masks of the user's own are kept too, with whole
-    cases. The folder goes with this object.
+    cases. The folder goes with this object; one that a killed process left goes with the next.
 
     Args:
         stream: what to keep.
@@ -78,7 +83,9 @@ class KeptCases:
         self.network_runs = 0
         self.sampled = 0
         self.voxels = [0, 0]  # kept, seen
-        self._folder = tempfile.TemporaryDirectory(prefix="monai_calib-")
+        held = ExitStack()
+        self._folder = Path(held.enter_context(_temporary_folder()))
+        weakref.finalize(self, held.close)
         self._kept: dict[int, dict[str, Any]] = {}
         self._cases = 0
 
@@ -227,7 +234,27 @@ class KeptCases:
         )
 
     def _path(self, number: int, name: str) -> Path:
-        return Path(self._folder.name, f"{number}_{name.replace(':', '-')}.npy")
+        return Path(self._folder, f"{number}_{name.replace(':', '-')}.npy")
+
+
+_PREFIX = "monai_calib-"
+_JUST_MADE = 60.0  # seconds
+
+
+@contextmanager
+def _temporary_folder() -> Iterator[str]:
+    """A folder that goes with the block, after those of killed processes: their locks are free.
+
+    A lock tells of processes in other containers too, which the number of a process does not.
+    """
+    for lock in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*/.lock"):
+        with suppress(OSError, FolderInUseError):  # another user's; in use
+            if time.time() - lock.stat().st_mtime > _JUST_MADE:
+                with FolderLock(lock.parent, "tidying up"):
+                    pass
+                shutil.rmtree(lock.parent)
+    with tempfile.TemporaryDirectory(prefix=_PREFIX) as folder, FolderLock(folder, "keeping logits"):
+        yield folder
 
 
 class _Every:

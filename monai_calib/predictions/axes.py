@@ -61,7 +61,7 @@ class Layout:
         squeezed = _four(self.shape, axes, sizes)
         if squeezed is not None:
             sizes["k"] = num_classes or squeezed[axes.index("k")]
-        if squeezed is None or squeezed != tuple(sizes[axis] for axis in axes):
+        if squeezed is None or 0 in squeezed or squeezed != tuple(sizes[axis] for axis in axes):
             raise _misfit(self.shape, squeezed, axes, label_shape, what, num_classes)
         self.squeezed = squeezed
 

@@ -157,7 +157,10 @@ class StoredCases:
 
     def _made(self, name: str, found: StoredMap, label: torch.Tensor, spacing: tuple[float, ...]) -> StoredCase:
         logits, ignored = self.settings.logits, self.settings.classes.ignore
-        values, floored = probabilities_of(found.values, found.dtype, logits, found.file)
+        first, *others = self.maps.files[name]
+        beside = ", ".join(str(path.relative_to(self.maps.folder)) for path in others)
+        what = f"{first} with {beside}" if beside else first
+        values, floored = probabilities_of(found.values, found.dtype, logits, what)
         count = self.settings.classes.count or len(values)
         if len(values) != count or (not self.settings.classes.count and int(self._highest(label)) >= count):
             raise FileError(

@@ -89,12 +89,18 @@ class Run:
         try:
             with np.load(path, allow_pickle=False) as saved:
                 arrays = {key: saved[key] for key in ("image", "label", "prediction", "confidence", "spacing")}
+            if not all(isinstance(array, np.ndarray) for array in arrays.values()):  # bytes, of what is no array
+                raise ValueError("a member is no array")
         except Exception as error:
             raise RunError(f"{path} is not a preview: {error}. Evaluate the run again or delete the file.") from error
         _check_spacing(path, arrays["spacing"])
         shapes = {arrays[key].shape for key in ("image", "label", "prediction", "confidence")}
         if len(shapes) != 1 or len(next(iter(shapes))) != 2:
             raise RunError(f"{path}: expected four slices of one 2D size, got {shapes}. Evaluate the run again.")
+        for key in ("image", "label", "prediction", "confidence"):
+            array = arrays[key]
+            if array.dtype.kind not in "biuf" or not array.size or not (np.isfinite(array) & (array >= 0)).all():
+                raise RunError(f"{path}: expected {key} as numbers from 0, got others. Evaluate the run again.")
         return arrays
 
 

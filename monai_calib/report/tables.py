@@ -10,13 +10,13 @@ from typing import Any
 
 from monai_calib.metrics.protocols import Protocol
 from monai_calib.metrics.regions import Region
+from monai_calib.spreadsheet import cell
 
 from .columns import Column
 from .comparison import Comparison, Estimate
 
 __all__ = ["ResultRow", "ResultTable", "csv_text", "latex_text", "overview_table", "result_table"]
 
-_FORMULA_START = ("=", "+", "-", "@", "\t", "\r")
 _LATEX = {
     "\\": r"\textbackslash{}",
     "&": r"\&",
@@ -129,9 +129,8 @@ def csv_text(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
 
 
 def _harmless(value: Any) -> Any:
-    """A cell that no spreadsheet runs."""
     if isinstance(value, str):
-        return f"'{value}" if value.startswith(_FORMULA_START) else value
+        return cell(value)
     return float(value) if isinstance(value, float) else value
 
 

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,12 @@ import torch
 REPOSITORY = Path(__file__).parents[2]
 BUNDLE = REPOSITORY / "bundles" / "msd_hippocampus_segmentation_3d"
 SMALL = ["--networks#unet#features", "[4,4,4,8,8,4]", "--patch_size", "[32,32,16]"]
+PREPARED = {
+    "_target_": "monai_calib.datasets.cache.PreparedDataset",
+    "data": "$load_datalist(@dataset_dir, 'training', @prepare_data)",
+    "transform": "@train#preprocessing",
+}
+"""The training data of the bundles that keep prepared cases on disk."""
 PASSING = {"seconds", "train_seconds", "created", "command", "written"}
 """Keys of JSON files that differ between equal results."""
 
@@ -31,13 +37,14 @@ class Command:
         prepare: fills a new folder with what the command needs.
         call: the command line for that folder; the second argument says whether an earlier call was killed.
         result: what must be equal after a kill and a second call: a digest for each part.
+        refuses_again: a second call is refused where the result is there, as after a kill at the very end.
     """
 
     name: str
     prepare: Callable[[Path], None]
     call: Callable[[Path, bool], list[str]]
     result: Callable[[Path], Mapping[str, str]]
-    settings: Mapping[str, str] = field(default_factory=dict)
+    refuses_again: bool = False
 
 
 def bundle_call(workflow: str, folder: Path, *settings: str) -> list[str]:
@@ -66,6 +73,25 @@ def commands(shared: Path) -> list[Command]:
     def with_download(folder: Path) -> None:
         shutil.copytree(shared / "download", folder / "download")
 
+    def with_pictures(folder: Path) -> None:
+        from own_data import picture_folders
+
+        picture_folders(folder, 200)
+
+    def with_maps(folder: Path) -> None:
+        from stored_maps import write_data
+
+        write_data(folder, 40)
+
+    def with_measured(folder: Path) -> None:
+        from stored_maps import case_name
+
+        with_maps(folder)
+        quiet([*package, "measure", str(folder / "maps"), str(folder / "labels"), str(folder / "measured")])
+        (folder / "list.txt").write_text("".join(f"{case_name(number)}\n" for number in range(10)))
+
+    for tests in ("datasets", "predictions"):
+        sys.path.insert(0, str(REPOSITORY / "tests" / tests))
     package = [sys.executable, "-m", "monai_calib"]
     return [
         Command(
@@ -84,6 +110,7 @@ def commands(shared: Path) -> list[Command]:
                 *(str(folder / "download"), str(folder / "out")),
             ],
             lambda folder: digests(folder / "out"),
+            refuses_again=True,
         ),
         Command(
             "phantom",
@@ -100,6 +127,7 @@ def commands(shared: Path) -> list[Command]:
                 "24",
             ],
             lambda folder: digests(folder / "out"),
+            refuses_again=True,
         ),
         Command(
             "report",
@@ -116,6 +144,53 @@ def commands(shared: Path) -> list[Command]:
                 "patch_size=[32,32,16]",
             ],
             lambda folder: digests(folder / "out" / "runs"),
+        ),
+        Command(
+            "run",
+            with_data,
+            lambda folder, again: [
+                *(*package, "run", str(folder / "data"), str(folder / "out"), "--epochs", "1"),
+                *("--bundle", str(BUNDLE), "--set", "patch_size=[32,32,16]"),
+            ],
+            lambda folder: digests(folder / "out"),
+        ),
+        Command(
+            "cache",
+            with_data,
+            lambda folder, again: bundle_call(
+                "train",
+                folder,
+                *("--epochs", "1", "--train#dataset", repr({**PREPARED, "cache_dir": str(folder / "cache")})),
+                *(["--resume", "True"] * again),
+            ),
+            lambda folder: digests(folder / "run" / "models"),
+        ),
+        Command(
+            "prepare",
+            lambda folder: with_pictures(folder),
+            lambda folder, again: [
+                *(*package, "prepare", str(folder / "images"), str(folder / "masks"), str(folder / "out")),
+                *("--labels", "a=1", "b=2"),
+            ],
+            lambda folder: digests(folder / "out"),
+            refuses_again=True,
+        ),
+        Command(
+            "measure",
+            with_maps,
+            lambda folder, again: [
+                *(*package, "measure", str(folder / "maps"), str(folder / "labels"), str(folder / "out"))
+            ],
+            lambda folder: digests(folder / "out"),
+        ),
+        Command(
+            "correct",
+            with_measured,
+            lambda folder, again: [
+                *(*package, "correct", str(folder / "measured"), str(folder / "out")),
+                *("--fit_on", str(folder / "list.txt"), "--method", "temperature", "--force"),
+            ],
+            lambda folder: digests(folder / "out"),
         ),
     ]
 

@@ -152,7 +152,7 @@ def new_trainer(folder: Path, resume: bool) -> Any:
 
     def step(engine: Engine, batch: Any) -> None:
         optimizer.zero_grad()
-        new_network(torch.ones(1, 1, 4, 4, 4)).square().mean().backward()
+        network(torch.ones(1, 1, 4, 4, 4)).square().mean().backward()
         optimizer.step()
         validator.state.metrics["dice"] = 0.5
 

@@ -37,9 +37,9 @@ class Victim:
     def __init__(self, command: Command, workplace: Path) -> None:
         self.command = command
         self.workplace = workplace
-        folder = self._new("work")
+        folder = self.new_folder()
         begin = time.monotonic()
-        quiet(command.call(folder, False), env=_environment())
+        quiet(command.call(folder, False), env=environment())
         self.seconds = time.monotonic() - begin
         self.expected = dict(command.result(folder))
         if not self.expected:
@@ -48,7 +48,7 @@ class Victim:
 
     def kill_once(self, random_moment: random.Random, number: int) -> Outcome:
         """Kill the command after a random share of its time, call it again, and compare."""
-        folder = self._new("work")
+        folder = self.new_folder()
         # Half of the kills fall into the last third, where results are written.
         share = random_moment.uniform(0.15, 1.05) if random_moment.random() < 0.5 else random_moment.uniform(0.6, 1.05)
         after = share * self.seconds
@@ -56,7 +56,7 @@ class Victim:
             self.command.call(folder, False),
             stdout=subprocess.DEVNULL,
             stderr=subprocess.DEVNULL,
-            env=_environment(),
+            env=environment(),
             start_new_session=True,
         ) as process:
             try:
@@ -66,15 +66,17 @@ class Victim:
         if process.returncode == 0:
             return Outcome(self.command.name, after, self.seconds, "finished before the kill")
         try:
-            quiet(self.command.call(folder, True), env=_environment())
-            outcome = self._compare(folder)
+            if not self.command.refuses_again or self.compare(folder) != "equal":
+                quiet(self.command.call(folder, True), env=environment())
+            outcome = self.compare(folder)
         except Exception as error:  # whatever went wrong is the outcome
             outcome = f"{type(error).__name__}: {error}"
         if outcome != "equal":
             shutil.move(folder, folder.with_name(f"failed_{number}_{os.getpid()}"))
         return Outcome(self.command.name, after, self.seconds, outcome)
 
-    def _compare(self, folder: Path) -> str:
+    def compare(self, folder: Path) -> str:
+        """``"equal"`` to the unkilled result, or what differs or was left behind."""
         found = dict(self.command.result(folder))
         left = sorted(name for name in _names(folder) if any(part in name for part in LEFT_BEHIND))
         if left:
@@ -84,12 +86,22 @@ class Victim:
         )
         return f"different: {', '.join(different[:5])}" if different else "equal"
 
-    def _new(self, name: str) -> Path:
-        folder = self.workplace / self.command.name / name
+    def new_folder(self, filled: bool = True) -> Path:
+        """A new folder with what the command needs, or an empty one."""
+        folder = self.workplace / self.command.name / "work"
         shutil.rmtree(folder, ignore_errors=True)
         folder.mkdir(parents=True)
-        self.command.prepare(folder)
+        if filled:
+            self.command.prepare(folder)
         return folder
+
+    def outcome(self, outcome: str, seconds: float) -> Outcome:
+        """What became of a call of this command."""
+        return Outcome(self.command.name, seconds, self.seconds, outcome)
+
+    def is_late(self, deadline: float) -> bool:
+        """Whether another two calls would end after ``deadline``, by ``time.monotonic()``."""
+        return time.monotonic() + 2 * self.seconds > deadline
 
 
 def kill_all(
@@ -119,5 +131,6 @@ def _names(folder: Path) -> set[str]:
     return {str(path.relative_to(folder)) for path in folder.rglob("*")}
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
+    """One thread a process, no warnings."""
     return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}

@@ -13,22 +13,26 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 from commands import commands, make_shared
+from disks import may_mount, run_disks
 from hostile import Prepared, Read, read_all
-from kills import kill_all
+from kills import Outcome, kill_all
+from pairs import run_pairs
 from readers import readers
-from tally import REPOSITORY, Tally
+from tally import REPOSITORY, WORDS, Tally
+from users import may_become_foreign, run_foreign
 
-PARTS = ("inputs", "kills")
+PARTS = ("inputs", "kills", "pairs", "disks", "users")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Kill commands, damage inputs, and add it all to a tally.")
     parser.add_argument("--minutes", type=float, default=25, help="when to stop (default: %(default)s)")
     parser.add_argument("--kills", type=int, default=6, help="of each command (default: %(default)s)")
+    parser.add_argument("--times", type=int, default=1, help="pairs and disks of each command (default: %(default)s)")
     parser.add_argument("--inputs", type=int, default=8, help="of each reader (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=None, help="of the moments and mutations (default: a new one)")
     parser.add_argument("--parts", nargs="+", choices=PARTS, default=list(PARTS), help="(default: all)")
@@ -37,12 +41,16 @@ def main() -> int:
     parser.add_argument(
         "--again", action="store_true", help="read the inputs that were wrong once more, and nothing else"
     )
+    parser.add_argument("--add", type=Path, help="add another tally, write the page, and nothing else")
     parser.add_argument("--page", action="store_true", help="write the page from the tally, and nothing else")
     parser.add_argument("--tally", type=Path, default=REPOSITORY / "docs" / "reliability.json")
     parser.add_argument("--keep", type=Path, default=None, help="folder for the work; failures stay there")
     arguments = parser.parse_args()
     tally = Tally(arguments.tally)
-    if arguments.page:
+    if arguments.add:
+        tally.merge(Tally(arguments.add))
+        tally.save()
+    if arguments.page or arguments.add:
         write_page(tally)
         return 0
     workplace = arguments.keep or Path(tempfile.mkdtemp(prefix="faults-"))
@@ -76,17 +84,19 @@ def run(arguments: argparse.Namespace, tally: Tally, workplace: Path) -> int:
         if not (shared / "evaluated").is_dir():
             shutil.rmtree(shared, ignore_errors=True)
             make_shared(shared)
-        every = commands(shared)
-        if "kills" in arguments.parts:
-            victims = [command for command in every if not arguments.commands or command.name in arguments.commands]
-            _add_all(
-                tally,
-                "kill",
-                (
-                    (one.command, one.outcome, f"after {one.seconds:.1f} of {one.of_seconds:.1f} s")
-                    for one in kill_all(victims, workplace, seed, deadline, arguments.kills)
-                ),
-            )
+        victims = [command for command in commands(shared) if command.name in (arguments.commands or [command.name])]
+        times = arguments.times
+        parts: dict[str, Callable[[], Iterable[Outcome]]] = {
+            "kills": lambda: kill_all(victims, workplace, seed, deadline, arguments.kills),
+            "pairs": lambda: run_pairs(victims, workplace, seed, times, deadline),
+            "disks": lambda: run_disks(victims, workplace, seed, times, deadline),
+            "users": lambda: run_foreign(victims, workplace, deadline),
+        }
+        for part in [part for part in parts if part in arguments.parts]:
+            if (part == "disks" and not may_mount(workplace)) or (part == "users" and not may_become_foreign()):
+                print(f"{part}: not tried; needs the rights of root, and an interpreter that others may read")
+            else:
+                _add_all(tally, part.removesuffix("s"), parts[part]())
     tally.save()
     if arguments.tally == REPOSITORY / "docs" / "reliability.json":
         write_page(tally)
@@ -107,12 +117,12 @@ def _add_read(tally: Tally, read: Read) -> None:
         tally.save()
 
 
-def _add_all(tally: Tally, sort: str, outcomes: Iterable[tuple[str, str, str]]) -> None:
-    for command, outcome, told in outcomes:
-        right = outcome in ("equal", "named")
-        tally.add(f"{sort} · {command}", outcome, None if right else {"mutation": told})
+def _add_all(tally: Tally, sort: str, outcomes: Iterable[Outcome]) -> None:
+    for one in outcomes:
+        told = f"after {one.seconds:.1f} of {one.of_seconds:.1f} s"
+        tally.add(f"{sort} · {one.command}", one.outcome, None if one.outcome in WORDS else {"mutation": told})
         tally.save()
-        print(f"{sort}: {command} {told}: {outcome}", flush=True)
+        print(f"{sort}: {one.command} {told}: {one.outcome}", flush=True)
 
 
 def read_again(tally: Tally, workplace: Path) -> int:

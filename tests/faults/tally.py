@@ -16,8 +16,33 @@ WORDS = {
     "named": "refused, the file named",
     "other": "another valid input",
     "equal": "as unkilled",
+    "one refused": "one, the other refused",
+    "in turn": "both, one after the other",
 }
 """Outcomes that are right, in the words of the page."""
+_CIRCUMSTANCES = (
+    (
+        "pair",
+        "Two processes on one folder",
+        "The same call twice, the second up to a third of its time later. Right is one result, as of a single call; "
+        "the other process is refused with a line that names the folder and the holder, or comes when the first is "
+        "done.",
+        ("one refused", "in turn"),
+    ),
+    (
+        "disk",
+        "Full disks",
+        "A tmpfs with room for the inputs and a random share of what the command writes. Right is an error that names "
+        "a path and the free space, and the whole result when the disk has grown and the command is called again.",
+        ("named", "equal"),
+    ),
+    (
+        "user",
+        "A foreign user",
+        "A user id without name, home and rights on the installation (`HOME=/nonexistent`).",
+        ("equal",),
+    ),
+)
 
 
 class Tally:
@@ -43,6 +68,13 @@ class Tally:
         of[known] = of.get(known, 0) + 1
         if known == "fault":
             self.faults.append({"what": what, "outcome": outcome[:300], **(evidence or {})})
+
+    def merge(self, other: Tally) -> None:
+        """Add what another tally holds: runs side by side or elsewhere."""
+        self.runs += other.runs
+        self.faults += other.faults
+        for what, outcomes in other.counts.items():
+            self.counts[what] = dict(Counter(self.counts.get(what, {})) + Counter(outcomes))
 
     def save(self) -> None:
         """Write the file."""
@@ -92,6 +124,7 @@ class Tally:
             "",
             *_table("command", kills, ("equal",)),
             "",
+            *self._circumstances(),
             "## Mutated inputs",
             "",
             "Each is read in a process of its own with at most a minute and 3 GB. Right is the result of the whole "
@@ -110,6 +143,13 @@ class Tally:
         ]
         lines += ["", "## What was wrong", "", *self._faults(), "", f"Seeds: {seeds}.", ""]
         return "\n".join(lines)
+
+    def _circumstances(self) -> list[str]:
+        lines = []
+        for sort, title, text, outcomes in _CIRCUMSTANCES:
+            if rows := self.of(sort):
+                lines += [f"## {title}", "", text, "", *_table("command", rows, outcomes), ""]
+        return lines
 
     def _faults(self) -> list[str]:
         if not self.faults:

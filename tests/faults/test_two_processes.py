@@ -9,10 +9,12 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+import torch
 from readers import readers
 
 from monai_calib.files import atomic_folder
 from monai_calib.lock import FolderInUseError
+from monai_calib.posthoc import calibrate
 
 READERS = {(reader.name, reader.kind): reader for reader in readers()}
 
@@ -52,6 +54,24 @@ def test_a_command_is_refused_while_another_process_writes_there(
         assert f"is in use by process {pid}" in capsys.readouterr().err.splitlines()[-1]
     assert READERS[reader].call(tmp_path) not in (1, 2)
     assert not list(tmp_path.glob(f"{output}/{lock}*")), "the lock's file goes with its holder"
+
+
+def test_a_calibration_is_refused_while_another_writes_its_model(tmp_path: Path) -> None:
+    def run() -> object:
+        batches = [
+            {"image": torch.randn(1, 1, 6, 6), "label": torch.randint(0, 2, (1, 1, 6, 6)), "case": [f"c{number}"]}
+            for number in range(2)
+        ]
+        models, network = tmp_path / "models", torch.nn.Conv2d(1, 2, 1)
+        return calibrate(
+            network, batches, num_classes=2, models_dir=models, method="temperature", force=True, spacing=(1, 1)
+        )
+
+    with held(tmp_path, ".models.lock"), pytest.raises(FolderInUseError, match="in use by process"):
+        run()
+    assert not (tmp_path / "models").exists()
+    run()
+    assert [path.name for path in tmp_path.iterdir()] == ["models"]
 
 
 def test_a_folder_is_written_by_one_process_at_a_time(tmp_path: Path) -> None:

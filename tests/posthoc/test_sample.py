@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import weakref
 from collections.abc import Iterator
 from pathlib import Path
@@ -220,3 +223,26 @@ def test_calibrate_samples_what_does_not_fit_and_says_so(tmp_path: Path, caplog:
     assert record["sampled_cases"] == 9
     assert record["fit"]["voxels"] == 9 * 16**3, "weights stand for all voxels"
     assert set(result.evaluated) == {"as_trained", record["method"]}
+
+
+def test_the_folder_of_a_killed_calibration_goes_with_the_next(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    for name in ("monai_calib-dead", "monai_calib-new", "monai_calib-no_lock"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "0_logits.npy").write_bytes(b"")
+    for name in ("dead", "new"):
+        (tmp_path / f"monai_calib-{name}" / ".lock").touch()
+    os.utime(tmp_path / "monai_calib-dead" / ".lock", (0, 0))
+    loader = [{"image": torch.zeros(1, 1, 4, 4), "label": torch.zeros(1, 1, 4, 4)}]
+    kept = KeptCases(LogitStream(torch.nn.Conv2d(1, 3, 1), loader))
+    other = subprocess.run(
+        [sys.executable, "-c", "from monai_calib.posthoc.kept import KeptCases; KeptCases(None)"],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        check=True,
+    )
+    assert other.returncode == 0
+    assert len(list(kept)) == 1
+    left = {path.name for path in tmp_path.iterdir()} - {kept._folder.name}
+    assert left == {"monai_calib-new", "monai_calib-no_lock"}
+    del kept
+    assert {path.name for path in tmp_path.iterdir()} == left

@@ -46,6 +46,10 @@ def two_channels(root: Path) -> None:
     write_map(root / "maps", 1, softmax(volume(1)[0][:2]))
 
 
+def no_class(root: Path) -> None:
+    np.savez(root / "maps" / f"{SECOND}.npz", probabilities=softmax(volume(1)[0])[:0].transpose(0, 3, 2, 1))
+
+
 def no_sum_of_one(root: Path) -> None:
     write_map(root / "maps", 1, softmax(volume(1)[0]) * 0.9)
 
@@ -127,6 +131,7 @@ FAULTS: list[tuple[Callable[[Path], None], tuple[str, ...]]] = [
     (a_fraction, (f"labels/{SECOND}", "0.5", "whole number", "--classes")),
     (another_shape, (f"{SECOND}.npz", "(3, 8, 9, 12)", str(SHAPE), "resample")),
     (two_channels, (f"{SECOND}.npz", "(2, 7, 9, 12)", "--classes")),
+    (no_class, (f"{SECOND}.npz", "(0, 7, 9, 12)", "--classes")),
     (no_sum_of_one, (f"{SECOND}.npz", "sum to 1", "0.9", "100 %", "sigmoid")),
     (logits, (f"{SECOND}.npz", "--logits True")),
     (per_cent, (f"{SECOND}.npz", "Divide by what stands for 1")),
@@ -188,6 +193,19 @@ def test_a_missing_class_is_named(kind, tmp_path, capsys):
     said = capsys.readouterr().err
     assert SECOND in said
     assert "none of lesion" in said
+
+
+@pytest.mark.parametrize("kind", ["suffix", "folders"])
+def test_a_sum_other_than_one_names_the_files_of_all_classes(kind, tmp_path, capsys):
+    write_data(tmp_path, 2, kind)
+    lesion = f"{SECOND}_lesion.nii.gz" if kind == "suffix" else f"lesion/{SECOND}.nii.gz"
+    image = nib.load(tmp_path / "maps" / lesion)
+    nib.save(nib.Nifti1Image(image.get_fdata() / 2, image.affine, image.header), tmp_path / "maps" / lesion)
+    named = ["--classes", "background", "organ", "lesion"]
+    assert main(["measure", str(tmp_path / "maps"), str(tmp_path / "labels"), str(tmp_path / "run"), *named]) == 1
+    said = capsys.readouterr().err
+    assert "sum to 1" in said
+    assert lesion in said
 
 
 def test_a_nifti_map_of_another_place_is_named(tmp_path, capsys):

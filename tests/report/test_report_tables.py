@@ -63,11 +63,18 @@ def test_csv_returns_the_figures_of_the_runs(comparison: Comparison, table: Resu
     assert len(rows) == len(table.rows) * len(table.columns)
 
 
-@pytest.mark.parametrize("name", ['=cmd|" /C calc"!A0', "+1", "-1", "@x", 'a,"b"\nc', "plain"])
+@pytest.mark.parametrize("name", ['=cmd|" /C calc"!A0', "+1", "-1", "@x", 'a,"b"=1', "plain", " =1", "\uff1d1"])
 def test_csv_cells_are_text_not_formulas(name: str) -> None:
     (row,) = list(csv.reader(io.StringIO(csv_text(["name"], [[name]]))))[1:]
     assert row[0].removeprefix("'") == name
-    assert not row[0].startswith(("=", "+", "-", "@"))
+    assert not row[0].strip().startswith(("=", "+", "-", "@", "\uff1d"))
+
+
+@pytest.mark.parametrize("end", ["\r", "\n", "\r\n", "\t", "\x0b", "\x0c", "\x85", "\u2028"])
+def test_a_name_makes_no_second_row(end: str) -> None:
+    text = csv_text(["name"], [[f"x{end}=1+1"]])
+    assert text == f"name\nx{' ' * len(end)}=1+1\n"
+    assert csv_text([f"a{end}b"], [[f"{end}=1"]]) == f"a{' ' * len(end)}b\n'{' ' * len(end)}=1\n"
 
 
 def test_csv_numbers_keep_their_precision_and_sign() -> None:

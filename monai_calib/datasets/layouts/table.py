@@ -27,6 +27,10 @@ _KEYS = {
 _SPLITS = {"train": "training", "val": "validation", "valid": "validation", "testing": "test"}
 
 
+_LONGEST = 1000
+"""Characters of the name of a file, which no system's folders hold."""
+
+
 def read_csv(path: Path) -> list[dict[str, str]]:
     """The rows of a CSV file (comma, semicolon or tab) by the header, names in small letters, without spaces around.
 
@@ -68,6 +72,10 @@ def read_table(path: Path) -> Found:
             found.problems.append(
                 f"{where}: no {' and no '.join(lacking)}, only {names}. Name the columns image, label."
             )
+            continue
+        no_names = [name for _, names in read.values() for name in names if "\0" in name or len(name) > _LONGEST]
+        if no_names:
+            found.problems.append(f"{where}: expected names of files, got {no_names[0]!r:.60}. Mend the table.")
             continue
         files = {key: tuple(path.parent / name for name in names) for key, (_, names) in read.items()}
         for file in (*files["image"], *files["label"]):

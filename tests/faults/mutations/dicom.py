@@ -45,10 +45,10 @@ def dicom_value(content: bytes, random: Random) -> bytes:
     value = random.choice(_DICOM_VALUES[keyword])
     if keyword in image:
         del image[keyword]
-    if value is not None:
-        setattr(image, keyword, value)
     held = io.BytesIO()
     try:
+        if value is not None:
+            setattr(image, keyword, value)
         image.save_as(held)
     except Exception:  # pydicom refuses to write some lies
         return random_bytes_at_the_start(content, random)
