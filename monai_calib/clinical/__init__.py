@@ -1,6 +1,7 @@
 """Statements about a case that a clinician can use: volumes with intervals, margins, sets, expected overlap, a flag."""
 
 from .case_model import CaseStatement, ClinicalModel, StructureStatement, read_clinical_model, write_clinical_model
+from .confidence import certainty, confidence_scores, pairwise_dice
 from .conformal import Conformal, TooFewSubjectsWarning, conformal_from_json, fewest_subjects, subject_quantile
 from .conformal_volumes import ConformalVolumeFit, ConformalVolumeModel
 from .failure import FailureDetection, RiskCoverage, failure_detection, risk_coverage
@@ -34,6 +35,8 @@ __all__ = [
     "VolumeEstimate",
     "VolumeFit",
     "VolumeModel",
+    "certainty",
+    "confidence_scores",
     "conformal_from_json",
     "conformal_threshold",
     "expected_dice",
@@ -42,6 +45,7 @@ __all__ = [
     "fewest_subjects",
     "image_statistics",
     "least_dice",
+    "pairwise_dice",
     "read_clinical_model",
     "reasons_to_check",
     "risk_coverage",

@@ -17,6 +17,7 @@ from monai_calib.metrics.errors import (
     ks_error,
     mce,
     over_confidence,
+    penalised_ece,
     rmsce,
     under_confidence,
 )
@@ -24,13 +25,15 @@ from monai_calib.metrics.evaluated import Evaluated, EvaluatedCase, read_evaluat
 from monai_calib.metrics.evaluated_writer import EvaluatedWriter
 from monai_calib.metrics.evaluation import CaseEvaluation
 from monai_calib.metrics.federation import write_federation
+from monai_calib.metrics.filtered import FilteredOverlap, filtered_overlap, filtered_overlap_of_histogram
 from monai_calib.metrics.histogram import Bins, CalibrationHistogram
 from monai_calib.metrics.metric import Metric
 from monai_calib.metrics.protocols import PROTOCOLS, Protocol
 from monai_calib.metrics.regions import Region, region_mask
 from monai_calib.metrics.reliability import ReliabilityCurve, reliability_curve, wilson_interval
-from monai_calib.metrics.scores import BrierDecomposition, brier, brier_decomposition, nll, sharpness
+from monai_calib.metrics.scores import BrierDecomposition, brier, brier_decomposition, nll, root_brier, sharpness
 from monai_calib.metrics.selective import Bounded, augrc, aurc, excess_aurc
+from monai_calib.metrics.smooth import mmce, smooth_ece
 
 __all__ = [
     "PROTOCOLS",
@@ -42,6 +45,7 @@ __all__ = [
     "Evaluated",
     "EvaluatedCase",
     "EvaluatedWriter",
+    "FilteredOverlap",
     "Interval",
     "Intervals",
     "Metric",
@@ -64,15 +68,21 @@ __all__ = [
     "debiased_ece",
     "ece",
     "excess_aurc",
+    "filtered_overlap",
+    "filtered_overlap_of_histogram",
     "ks_error",
     "mce",
+    "mmce",
     "nll",
     "over_confidence",
+    "penalised_ece",
     "read_evaluated",
     "region_mask",
     "reliability_curve",
     "rmsce",
+    "root_brier",
     "sharpness",
+    "smooth_ece",
     "under_confidence",
     "wilson_interval",
     "write_federation",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
@@ -22,6 +20,7 @@ from monai_calib.files import atomic_path, write_text
 from .case_slices import slice_views
 from .page import render_document, require_extra
 from .slices import class_colour
+from .tables import csv_text
 
 __all__ = ["ClinicalReportd", "case_page", "case_row"]
 
@@ -72,7 +71,8 @@ class ClinicalReportd(Transform):
         page = case_page(name, said, self.model, image[0].numpy(force=True), affine, placed=not picture)
         write_text(self.output_dir / f"{name}.html", page)
         self._rows[name] = case_row(name, said, self.model)
-        write_text(self.output_dir / TABLE, _csv(list(self._rows.values())))
+        rows = list(self._rows.values())
+        write_text(self.output_dir / TABLE, csv_text(list(rows[0]), [list(row.values()) for row in rows]))
         return dict(data)
 
     def _maps(self, said: CaseStatement) -> list[tuple[str, NDArray[np.uint8]]]:
@@ -177,14 +177,6 @@ def _image_words(said: CaseStatement) -> str:
 def _volume_unit(model: ClinicalModel) -> tuple[str, float]:
     """Unit of volumes, and how many of it a millilitre is: pixels of no known size count as 1 mm."""
     return ("ml", 1.0) if model.unit == "mm" else (model.unit, 1000.0)
-
-
-def _csv(rows: Sequence[Mapping[str, str]]) -> str:
-    text = io.StringIO()
-    writer = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-    return text.getvalue()
 
 
 def _write_map(path: Path, values: NDArray[np.uint8], affine: NDArray[Any], picture: bool) -> None:

@@ -17,6 +17,7 @@ from .figures import Figure, swatch
 from .findings import Findings, findings, reading
 from .ranks import ranking_diagram
 from .reliability import overlaid_reliability, reliability_of_runs
+from .review import Review, review_of
 from .runs import Run
 from .scatter import overlap_scatter
 from .slices import CaseView, case_views, class_colour
@@ -49,6 +50,7 @@ class Part:
     swatches: Mapping[str, str]
     settings: Mapping[str, str]
     corrections: tuple[Correction, ...]
+    review: Review | None = None
 
     @property
     def num_subjects(self) -> int:
@@ -82,6 +84,7 @@ def part_of(comparison: Comparison) -> Part:
         {method.label: swatch(method.place) for method in comparison.methods},
         {method.label: _settings(method.runs or method.failed) for method in (*comparison.methods, *comparison.failed)},
         tuple(corrections_of(comparison)),
+        review_of(comparison),
     )
 
 
