@@ -38,7 +38,7 @@ __all__ = [
 _log = logging.getLogger(__name__)
 
 CLINICAL_FORMAT = "monai_calib/clinical/1"
-UNLIKE_TRAINING = "this image does not look like the training data"
+UNLIKE_TRAINING = "this image does not look like the training data, so that nothing said of it is promised"
 
 
 @dataclass(frozen=True)

@@ -38,11 +38,11 @@ def statistic_names(channels: int, axes: int = 3) -> list[str]:
 
     Example:
         >>> statistic_names(1)[0], statistic_names(1)[-1]
-        ('1st percentile', 'extent foot to head')
+        ('1st percentile of intensity', 'extent foot to head')
     """
     ordinals = {1: "1st"}
     percentiles = [f"{ordinals.get(q, f'{q}th')} percentile" for q in PERCENTILES]
-    of = [""] if channels == 1 else [f" of channel {k}" for k in range(channels)]
+    of = [" of intensity"] if channels == 1 else [f" of channel {k}" for k in range(channels)]
     sizes = [f"{what} {axis}" for what in ("voxel", "extent") for axis in _AXES[:axes]]
     return [f"{name}{channel}" for channel in of for name in percentiles] + sizes
 

@@ -73,7 +73,7 @@ def test_the_flag_follows_the_threshold_of_validation(model: ClinicalModel) -> N
     assert said.image is None
     strange = model.apply(case(100)[0], SPACING, [50 * value for value in statistics(np.random.default_rng(1))])
     assert strange.flag == "check"
-    assert strange.reasons[0].startswith("this image does not look like the training data: ")
+    assert strange.reasons[0].startswith("this image does not look like the training data, ")
 
 
 def test_it_is_read_as_written_and_names_nobody(model: ClinicalModel, tmp_path: Path) -> None:

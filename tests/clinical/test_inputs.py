@@ -55,7 +55,7 @@ def test_the_p_value_is_the_rank_of_the_score_by_hand(new: float) -> None:
     assert found.strange == (found.p_value <= 0.1)
     if found.strange:
         where = f"of training ({rows[0, 2]:.3g} … {rows[-1, 2]:.3g})"
-        assert found.reasons[0] == f"50th percentile {new:.3g}, beyond those {where}"
+        assert found.reasons[0] == f"50th percentile of intensity {new:.3g}, beyond those {where}"
 
 
 def test_something_between_two_scanners_is_strange() -> None:
