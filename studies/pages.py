@@ -22,7 +22,18 @@ from typing import Any
 import jinja2
 
 HERE = Path(__file__).parent
-PAGES = ("results", "posthoc_results", "clinical", "recipe", "ensembles", "nnunet", "raters", "own_images", "promises")
+PAGES = (
+    "results",
+    "posthoc_results",
+    "clinical",
+    "recipe",
+    "ensembles",
+    "nnunet",
+    "raters",
+    "own_images",
+    "promises",
+    "shift",
+)
 
 
 def render(name: str) -> str:

@@ -21,7 +21,8 @@ PERCENTILES = (1, 25, 50, 75, 99)
 _AXES = ("left to right", "back to front", "foot to head")
 _RATIO = 0.02  # sizes that differ by less are the same
 _SHARE = 0.02  # of the spread of intensities; percentiles that differ by less are the same
-_MOST_SAMPLES = 2**18
+_SMOOTH = 1e-6  # the least roughness, so that it has a logarithm
+_MOST_SAMPLES, _MOST_NEIGHBOURS = 2**18, 2**22
 _NEAREST = 3
 
 
@@ -44,11 +45,13 @@ def statistic_names(channels: int, axes: int = 3) -> list[str]:
     percentiles = [f"{ordinals.get(q, f'{q}th')} percentile" for q in PERCENTILES]
     of = [" of intensity"] if channels == 1 else [f" of channel {k}" for k in range(channels)]
     sizes = [f"{what} {axis}" for what in ("voxel", "extent") for axis in _AXES[:axes]]
-    return [f"{name}{channel}" for channel in of for name in percentiles] + sizes
+    return [f"{name}{one}" for one in of for name in percentiles] + [f"roughness{one}" for one in of] + sizes
 
 
 def image_statistics(image: ArrayLike, affine: ArrayLike, shape: Sequence[int]) -> NDArray[np.float64]:
-    """Few numbers of an image: percentiles of each channel's intensities, voxel size and extent in mm along each axis.
+    """Few numbers of an image: of each channel five percentiles and the roughness, and sizes along each axis in mm.
+
+    The roughness is the mean difference between neighbours within a slice over that between the outer percentiles.
 
     Args:
         image: ``(C, *spatial)``, as the network sees it, so that what preparation undoes is no reason for alarm.
@@ -57,20 +60,22 @@ def image_statistics(image: ArrayLike, affine: ArrayLike, shape: Sequence[int]) 
 
     Example:
         >>> found = image_statistics(np.arange(101.0).reshape(1, 101, 1, 1), np.diag([2.0, 1, 1, 1]), (101, 1, 1))
-        >>> found[:6].tolist(), float(found[-3])
-        ([1.0, 25.0, 50.0, 75.0, 99.0, 2.0], 202.0)
+        >>> found[:5].tolist(), round(float(found[5]), 4), float(found[-3])
+        ([1.0, 25.0, 50.0, 75.0, 99.0], 0.0102, 202.0)
     """
-    values = np.asarray(image, dtype=np.float64)
+    values = np.asarray(image)
     flat = values.reshape(len(values), -1)
-    flat = flat[:, :: max(1, flat.shape[1] // _MOST_SAMPLES)]
+    percentiles = np.percentile(flat[:, :: max(1, flat.shape[1] // _MOST_SAMPLES)], PERCENTILES, axis=1).T
+    slices = values[..., :: max(1, flat.shape[1] // _MOST_NEIGHBOURS)] if values.ndim == 4 else values
+    steps = [np.abs(np.diff(slices.astype(np.float64), axis=axis)) for axis in (1, 2) if slices.shape[axis] > 1]
+    between = np.mean([step.reshape(len(step), -1).mean(1) for step in steps], axis=0) if steps else 0.0
+    roughness = np.maximum(between / np.maximum(percentiles[:, -1] - percentiles[:, 0], 1e-12), _SMOOTH)
     matrix = np.asarray(affine, dtype=np.float64)
     axes = len(matrix) - 1
     spacing = np.asarray(spacing_of(matrix, axes))
     counts = np.asarray([*shape, *[1] * axes][:axes], dtype=np.float64)
     order = np.argsort(nib.io_orientation(matrix)[:, 0]) if axes == 3 else np.arange(axes)
-    return np.concatenate(
-        [np.percentile(flat, PERCENTILES, axis=1).T.ravel(), spacing[order], (spacing * counts)[order]]
-    )
+    return np.concatenate([percentiles.ravel(), roughness, spacing[order], (spacing * counts)[order]])
 
 
 class InputCheck:
@@ -183,7 +188,7 @@ class InputCheck:
         intensities = len(PERCENTILES) * self.channels
         told = []
         for k in beyond[:3]:
-            value = f"{names[k]} {new[k]:.3g}{'' if k < intensities else ' mm'}"
+            value = f"{names[k]} {new[k]:.3g}{'' if k < intensities + self.channels else ' mm'}"
             inside = low[k] <= new[k] <= high[k]
             told.append(
                 f"{value}, {'far from those' if inside else 'beyond those'} of training ({low[k]:.3g} … {high[k]:.3g})"

@@ -29,7 +29,7 @@ class ImageStatisticsd(MapTransform):
     Example:
         >>> case = ImageStatisticsd("image")({"image": MetaTensor(torch.zeros(1, 4, 4, 2), affine=torch.eye(4))})
         >>> case["statistics"].shape
-        torch.Size([11])
+        torch.Size([12])
     """
 
     def __init__(self, keys: KeysCollection, output_key: str = "statistics") -> None:

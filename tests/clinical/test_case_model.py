@@ -36,7 +36,7 @@ def case(seed: int, poor: bool = False) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def statistics(rng: np.random.Generator) -> list[float]:
-    return [*np.sort(rng.normal(size=5)).tolist(), 1.0, 1.0, 2.5, 10.0, 10.0, 15.0]
+    return [*np.sort(rng.normal(size=5)).tolist(), rng.lognormal(), 1.0, 1.0, 2.5, 10.0, 10.0, 15.0]
 
 
 @pytest.fixture(scope="module")

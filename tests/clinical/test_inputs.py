@@ -9,6 +9,7 @@ import pytest
 import torch
 from monai.data import MetaTensor
 from numpy.typing import NDArray
+from scipy.ndimage import gaussian_filter
 
 from monai_calib.clinical import InputCheck, TooFewSubjectsWarning, image_statistics
 from monai_calib.clinical.inputs import PERCENTILES, statistic_names
@@ -21,7 +22,8 @@ def population(rng: np.random.Generator, images: int) -> NDArray[np.float64]:
     noise = rng.normal(0, 0.05, (images, len(PERCENTILES)))
     intensities = np.sort(spread * np.array([-2, -0.6, 0, 0.6, 2.5]) + noise, axis=1)
     spacing = np.column_stack([rng.choice([0.8, 1.0], images), np.ones(images), rng.choice([3.0, 5.0], images)])
-    return np.hstack([intensities, spacing, spacing * rng.integers(90, 130, (images, 3))])
+    roughness = rng.lognormal(-3, 0.2, (images, 1))
+    return np.hstack([intensities, roughness, spacing, spacing * rng.integers(90, 130, (images, 3))])
 
 
 def check_of(rows: NDArray[np.float64], rate: float) -> InputCheck:
@@ -62,7 +64,7 @@ def test_something_between_two_scanners_is_strange() -> None:
     rows = population(np.random.default_rng(9), 100)
     between = np.median(rows, 0)
     for slices, strange in ((3.0, False), (5.0, False), (4.0, True)):
-        between[7] = slices
+        between[8] = slices
         assert check_of(rows, 0.02).apply(between).strange == strange
     assert check_of(rows, 0.02).apply(between).reasons == (
         "voxel foot to head 4 mm, far from those of training (3 … 5)",
@@ -72,14 +74,15 @@ def test_something_between_two_scanners_is_strange() -> None:
 @pytest.mark.parametrize(
     ("place", "factor", "reason"),
     [
-        (7, 8.0, "voxel foot to head 40 mm, beyond those of training (3 … 5)"),
-        (8, 0.2, "extent left to right"),
-        (4, 5.0, "99th percentile"),
+        (8, 8.0, "voxel foot to head 40 mm, beyond those of training (3 … 5)"),
+        (9, 0.2, "extent left to right"),
+        (4, 5.0, "99th percentile of intensity"),
+        (5, 0.1, "roughness of intensity 0.0"),
     ],
 )
 def test_what_is_beyond_training_is_named(place: int, factor: float, reason: str) -> None:
     rows = population(np.random.default_rng(2), 100)
-    new = rows[rows[:, 7] == 5.0][0].copy()
+    new = rows[rows[:, 8] == 5.0][0].copy()
     new[place] *= factor
     found = check_of(rows, 0.02).apply(new)
     assert found.strange
@@ -88,10 +91,10 @@ def test_what_is_beyond_training_is_named(place: int, factor: float, reason: str
 
 def test_equal_sizes_may_differ_by_rounding_and_no_more() -> None:
     rows = population(np.random.default_rng(3), 100)
-    rows[:, 6] = 1.0
+    rows[:, 7] = 1.0
     middle = np.median(rows, 0)
     for size, strange in ((1.004, False), (1.5, True)):
-        middle[6] = size
+        middle[7] = size
         assert check_of(rows, 0.02).apply(middle).strange == strange
 
 
@@ -133,12 +136,23 @@ def test_a_turned_image_has_the_same_statistics() -> None:
     rng = np.random.default_rng(8)
     image = rng.normal(size=(2, 5, 6, 7))
     affine = np.diag([1.0, 2.0, 4.0, 1.0])
-    turned = affine[:, [2, 0, 1, 3]] * [-1, 1, -1, 1]
+    turned = affine[:, [1, 0, 2, 3]] * [-1, 1, -1, 1]
     plain = image_statistics(image, affine, (5, 6, 7))
     assert plain[-6:].tolist() == [1, 2, 4, 5, 12, 28]
-    assert plain == pytest.approx(image_statistics(image.transpose(0, 3, 1, 2), turned, (7, 5, 6)))
+    assert plain == pytest.approx(image_statistics(image.transpose(0, 2, 1, 3), turned, (6, 5, 7)))
     assert len(plain) == len(statistic_names(2))
     assert plain[5:10] == pytest.approx(np.percentile(image[1], PERCENTILES))
+
+
+def test_roughness_falls_with_blur_and_grows_with_noise() -> None:
+    rng = np.random.default_rng(10)
+    image = gaussian_filter(rng.normal(size=(1, 40, 40, 6)), (0, 1, 1, 0))
+    images = (gaussian_filter(image, (0, 2, 2, 0)), image, image + rng.normal(0, image.std(), image.shape))
+    smooth, plain, noisy = (image_statistics(one, np.eye(4), one.shape[1:])[5] for one in images)
+    assert 2 * smooth < plain < noisy / 1.5
+    by_hand = (np.abs(np.diff(image, axis=1)).mean() + np.abs(np.diff(image, axis=2)).mean()) / 2
+    assert plain == pytest.approx(by_hand / np.ptp(np.percentile(image, (1, 99))))
+    assert np.isfinite(np.log(image_statistics(np.ones((1, 3, 3, 3)), np.eye(4), (3, 3, 3))[5]))
 
 
 def test_the_transform_takes_sizes_of_the_file_and_intensities_of_the_network() -> None:
@@ -151,9 +165,9 @@ def test_the_transform_takes_sizes_of_the_file_and_intensities_of_the_network() 
 
 def test_wrong_statistics_are_refused() -> None:
     check = InputCheck(1)
-    with pytest.raises(ValueError, match="expected 11 finite numbers"):
-        check.update(np.full(11, np.nan))
-    with pytest.raises(ValueError, match="expected 11 numbers"):
-        check.apply(np.ones(11))
+    with pytest.raises(ValueError, match="expected 12 finite numbers"):
+        check.update(np.full(12, np.nan))
+    with pytest.raises(ValueError, match="expected 12 numbers"):
+        check.apply(np.ones(12))
     with pytest.raises(ValueError, match="false_alarms"):
         InputCheck(1, false_alarms=0)

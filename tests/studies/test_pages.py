@@ -26,6 +26,7 @@ LIMITS = {"0.1", "0.2"}
         ("nnunet", set()),
         ("own_images", set()),
         ("promises", set()),
+        ("shift", set()),
     ],
 )
 def test_pages_are_those_of_the_kept_figures(
