@@ -32,7 +32,7 @@ def test_a_folder_that_is_no_run_is_named(tmp_path, capsys):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("command", ["", *COMMANDS, "dicom to-nifti", "dicom to-seg", "dicom segment"])
+@pytest.mark.parametrize("command", ["", *COMMANDS, "dicom to-nifti", "dicom to-seg", "dicom to-pm", "dicom segment"])
 def test_every_help_has_an_example(command, capsys):
     with pytest.raises(SystemExit) as stop:
         main([*command.split(), "--help"])

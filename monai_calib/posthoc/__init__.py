@@ -5,7 +5,7 @@ from monai_calib.posthoc.base import Calibrator, CalibratorWarning, FitRecord, f
 from monai_calib.posthoc.before_after import evaluate_corrections
 from monai_calib.posthoc.boundary import BoundaryTemperature
 from monai_calib.posthoc.boundary_vector import BoundaryVector
-from monai_calib.posthoc.calibrate import Calibrated, calibrate
+from monai_calib.posthoc.calibration import Calibrated, calibrate
 from monai_calib.posthoc.conformal import ConformalThreshold, FalseNegativeControl, conformal_threshold
 from monai_calib.posthoc.export import CalibratedNetwork, export_onnx, export_program, export_torchscript
 from monai_calib.posthoc.federated import answer, fit_federated, question

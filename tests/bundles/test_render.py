@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import re
 import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -78,6 +80,20 @@ def test_clinical_output_is_inference_and_more(bundle: Path) -> None:
         targets = [step["_target_"] for step in after]
         assert [step["_target_"] for step in before] == targets[: len(before)]
         assert all(target.startswith("monai_calib.") for target in targets[len(before) :])
+
+
+def test_no_target_bears_the_name_of_a_module(bundle: Path) -> None:
+    """``pydoc.locate`` finds the one or the other, by the version of Python; a module is never called, in silence."""
+    targets = {
+        target
+        for path in (bundle / "configs").glob("*.json")
+        for target in components(json.loads(path.read_text()))
+        if target.startswith("monai_calib.")
+    }
+    assert "monai_calib.posthoc.calibrate" in targets
+    for target in targets:
+        with suppress(ModuleNotFoundError):  # the parent is a module, not a package
+            assert importlib.util.find_spec(target) is None, target
 
 
 def test_no_place_of_one_machine(bundle: Path) -> None:

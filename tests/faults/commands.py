@@ -152,7 +152,7 @@ def commands(shared: Path) -> list[Command]:
                 *(*package, "run", str(folder / "data"), str(folder / "out"), "--epochs", "1"),
                 *("--bundle", str(BUNDLE), "--set", "patch_size=[32,32,16]"),
             ],
-            lambda folder: digests(folder / "out"),
+            lambda folder: digests(folder / "out" / "runs"),
         ),
         Command(
             "cache",

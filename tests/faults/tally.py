@@ -39,7 +39,8 @@ _CIRCUMSTANCES = (
     (
         "user",
         "A foreign user",
-        "A user id without name, home and rights on the installation (`HOME=/nonexistent`).",
+        "A user id without home, rights on the installation and entry in the list of users (`HOME=/nonexistent`; with "
+        "`LOGNAME`, since MONAI cannot be imported by a user without a name).",
         ("equal",),
     ),
 )

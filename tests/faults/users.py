@@ -1,4 +1,7 @@
-"""Run commands as a user who has no home, no rights on the installation and no name; needs the rights to become one."""
+"""Run commands as a user without home, entry in the list of users and rights on the installation; needs root's rights.
+
+MONAI asks for the user's name when it is imported, and fails where there is none: ``LOGNAME`` gives it one.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,7 @@ def run_foreign(commands: Sequence[Command], workplace: Path, deadline: float) -
             user=FOREIGN,
             group=FOREIGN,
             extra_groups=[],
-            env={**environment(), "HOME": "/nonexistent"},
+            env={**environment(), "HOME": "/nonexistent", "LOGNAME": "foreign"},
             capture_output=True,
             text=True,
             check=False,
