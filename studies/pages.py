@@ -33,6 +33,8 @@ PAGES = (
     "own_images",
     "promises",
     "shift",
+    "failure",
+    "metric_table",
 )
 
 

@@ -55,6 +55,22 @@ class QualityThreshold:
     flagged: float = math.nan
     flagged_good: float = math.nan
 
+    def __post_init__(self) -> None:
+        numbers = (self.threshold, self.failed_below, self.miss_rate, self.flagged, self.flagged_good)
+        fits = (
+            all(type(number) in (int, float) for number in numbers)
+            and type(self.failed_subjects) is int
+            and self.failed_subjects >= 0
+            and not math.isnan(self.threshold)
+            and 0 < self.failed_below <= 1
+            and 0 < self.miss_rate < 1
+        )
+        if not fits:
+            raise ValueError(
+                "quality threshold: expected a number as threshold, failed_below above 0 and at most 1, miss_rate "
+                f"between 0 and 1 and a number of subjects, got {vars(self)!s:.300}"
+            )
+
     @property
     def possible(self) -> bool:
         """Whether there were enough failed subjects for the miss rate."""
@@ -95,11 +111,7 @@ class QualityThreshold:
                 "confidence, dice and subjects: expected one value a case, "
                 f"got {sure.shape}, {true.shape} and {len(whose)}"
             )
-        if not 0 < miss_rate < 1 or not 0 < failed_below <= 1:
-            raise ValueError(
-                "expected a miss_rate between 0 and 1 and failed_below above 0 and at most 1, "
-                f"got {miss_rate} and {failed_below}"
-            )
+        cls(math.inf, failed_below, miss_rate, 0)  # refuses settings out of range
         known, failed = ~np.isnan(true), true < failed_below
         if not known.any():
             raise ValueError(f"dice: expected a case with a true Dice, got none in {len(true)}")
@@ -170,8 +182,10 @@ class QualityThreshold:
                 name: absent[name] if value is None else value for name, value in data.items() if name != "format"
             }
             return cls(**fields)
-        except (TypeError, KeyError) as error:
-            raise ValueError(f"quality threshold: {error}. Fit the threshold again.") from error
+        except KeyError as error:
+            raise ValueError(f"quality threshold: expected a number as {error}. Fit the threshold again.") from error
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"{error}. Fit the threshold again.") from error
 
 
 def least_dice(dice: Sequence[float]) -> float:

@@ -47,7 +47,8 @@ def expected_dice_coefficients(inside: torch.Tensor, volumes: Sequence[float]) -
         >>> round(expected_dice_coefficients(torch.stack([1 - p, p]), [1.8])[0], 3)  # 2 * 1.7 / (2 + 1.8)
         0.895
     """
-    label, best = top_class(inside).long(), inside.amax(0).double()
+    # on the CPU, where sums are the same each time; what is inside is small, and its sums are asked for at once
+    label, best = top_class(inside).cpu().long(), inside.amax(0).cpu().double()
     size = torch.bincount(label, minlength=len(inside)).tolist()[1:]
     summed = torch.bincount(label, best, minlength=len(inside)).tolist()[1:]
     return [

@@ -19,6 +19,7 @@ from monai_calib.metrics.histogram import CalibrationHistogram
 __all__ = ["Bounded", "TieGroups", "augrc", "augrc_of_groups", "aurc", "aurc_of_groups", "excess_aurc", "tie_groups"]
 
 _Array = NDArray[np.float64]
+_TABLE = 10**5
 
 
 class Bounded(NamedTuple):
@@ -134,11 +135,18 @@ def tie_groups(confidence: ArrayLike, loss: ArrayLike, weights: ArrayLike | None
         >>> groups.count.tolist(), groups.loss.tolist()
         ([2.0, 1.0], [0.4, 0.5])
     """
-    levels, place = np.unique(np.negative(np.asarray(confidence, dtype=np.float64)), return_inverse=True)
-    member = np.zeros((len(place), len(levels)))
-    member[np.arange(len(place)), place] = 1
-    times = np.ones(len(place)) if weights is None else np.asarray(weights, dtype=np.float64)
-    return TieGroups(times @ member, (times * np.asarray(loss, dtype=np.float64)) @ member, place)
+    sure = np.asarray(confidence, dtype=np.float64)
+    order = np.argsort(-sure, kind="stable")
+    ordered = sure[order]
+    first = np.flatnonzero(np.concatenate([[True], ordered[1:] != ordered[:-1]]))
+    place = np.empty(len(sure), dtype=np.intp)
+    place[order] = np.repeat(np.arange(len(first)), np.diff(first, append=len(sure)))
+    times = np.ones(len(sure)) if weights is None else np.asarray(weights, dtype=np.float64)
+    sides = (times, times * np.asarray(loss, dtype=np.float64))
+    count, lost = (side[..., order] for side in sides)
+    if len(first) < len(sure):
+        count, lost = (np.add.reduceat(side, first, axis=-1) for side in (count, lost))
+    return TieGroups(count, lost, place)
 
 
 def aurc_of_groups(count: _Array, loss: _Array) -> _Array:
@@ -153,7 +161,8 @@ def aurc_of_groups(count: _Array, loss: _Array) -> _Array:
     """
     before, lost = np.cumsum(count, -1) - count, np.cumsum(loss, -1) - loss
     mean = np.divide(loss, count, out=np.zeros_like(loss), where=count > 0)
-    total = loss + (lost - before * mean) * _harmonic(before, count)
+    number = _numbers(np.concatenate([np.zeros_like(count[..., :1]), np.cumsum(count, -1)], -1))
+    total = loss + (lost - before * mean) * np.diff(number, axis=-1)
     return np.asarray(total.sum(-1) / count.sum(-1))
 
 
@@ -177,6 +186,15 @@ def _voxels(hist: CalibrationHistogram) -> tuple[_Array, _Array]:
 
 def _filled(count: _Array, loss: _Array) -> tuple[_Array, _Array]:
     return count[count > 0], loss[count > 0]
+
+
+def _numbers(n: _Array) -> _Array:
+    """Harmonic numbers ``1 + 1/2 + ... + 1/n``, but for a constant: by table, of many voxels by digamma."""
+    most = n.max(initial=0)
+    if most > _TABLE:
+        return np.asarray(digamma(n + 1))
+    table = np.concatenate([[0.0], np.cumsum(1 / np.arange(1, int(most) + 1))])
+    return np.asarray(table[n.astype(np.intp)])
 
 
 def _harmonic(start: Any, number: Any) -> Any:

@@ -140,13 +140,15 @@ def test_too_few_failures_flag_every_case_and_say_so() -> None:
 
 
 def test_wrong_settings_and_files_are_refused(tmp_path) -> None:
-    with pytest.raises(ValueError, match="miss_rate between 0 and 1"):
+    with pytest.raises(ValueError, match="miss_rate between 0 and 1 and a number"):
         QualityThreshold.fit([0.5], [0.5], miss_rate=0.0)
     with pytest.raises(ValueError, match="expected a case with a true Dice"):
         QualityThreshold.fit([0.5], [math.nan])
     with pytest.raises(ValueError, match="one value a case"):
         QualityThreshold.fit([0.5, 0.6], [0.5])
-    for wrong in ({}, {"format": "monai_calib/quality/1", "threshold": 0.5}, {"format": "other"}):
+    kept = QualityThreshold(0.8, 0.7, 0.1, 12).to_json()
+    wrongs = ({"threshold": "0.5"}, {"miss_rate": None}, {"miss_rate": 1}, {"failed_subjects": 1.5}, {"more": 1})
+    for wrong in ({}, [], {"format": kept["format"], "threshold": 0.5}, *({**kept, **change} for change in wrongs)):
         with pytest.raises(ValueError, match="Fit the threshold again"):
             QualityThreshold.from_json(wrong)
     path = tmp_path / "quality.json"
@@ -167,3 +169,9 @@ def test_the_flag_of_a_case_follows_the_fitted_threshold(tmp_path) -> None:
         assert flag({"expected_dice": {"a": 0.95, "b": 0.71}, "volumes": {}})["quality"]["flag"] == "ok"
         nothing = flag({"expected_dice": {"a": math.nan}, "volumes": {}})["quality"]
         assert nothing["reasons"] == ["nothing is found in this case"]
+
+
+def test_cases_without_a_confidence_are_tied_with_each_other() -> None:
+    nan = math.nan
+    found = failure_detection([0.9, nan, nan], [0.9, 0.1, 0.3])
+    assert found.aurc.value == pytest.approx(np.mean([0.1, (0.1 + 0.8) / 2, (0.1 + 0.9 + 0.7) / 3]))

@@ -78,3 +78,14 @@ def test_only_where_the_whole_volume_and_the_predicted_foreground_are_measured()
         assert "expected_dice" not in CaseEvaluation(3, [Protocol("mine", regions, ["ece"])]).metrics
     assert "expected_dice" not in CaseEvaluation(3, activation="sigmoid").metrics
     assert "expected_dice" not in CaseEvaluation(3, histograms_alone=True).metrics
+
+
+@pytest.mark.cuda
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_gpu_it_is_the_cpus() -> None:
+    logits, label = case(2, (20, 20, 20))
+    values = [
+        CaseEvaluation(3, [PROTOCOL], from_logits=True).measure(logits.to(device), label.to(device)).values
+        for device in ("cpu", "cuda")
+    ]
+    assert values[1]["expected_dice"] == pytest.approx(values[0]["expected_dice"], rel=1e-5)

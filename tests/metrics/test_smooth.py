@@ -26,7 +26,7 @@ def histogram(p: np.ndarray, hit: np.ndarray) -> CalibrationHistogram:
 
 
 def smoothed_error(p: np.ndarray, hit: np.ndarray, s: float, points: int = 2000) -> float:
-    """The definition: residuals smoothed by a Gaussian and its images in mirrors at 0 and 1, integrated by midpoints."""
+    """The definition: residuals smoothed by a Gaussian and its images in mirrors at 0 and 1, by midpoints."""
     t = (np.arange(points) + 0.5) / points
     kernel = np.zeros((points, len(p)))
     for image in range(-4, 5):
