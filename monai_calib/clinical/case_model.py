@@ -17,6 +17,7 @@ from monai_calib.datasets.checksums import sha256
 from monai_calib.files import FileError, read_json, write_json
 from monai_calib.labels import top_class
 
+from .conformal import fewest_subjects
 from .conformal_volumes import ConformalVolumeFit
 from .inputs import ImageCheck, InputCheck
 from .margins import ConformalMargin, Margin
@@ -217,12 +218,18 @@ class ClinicalModel:
     def in_words(self) -> list[str]:
         """Tell what the statements promise, and which cannot."""
         level, share, below = _percent(self.level), _percent(self.share), f"{self.failed_below:g}"
+        subjects, needed = self.about.get("subjects", 0), fewest_subjects(self.level)
         told = [
-            f"Of subjects like the {self.about.get('subjects', 0)} it was fitted on, at least {level} have their true "
-            f"volume in its interval, at least {level} have {share} of a structure within its margin, and at least "
-            f"{level} have {share} of a class's voxels in sets that hold it: each of these for itself, on average over "
-            "such fits, and for no single subject."
+            f"Of subjects like the {subjects} it was fitted on, at least {level} have their true volume in its "
+            f"interval, at least {level} have {share} of a structure within its margin, and at least {level} have "
+            f"{share} of a class's voxels in sets that hold it: each of these for itself, on average over such fits, "
+            "and for no single subject."
         ]
+        if subjects < needed:
+            told = [
+                f"No interval, margin or set is promised: {subjects} subjects are too few for {level}, which needs "
+                f"{needed}."
+            ]
         if self.quality is not None and self.quality.possible:
             told.append(
                 f"Of failed cases (a Dice below {below}) at most {_percent(self.miss_rate)} pass without a flag."

@@ -142,12 +142,13 @@ def case_page(
                 else f"nothing predicted to grow by {margin}",
             }
         )
-    sets = said.sets.numpy(force=True)
+    open_classes = said.sets.numpy(force=True).sum(0) > 1
+    settled = not open_classes.all()
     views = slice_views(
         image,
         said.label.numpy(force=True),
         said.margins.numpy(force=True),
-        sets.sum(0) > 1,
+        open_classes & settled,
         affine,
         [one.name for one in said.structures],
         placed,
@@ -162,6 +163,7 @@ def case_page(
         volume_unit=unit,
         length_unit="millimetres" if model.unit == "mm" else "pixels",
         level=f"{100 * model.level:g} %",
+        any_settled=settled,
         any_margin=any(edge.what.endswith("margin") for view in views for edge in view.outlines),
         image_words=_image_words(said),
     )
