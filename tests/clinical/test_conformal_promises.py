@@ -23,6 +23,7 @@ from monai_calib.clinical import (
     FalseNegativeControl,
     TooFewSubjectsWarning,
     conformal_from_json,
+    conformal_threshold,
     fewest_subjects,
     subject_quantile,
 )
@@ -177,6 +178,19 @@ def test_the_next_subject_is_served_as_often_as_promised(kind: str) -> None:
             assert share >= LEVEL - 4 * error
             short, _ = coverage(scores, RANK - 4)
             assert short < LEVEL - 4 * error  # so that a rank too low would be seen
+
+
+def test_the_next_subject_misses_no_more_on_average_than_promised() -> None:
+    control = fitted("false negatives", 120)
+    limit, repeats = 0.1, 3000
+    order = np.random.default_rng(0).permuted(np.tile(np.arange(120), (repeats, 1)), axis=1)[:, : SUBJECTS + 1]
+    for of_class in control._scores[1:]:
+        curves = torch.stack([rows[0] for rows in of_class.values()])
+        thresholds = [conformal_threshold(curves[drawn[:-1]], limit).threshold for drawn in order]
+        places = np.rint(np.array(thresholds) * (curves.shape[1] - 1)).astype(int)
+        missed = curves[order[:, -1], places].numpy()
+        error = missed.std() / np.sqrt(repeats)
+        assert limit - 2 / (SUBJECTS + 1) - 4 * error <= missed.mean() <= limit + 4 * error
 
 
 @pytest.mark.parametrize("seed", range(4))
