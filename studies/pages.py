@@ -31,6 +31,8 @@ PAGES = (
     "nnunet",
     "raters",
     "own_images",
+    "promises",
+    "shift",
     "failure",
     "metric_table",
 )

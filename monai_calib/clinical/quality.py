@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
-from .false_negatives import TooFewSubjectsWarning
+from .conformal import TooFewSubjectsWarning, subject_quantile
 
 __all__ = ["QUALITY_FORMAT", "QualityThreshold", "least_dice", "reasons_to_check"]
 
@@ -120,14 +120,7 @@ class QualityThreshold:
         for i in np.flatnonzero(failed):
             of_subject.setdefault(whose[i], []).append(float(sure[i]))
         n = len(of_subject)
-        weighted = sorted((c, 1 / len(cases)) for cases in of_subject.values() for c in cases)
-        threshold, reached, needed = math.inf, 0.0, (1 - miss_rate) * (n + 1)
-        for value, weight in weighted:
-            reached += weight
-            # A sum that falls short by rounding alone is enough.
-            if reached >= needed * (1 - 1e-9):
-                threshold = math.nextafter(value, math.inf)
-                break
+        threshold = math.nextafter(subject_quantile(list(of_subject.values()), 1 - miss_rate), math.inf)
         flagged = sure < threshold
         good = known & ~failed
         made = cls(

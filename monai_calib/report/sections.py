@@ -76,9 +76,10 @@ def part_of(comparison: Comparison) -> Part:
         (protocol, region) for protocol in comparison.protocols for region in map(Region.parse, protocol.regions)
     ]
     bundles = dict.fromkeys(str(run.settings.get("bundle", "runs")) for run in comparison.runs)
+    site = comparison.runs[0].settings.get("site")
     return Part(
         comparison,
-        ", ".join(bundles),
+        ", ".join(bundles) + (f" at {site}" if site else ""),
         (*(_section(comparison, protocol, region, overview.tests) for protocol, region in regions), overview),
         tuple(case_views(comparison)) if comparison.methods else (),
         {method.label: swatch(method.place) for method in comparison.methods},
