@@ -47,7 +47,7 @@ def measured(calibrator: Calibrator | None, validation: RunLogits, test: RunLogi
         volume_fit.update(probability, case.label, case.spacing)
         conformal_fit.update(probability, case.label, case.spacing, validation.subjects[i])
         for control in controls:
-            control.update(probability, case.label, validation.subjects[i])
+            control.update(probability, case.label, subject=validation.subjects[i])
         expected_dices.append(expected_dice(probability))
     for control in controls:
         control.fit()

@@ -22,7 +22,20 @@ from typing import Any
 import jinja2
 
 HERE = Path(__file__).parent
-PAGES = ("results", "posthoc_results", "clinical", "recipe", "ensembles", "nnunet", "raters", "own_images")
+PAGES = (
+    "results",
+    "posthoc_results",
+    "clinical",
+    "recipe",
+    "ensembles",
+    "nnunet",
+    "raters",
+    "own_images",
+    "promises",
+    "shift",
+    "failure",
+    "metric_table",
+)
 
 
 def render(name: str) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ from typing import Any
 import torch
 from monai.bundle import ConfigParser
 from monai.data import DataLoader, Dataset
+from monai.transforms import Compose
 from pages import write_json, write_page
 
 from monai_calib.handlers.checkpoint import training_settings
@@ -52,13 +53,25 @@ def finished_runs(folders: Sequence[str]) -> list[Path]:
     return finished
 
 
-def load_logits(run: Path, split: str, dataset_dir: Path, cache: Path) -> RunLogits:
-    """Read the logits of a split from ``cache``, or run the network over it and write them there (float32)."""
+def load_logits(
+    run: Path,
+    split: str,
+    dataset_dir: Path,
+    cache: Path,
+    overrides: Mapping[str, Any] | None = None,
+    change: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+) -> RunLogits:
+    """Read the logits of a split from ``cache``, or run the network over it and write them there (float32).
+
+    ``overrides`` are what the training was given beside its record, such as ``{"networks#unet#features": [...]}``;
+    ``change`` does something to each preprocessed case before the network sees it.
+    """
     settings = training_settings(run / "models")
     config = ConfigParser.load_config_files(BUNDLES / settings["bundle"] / "configs" / "train.json")
-    kept = cache / "logits" / f"{name_of(settings)}_{split}.pt"
+    suffix = "" if change is None else f"_{change.__name__}"
+    kept = cache / "logits" / f"{name_of(settings)}_{split}{suffix}.pt"
     if not kept.is_file():
-        _write(kept, _computed(run, settings, config, split, dataset_dir))
+        _write(kept, _computed(run, settings, config | dict(overrides or {}), split, dataset_dir, change))
     entries = json.loads((dataset_dir / "datalist.json").read_text(encoding="utf-8"))[split]
     cases = [LogitCase(**case) for case in torch.load(kept, weights_only=True)]
     subject_of = {entry["case"]: str(entry["subject"]) for entry in entries}
@@ -74,16 +87,24 @@ def name_of(settings: dict[str, Any]) -> str:
 
 
 def _computed(
-    run: Path, settings: dict[str, Any], config: dict[str, Any], split: str, dataset_dir: Path
+    run: Path,
+    settings: dict[str, Any],
+    config: dict[str, Any],
+    split: str,
+    dataset_dir: Path,
+    change: Callable[[dict[str, Any]], dict[str, Any]] | None,
 ) -> list[dict[str, Any]]:
-    parser = ConfigParser(config)
+    parser = ConfigParser({name: value for name, value in config.items() if "#" not in name})
+    parser.update({name: value for name, value in config.items() if "#" in name})
     parser["dataset_dir"], parser["network_name"] = str(dataset_dir), settings["network_name"]
     parser["split"] = split
     parser["validate#dataset#data"] = "$load_datalist(@dataset_dir, @split, @prepare_data)"
     network = parser.get_parsed_content("network")
     network.load_state_dict(torch.load(run / "models" / "model.pt", map_location="cpu", weights_only=True))
+    preprocessing = parser.get_parsed_content("validate#preprocessing")
     data = Dataset(
-        parser.get_parsed_content("validate#dataset#data"), parser.get_parsed_content("validate#preprocessing")
+        parser.get_parsed_content("validate#dataset#data"),
+        preprocessing if change is None else Compose([preprocessing, change]),
     )
     stream = LogitStream(network, DataLoader(data, batch_size=1), parser.get_parsed_content("validate#inferer"))
     return [

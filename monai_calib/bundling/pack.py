@@ -40,9 +40,9 @@ def pack(bundle: str | Path, output: str | Path, run_dir: str | Path | None = No
     """Write ``NAME_vVERSION.zip`` into a folder, with everything below ``NAME/``.
 
     Only what makes a bundle goes in: ``LICENSE``, ``configs`` and ``docs``; of a run ``model.pt`` and
-    ``training.json``, and the calibrated model with its record where there is one. With weights, the metadata's
-    ``eval_metrics`` and the README's section on performance are the run's evaluation on its test split, and network,
-    patch and dropout are the run's. The same input gives the same bytes.
+    ``training.json``, and the calibrated model with its record and what was fitted for the clinic where there are any.
+    With weights, the metadata's ``eval_metrics`` and the README's section on performance are the run's evaluation on
+    its test split, and network, patch and dropout are the run's. The same input gives the same bytes.
 
     Args:
         bundle: the bundle's folder.
@@ -119,7 +119,8 @@ def _weights(models: Path) -> list[Path]:
     chosen = [models / "model.pt", models / "training.json"]
     if (models / PARAMETERS).is_file():
         chosen += [Path(calibrated_model(models)), models / PARAMETERS]
-    return chosen
+    clinical = models / "clinical.json"  # scores and settings, of nobody's name
+    return [*chosen, clinical] if clinical.is_file() else chosen
 
 
 def _evaluations(run: Path, settings: Mapping[str, Any], is_calibrated: bool) -> tuple[Evaluated, Evaluated | None]:

@@ -23,6 +23,8 @@ PLACES = {
     "LICENSE": "LICENSE",
 }
 """Template file: its place in a bundle."""
+LAID_OVER = {"clinical.json": "inference.json"}
+"""Template file: the one that it is laid over, which together are one file of a bundle."""
 
 
 @cache
@@ -64,5 +66,21 @@ def render_entry(key: str, own: Mapping[str, Any], dims: int) -> dict[str, str]:
 def _filled(name: str, values: Mapping[str, Any]) -> str:
     text = (TEMPLATE / name).read_text(encoding="utf-8")
     if name.endswith(".json"):
-        return format_json(fill(json.loads(text), values)) + "\n"
+        content = fill(json.loads(text), values)
+        if name in LAID_OVER:
+            below = json.loads((TEMPLATE / LAID_OVER[name]).read_text(encoding="utf-8"))
+            content = _laid_over(fill(below, values), content)
+        return format_json(content) + "\n"
     return str(fill(text, values))
+
+
+def _laid_over(below: dict[str, Any], above: Mapping[str, Any]) -> dict[str, Any]:
+    """One file as MONAI reads two, so that a single file is complete in itself."""
+    from monai.bundle import ConfigParser
+
+    parser = ConfigParser(below)
+    for key, value in above.items():
+        if key.startswith("+"):
+            key, value = key[1:], [*parser[key[1:]], *value]
+        parser[key] = value
+    return dict(parser.get())

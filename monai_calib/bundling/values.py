@@ -26,11 +26,15 @@ CONFIGS = (
     "mc_dropout.json",
     "snapshots.json",
     "inference.json",
+    "clinical.json",
+    "clinical_fit.json",
     "multi_gpu_train.json",
     "multi_gpu_evaluate.json",
     "metadata.json",
     "logging.conf",
 )
+
+_FOR_IMAGES = ("inference.json", "clinical.json", "clinical_fit.json")
 
 
 def bundle_values(key: str, entry: Mapping[str, Any], dims: int) -> dict[str, Any]:
@@ -72,7 +76,7 @@ def bundle_values(key: str, entry: Mapping[str, Any], dims: int) -> dict[str, An
 
 def option_names(values: Mapping[str, Any]) -> list[str]:
     """Names at the top of the configurations that are laid over each other, whose options a command line may name."""
-    configs = [name for name in CONFIGS if name.endswith(".json") and name not in ("inference.json", "metadata.json")]
+    configs = [name for name in CONFIGS if name.endswith(".json") and name not in (*_FOR_IMAGES, "metadata.json")]
     names = {name.removeprefix("+") for config in configs for name in _part(config)}
     words = fill({name: None for name in names if is_name(name)}, values)
     return sorted(name for name in names | words.keys() if name.isidentifier())

@@ -3,23 +3,19 @@
 from __future__ import annotations
 
 import math
-import warnings
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple, Protocol
 
 import torch
 from torch import Tensor
 
-from .truth import check_probability, check_truth
+from .conformal import Conformal, TooFewSubjectsWarning
+from .truth import Truth, check_probability
 
 __all__ = ["ConformalThreshold", "FalseNegativeControl", "TooFewSubjectsWarning", "conformal_threshold"]
 
 CONFORMAL_FORMAT = "monai_calib/conformal/1"
 GRID = 1000
-
-
-class TooFewSubjectsWarning(UserWarning):
-    """Warning that a limit cannot be guaranteed with the subjects there are."""
 
 
 class _Case(Protocol):
@@ -70,7 +66,7 @@ def conformal_threshold(losses: Tensor, limit: float) -> ConformalThreshold:
     return ConformalThreshold(index / (losses.shape[1] - 1), risk, n, len(within) > 0)
 
 
-class FalseNegativeControl:
+class FalseNegativeControl(Conformal[Tensor]):
     """Segmentations of each structure that miss, on average over cases, no more than a chosen share of it.
 
     For each structure ``k`` the voxels with ``p_k >= t_k`` are kept, ``t_k`` by :func:`conformal_threshold` from
@@ -85,8 +81,7 @@ class FalseNegativeControl:
     Args:
         num_classes: channels, background included; the background gets no threshold.
         limit: largest expected false-negative rate, one number or one for each structure.
-        class_names: for messages and files.
-        ignore_index: label of voxels that count nowhere.
+        class_names, ignore_index: as in :class:`~.conformal.Conformal`.
 
     Example:
         >>> control = FalseNegativeControl(2, limit=0.2)
@@ -100,6 +95,9 @@ class FalseNegativeControl:
         [[False, True]]
     """
 
+    format = CONFORMAL_FORMAT
+    exclusive = False
+
     def __init__(
         self,
         num_classes: int,
@@ -107,41 +105,25 @@ class FalseNegativeControl:
         class_names: Sequence[str] | None = None,
         ignore_index: int | None = None,
     ) -> None:
-        if num_classes < 2:
-            raise ValueError(f"num_classes: expected at least 2, got {num_classes}")
-        self.num_classes, self.ignore_index = num_classes, ignore_index
+        super().__init__(num_classes, class_names, ignore_index)
         self.limits = [float(limit)] * (num_classes - 1) if isinstance(limit, (int, float)) else list(map(float, limit))
         if len(self.limits) != num_classes - 1 or not all(0 < value < 1 for value in self.limits):
             raise ValueError(
                 f"limit: expected one false-negative rate between 0 and 1, or {num_classes - 1}, got {limit}"
             )
-        self.class_names = list(class_names or (f"class {k}" for k in range(num_classes)))
-        if len(self.class_names) != num_classes:
-            raise ValueError(f"expected {num_classes} class names, got {self.class_names}")
         self.thresholds: list[ConformalThreshold] = []
-        self._losses: list[dict[str, list[Tensor]]] = [{} for _ in range(num_classes - 1)]
 
-    def update(self, probability: Tensor, label: Tensor, subject: str | None = None, case: str | None = None) -> None:
-        """Add a validation case: calibrated probabilities ``(K, *spatial)`` and true class numbers ``(*spatial)``.
-
-        Args:
-            subject: whose case it is; without one the case counts as somebody of its own.
-            case: how errors call it; its subject, or the label's file if it has one, by default.
-
-        Raises: ``ValueError`` naming the case for shapes that do not fit, and values that are no probabilities or no
-            class numbers; nothing is added then.
-        """
-        called = case or (None if subject is None else f"subject {subject}")
-        probability, index = check_truth(probability, label, self.num_classes, self.ignore_index, called, False)
+    def _scores_of(self, truth: Truth, spacing: Sequence[float] | None) -> Mapping[int, Tensor]:
+        """The false-negative rate at each threshold of the grid, of the structures that are there."""
+        rates = {}
         for k in range(1, self.num_classes):
-            truth = probability[k][index == k]
-            if truth.numel():
+            true = truth.probability[k][truth.label == k]
+            if true.numel():
                 # A voxel is kept at threshold g / G while g <= p G: it is missed at all later ones.
-                last_kept = (truth.double() * GRID + 1e-9).floor().long().clamp(0, GRID)
+                last_kept = (true.double() * GRID + 1e-9).floor().long().clamp(0, GRID)
                 missed_from = torch.bincount(last_kept + 1, minlength=GRID + 2)[: GRID + 1]
-                of_subject = self._losses[k - 1]
-                whose = f"case {len(of_subject)}, unnamed" if subject is None else f"subject {subject}"
-                of_subject.setdefault(whose, []).append((missed_from.cumsum(0) / truth.numel()).cpu())
+                rates[k] = (missed_from.cumsum(0) / true.numel()).cpu()
+        return rates
 
     def fit(self, cases: Iterable[_Case] = ()) -> None:
         """Find the thresholds from the cases of :meth:`update`, after adding ``cases`` (their softmax), if any.
@@ -154,18 +136,13 @@ class FalseNegativeControl:
         for case in cases:
             self.update(case.logits.float().softmax(0), case.label, case=f"case {case.name}")
         self.thresholds = []
-        for k, (losses, limit) in enumerate(zip(self._losses, self.limits, strict=True), 1):
-            rates = [torch.stack(of_subject).mean(0) for of_subject in losses.values()]
+        for k, limit in enumerate(self.limits, 1):
+            rates = [torch.stack(of_subject).mean(0) for of_subject in self._scores[k].values()]
             stacked = torch.stack(rates) if rates else torch.zeros(0, GRID + 1)
             self.thresholds.append(conformal_threshold(stacked, limit))
             if not self.thresholds[-1].possible:
-                warnings.warn(
-                    f"{self.class_names[k]}: {len(losses)} validation subjects hold it, but a false-negative rate of "
-                    f"{limit:g} cannot be guaranteed with fewer than {math.ceil(1 / limit - 1 - 1e-9)}; "
-                    "every voxel is kept. Add subjects or raise the limit",
-                    TooFewSubjectsWarning,
-                    stacklevel=2,
-                )
+                promised, needed = f"a false-negative rate of {limit:g}", math.ceil(1 / limit - 1 - 1e-9)
+                self._warn(k, len(rates), promised, needed, "every voxel is kept")
 
     def keep(self, probability: Tensor) -> Tensor:
         """Voxels kept of each structure, bool ``(K - 1, *spatial)``, background left out."""
@@ -176,6 +153,13 @@ class FalseNegativeControl:
             probability[k].double() * GRID + 1e-9 >= round(t.threshold * GRID) for k, t in enumerate(self.thresholds, 1)
         )
         return torch.stack(list(rows))
+
+    def apply(self, probability: Tensor, spacing: Sequence[float] | None = None) -> Tensor:
+        """Voxels kept of each structure, as :meth:`keep` gives them."""
+        return self.keep(probability)
+
+    def _settings(self) -> dict[str, Any]:
+        return {"limit": self.limits}
 
     def to_json(self) -> dict[str, Any]:
         """Limits and thresholds as plain values."""
@@ -188,7 +172,7 @@ class FalseNegativeControl:
         }
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> FalseNegativeControl:
+    def from_json(cls, data: Mapping[str, Any]) -> FalseNegativeControl:
         """Read what :meth:`to_json` wrote. Raises ``ValueError`` for another format."""
         if data.get("format") != CONFORMAL_FORMAT:
             raise ValueError(f"format: expected {CONFORMAL_FORMAT!r}, got {data.get('format')!r}")

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 
 from monai_calib.labels import top_class
+from monai_calib.metrics.overlap import expected_dice_coefficients
 
 from .truth import check_probability
 
@@ -32,12 +31,6 @@ def expected_dice(probability: torch.Tensor) -> list[float]:
         >>> round(expected_dice(torch.stack([1 - p, p]))[0], 3)  # 2 * 1.7 / (2 + 1.8)
         0.895
     """
-    probability = check_probability(probability)
-    label = top_class(probability)
-    scores = []
-    for k in range(1, len(probability)):
-        p, predicted = probability[k].double(), label == k
-        size, expected = int(predicted.sum()), float(p.sum())
-        nothing = size == 0 and expected < 0.5
-        scores.append(math.nan if nothing else 2 * float(p[predicted].sum()) / (size + expected))
-    return scores
+    probability = check_probability(probability).flatten(1)
+    inside = probability[:, top_class(probability) != 0]
+    return expected_dice_coefficients(inside, probability[1:].double().sum(1).tolist())

@@ -18,6 +18,11 @@ class Truth(NamedTuple):
     probability: torch.Tensor
     label: torch.Tensor
 
+    @property
+    def counted(self) -> torch.Tensor:
+        """Voxels ``(*spatial)`` that are not ignored, of probabilities that add up to 1."""
+        return self.probability.sum(0) > 0
+
 
 def check_truth(
     probability: Any,

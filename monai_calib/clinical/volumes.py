@@ -19,6 +19,7 @@ __all__ = [
     "VolumeEstimate",
     "VolumeFit",
     "VolumeModel",
+    "check_spacing",
     "expected_volume",
     "volume_deviation",
     "volume_error",
@@ -135,7 +136,7 @@ def expected_volume(
         [0.3, 0.272, 0.328, 0.0]
     """
     probability = check_probability(probability)
-    _check_spacing(probability, spacing)
+    check_spacing(probability, spacing)
     structures = len(probability) - 1
     listed = list(models) if isinstance(models, Sequence) else [models] * structures
     if len(listed) != structures:
@@ -182,7 +183,7 @@ def volume_error(
 
 def volume_differences(truth: Truth, spacing: Sequence[float]) -> list[float]:
     """True minus expected volume in ml of each structure of a checked case."""
-    _check_spacing(truth.probability, spacing)
+    check_spacing(truth.probability, spacing)
     voxels = (float((truth.label == k).sum()) - float(p.double().sum()) for k, p in enumerate(truth.probability))
     return [_voxel_ml(spacing) * difference for difference in voxels][1:]
 
@@ -273,8 +274,9 @@ def _voxel_ml(spacing: Sequence[float]) -> float:
     return math.prod(spacing) / 1000
 
 
-def _check_spacing(probability: torch.Tensor, spacing: Sequence[float]) -> None:
-    if probability.ndim - 1 != len(spacing) or not all(0 < step < math.inf for step in spacing):
-        raise ValueError(
-            f"expected a positive voxel size for each of {probability.ndim - 1} axes, got {tuple(spacing)}"
-        )
+def check_spacing(probability: torch.Tensor, spacing: Sequence[float] | None) -> tuple[float, ...]:
+    """The voxel size in mm of probabilities ``(K, *spatial)``; ``ValueError`` unless it is one number an axis."""
+    sizes = tuple(float(step) for step in spacing or ())
+    if probability.ndim - 1 != len(sizes) or not all(0 < step < math.inf for step in sizes):
+        raise ValueError(f"expected a positive voxel size for each of {probability.ndim - 1} axes, got {sizes}")
+    return sizes

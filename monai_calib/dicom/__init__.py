@@ -19,7 +19,7 @@ from .parametric_map import (
     write_parametric_map,
 )
 from .readback import read_segmentation
-from .segmentation import write_confidence, write_labels, write_probabilities
+from .segmentation import write_confidence, write_labels, write_masks, write_probabilities
 from .series import Series, find_series, read_series
 from .volume import to_metatensor, write_nifti
 
@@ -41,6 +41,7 @@ __all__ = [
     "to_metatensor",
     "write_confidence",
     "write_labels",
+    "write_masks",
     "write_nifti",
     "write_parametric_map",
     "write_probabilities",

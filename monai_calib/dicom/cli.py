@@ -88,6 +88,12 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     segment.set_defaults(run=_dicom_segment)
 
+    segment.add_argument(
+        "--clinical",
+        action="store_true",
+        help="run clinical.json: also margins, sets, and a page and a row of volumes, expected Dice and the flag",
+    )
+
     for step in (nifti, seg, pm, segment):
         step.add_argument("--series_uid", metavar="UID", help="which series, where the folder holds several")
     for step in (seg, pm):
@@ -144,4 +150,5 @@ def _dicom_segment(arguments: argparse.Namespace) -> None:
         series_uid=arguments.series_uid,
         omit_empty_frames=arguments.omit_empty_frames,
         parametric_maps=arguments.parametric_maps,
+        clinical=arguments.clinical,
     )

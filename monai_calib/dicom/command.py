@@ -115,6 +115,7 @@ def segment(
     series_uid: str | None,
     omit_empty_frames: bool,
     parametric_maps: bool = False,
+    clinical: bool = False,
 ) -> None:
     """Predict a series with a bundle and write the outputs as DICOM SEG, and as parametric maps if asked for."""
     from .inference import segment_series
@@ -130,7 +131,7 @@ def segment(
         except (SyntaxError, ValueError):
             chosen[name] = value
     _tell_uncoded(read_labels(bundle / "configs" / "metadata.json")[0])
-    _tell_written(segment_series(series, bundle, output_dir, chosen, omit_empty_frames, parametric_maps))
+    _tell_written(segment_series(series, bundle, output_dir, chosen, omit_empty_frames, parametric_maps, clinical))
 
 
 def _fractions(values: NDArray[Any]) -> NDArray[Any]:

@@ -5,23 +5,26 @@ from __future__ import annotations
 import difflib
 import tempfile
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from monai.bundle import ConfigParser, ConfigWorkflow
 
+from monai_calib.files import write_text
 from monai_calib.lock import FolderLock
 
-from .concepts import read_labels
+from .concepts import Structure, read_labels
 from .grid import load_on_grid
 from .parametric_map import CONFIDENCE_MAP, probability_of, write_parametric_map
-from .segmentation import write_confidence, write_labels, write_probabilities
+from .segmentation import write_confidence, write_labels, write_masks, write_probabilities
 from .series import Series
 from .volume import write_nifti
 
 __all__ = ["segment_series"]
 
+TABLE = "clinical.csv"
 _NAME = "series"  # of the volume the bundle sees, and so of its outputs: nothing of the patient
 
 
@@ -32,6 +35,7 @@ def segment_series(
     settings: Mapping[str, Any] | None = None,
     omit_empty_frames: bool = False,
     parametric_maps: bool = False,
+    clinical: bool = False,
 ) -> list[Path]:
     """Predict a series with a bundle of this project and write labels, probabilities and confidence as DICOM SEG.
 
@@ -46,15 +50,18 @@ def segment_series(
             ``model_path``, ``device``.
         omit_empty_frames: as for :func:`monai_calib.dicom.write_labels`.
         parametric_maps: also write ``confidence_pm.dcm`` and ``probability_pm_LABEL.dcm`` for every label.
+        clinical: run ``clinical.json`` instead and also write ``margins.dcm`` and ``sets.dcm``, structures with their
+            margins and voxels that they may take up, as binary SEG, and ``clinical.html`` and ``clinical.csv``.
 
     Raises:
         FileNotFoundError: the folder is no bundle.
         FolderInUseError: another process writes to the output folder.
-        ValueError: its inference.json does not know a setting, or fails; its postprocessing is not that of this
+        ValueError: its configuration does not know a setting, or fails; its postprocessing is not that of this
             project's bundles, or it wrote no prediction.
     """
     root, target = Path(bundle), Path(output_dir)
-    config, metadata = root / "configs" / "inference.json", root / "configs" / "metadata.json"
+    config = root / "configs" / ("clinical.json" if clinical else "inference.json")
+    metadata = root / "configs" / "metadata.json"
     for needed in (config, metadata):
         if not needed.is_file():
             raise FileNotFoundError(f"there is no {str(needed)!r}; expected the folder of a bundle")
@@ -82,7 +89,7 @@ def segment_series(
             workflow.finalize()
         except Exception as error:  # MONAI wraps the cause, often more than once
             raise ValueError(
-                f"{root.name}: its inference.json failed on series {series.uid}: {_cause(error)}"
+                f"{root.name}: its {config.name} failed on series {series.uid}: {_cause(error)}"
             ) from error
         labels = load_on_grid(_output(folder, "seg"), series)
         probabilities = load_on_grid(_output(folder, "prob"), series)
@@ -96,6 +103,8 @@ def segment_series(
             ),
             write_confidence(series, confidence / 100.0, target / "confidence.dcm", **options),
         ]
+        if clinical:
+            written += _clinical(series, folder, target, structures, options)
         if parametric_maps:
             # of the probabilities themselves: the bundle's own confidence map is rounded to percent
             maps = {"confidence_pm": (probabilities.max(-1), CONFIDENCE_MAP)} | {
@@ -105,6 +114,24 @@ def segment_series(
             for name, (values, quantity) in maps.items():
                 written.append(write_parametric_map(series, values, quantity, target / f"{name}.dcm", algorithm))
         return written
+
+
+def _clinical(
+    series: Series, folder: Path, target: Path, structures: Mapping[int, Structure], options: Mapping[str, Any]
+) -> list[Path]:
+    """Bring margins, sets, page and table from where the bundle wrote them."""
+    written = []
+    for kind, words, name in (("margin", "{} with its margin", "margins"), ("set", "possibly {}", "sets")):
+        named = {k: replace(one, name=words.format(one.name)) for k, one in sorted(structures.items())}
+        maps = [load_on_grid(next(folder.glob(f"{_NAME}_{kind}_{k}_*.nii.gz")), series) for k in named]
+        masks = np.stack([values > 0 for values in maps])
+        written.append(
+            write_masks(series, masks, list(named.values()), target / f"{name}.dcm", name.title(), **options)
+        )
+    for source, name in ((f"{_NAME}.html", "clinical.html"), (TABLE, TABLE)):
+        write_text(target / name, (folder / source).read_text(encoding="utf-8"))
+        written.append(target / name)
+    return written
 
 
 def _check_settings(config: Path, settings: Mapping[str, Any]) -> None:
@@ -119,8 +146,8 @@ def _check_settings(config: Path, settings: Mapping[str, Any]) -> None:
 
 
 def _cause(error: BaseException) -> str:
-    """The first of the chained errors, in one line."""
-    while (before := error.__cause__ or error.__context__) is not None:
+    """The first of the chained errors, in one line; what an error hides on purpose stays hidden."""
+    while (before := error.__cause__ or (None if error.__suppress_context__ else error.__context__)) is not None:
         error = before
     return " ".join(f"{type(error).__name__}: {error}".split())
 

@@ -18,7 +18,7 @@ from .derived import check_shape, identity, pixel_measures, probabilities_in, so
 from .readback import check_written
 from .series import Series
 
-__all__ = ["write_confidence", "write_labels", "write_probabilities"]
+__all__ = ["write_confidence", "write_labels", "write_masks", "write_probabilities"]
 
 MAX_FRACTIONAL_VALUE = 255
 
@@ -56,6 +56,33 @@ def write_labels(
     masks = np.stack([labels == label for label in sorted(structures)])
     named = [structures[label] for label in sorted(structures)]
     return _write(series, masks, named, path, algorithm, omit_empty_frames, "BINARY", "Segmentation")
+
+
+def write_masks(
+    series: Series,
+    masks: NDArray[np.bool_],
+    structures: Sequence[Structure],
+    path: str | Path,
+    title: str,
+    algorithm: Algorithm | None = None,
+    omit_empty_frames: bool = False,
+) -> Path:
+    """Write masks that may overlap, such as structures with their margins, as binary SEG, one segment a mask.
+
+    Args:
+        series: what was segmented.
+        masks: ``(structures, columns, rows, slices)``.
+        structures: meaning of each mask.
+        path: file to write. It appears only after its content was read back and found equal.
+        title: what the masks are.
+        algorithm, omit_empty_frames: as for :func:`write_labels`.
+
+    Raises: ``ValueError`` for another shape.
+    """
+    if masks.ndim != 4 or len(masks) != len(structures):
+        raise ValueError(f"masks: expected ({len(structures)}, columns, rows, slices), got {masks.shape}")
+    check_shape(masks.shape[1:], series)
+    return _write(series, masks, structures, path, algorithm, omit_empty_frames, "BINARY", title)
 
 
 def write_probabilities(

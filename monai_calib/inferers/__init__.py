@@ -7,6 +7,7 @@ from monai_calib.inferers.flips import FlipInferer
 from monai_calib.inferers.networks import AveragedNetwork, DropoutNetwork, EnsembleNetwork, FlipNetwork
 from monai_calib.inferers.sliding_window import ProbabilitySlidingWindowInferer
 from monai_calib.inferers.training import ImageForLoss, LossOfHeads, TrainingInferer, bfloat16_autocast
+from monai_calib.inferers.uncertainty import UncertaintyMaps, uncertainty_maps
 
 __all__ = [
     "AveragedNetwork",
@@ -21,7 +22,9 @@ __all__ = [
     "MCDropoutInferer",
     "ProbabilitySlidingWindowInferer",
     "TrainingInferer",
+    "UncertaintyMaps",
     "bfloat16_autocast",
     "find_checkpoints",
     "log_mean_probability",
+    "uncertainty_maps",
 ]

@@ -12,8 +12,10 @@ import math
 
 import torch
 
+from monai_calib.metrics.bins import coarse_of_fine
 from monai_calib.metrics.classwise import classwise_ece, classwise_ece_per_class
 from monai_calib.metrics.histogram import CalibrationHistogram
+from monai_calib.metrics.selective import Bounded
 
 __all__ = [
     "ace",
@@ -25,6 +27,7 @@ __all__ = [
     "ks_error",
     "mce",
     "over_confidence",
+    "penalised_ece",
     "rmsce",
     "under_confidence",
 ]
@@ -191,3 +194,56 @@ def debiased_ece(hist: CalibrationHistogram, num_bins: int = 15, class_index: in
     z = gap / sigma
     noisy = sigma * math.sqrt(2 / math.pi) * (-z.square() / 2).exp() + gap * torch.erf(z / math.sqrt(2))
     return max(0.0, float((weight * (2 * gap - noisy)).sum()))
+
+
+def penalised_ece(hist: CalibrationHistogram, num_bins: int = 10, fp_weight: float = 2.0) -> Bounded:
+    """ECE of the foreground's probability with false positives counted again (pECE).
+
+    ``sum_b n_b / N * |conf_b - acc_b + fp_weight * conf_fp_b|`` with the foreground's probability ``1 - p_0`` as
+    confidence, its share as accuracy, and ``conf_fp_b`` the mean confidence of the background's voxels in the bin. A
+    penalty rather than an error of calibration: that of a calibrated prediction is not 0, but for a constant ``p`` it
+    is ``fp_weight * p``, and in each bin under-confidence offsets it. ``conf_fp_b`` is known up to the width of a fine
+    bin, which makes the bounds.
+
+    Args:
+        hist: filled, of exclusive classes.
+        num_bins: a divisor of the histogram's bins.
+        fp_weight: how much false positives count, 0 for the plain ECE of the foreground.
+
+    Source: Liang et al., CIKM 2025, algorithm 1; https://arxiv.org/abs/2503.05107
+
+    Example:
+        >>> hist = CalibrationHistogram(2)
+        >>> label = (torch.arange(100) % 5 == 0).long()[None]  # one in five
+        >>> hist.update(torch.tensor([0.8, 0.2])[None, :, None].expand(1, 2, 100), label, from_logits=False)
+        >>> round(penalised_ece(hist).value, 6), round(penalised_ece(hist, fp_weight=0).value, 6)
+        (0.4, 0.0)
+    """
+    if hist.activation != "softmax":
+        raise ValueError("penalised_ece: expected a histogram of exclusive classes, got a multi-label (sigmoid) one")
+    if fp_weight < 0:
+        raise ValueError(f"fp_weight: expected at least 0, got {fp_weight}")
+    fine = hist.bins(None, 0)  # of the background: its misses are the foreground's hits
+    total = float(fine.count.sum())
+    if not total:
+        return Bounded(math.nan, math.nan, math.nan)
+    background, background_mass = fine.hits.double(), fine.count - fine.confidence
+    mean = background_mass / fine.count.clamp_min(1)
+    lower, upper = 1 - fine.edges[1:], 1 - fine.edges[:-1]
+    # voxels of both labels in one fine bin share its sum of probabilities as the bin's edges allow
+    foreground = fine.count - background
+    low = torch.maximum(background * lower, background_mass - foreground * upper)
+    high = torch.minimum(background * upper, background_mass - foreground * lower)
+    coarse = coarse_of_fine(hist.num_bins, num_bins)
+
+    def summed(values: torch.Tensor) -> torch.Tensor:
+        return torch.zeros(num_bins, dtype=torch.float64).index_add_(0, coarse, values.double())
+
+    count, negatives = summed(fine.count), summed(background)
+    gap = summed(background_mass) - (count - negatives)
+    penalty = fp_weight * count / negatives.clamp_min(1e-300)
+    parts = [gap + penalty * summed(side) for side in (background * mean, low, high)]
+    value, below, above = (part.abs() for part in parts)
+    least = torch.where(parts[1] * parts[2] < 0, torch.zeros_like(value), torch.minimum(below, above))
+    figures = (float(side.sum() / total) for side in (value, least, torch.maximum(below, above)))
+    return Bounded(*figures)

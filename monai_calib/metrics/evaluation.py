@@ -12,6 +12,7 @@ from monai_calib.labels import check_label, mean_label, top_class
 from monai_calib.metrics.histogram import CalibrationHistogram
 from monai_calib.metrics.inputs import Activation
 from monai_calib.metrics.metric import Metric
+from monai_calib.metrics.overlap import expected_dice_coefficients, expected_dice_metric
 from monai_calib.metrics.protocols import METRICS, Protocol, measure, resolve_protocols
 from monai_calib.metrics.raters import agreement, measure_raters, rater_metrics
 from monai_calib.metrics.regions import Region, RegionMasks
@@ -44,9 +45,11 @@ class CaseEvaluation:
         from_logits: whether predictions are logits.
         activation: ``"softmax"``, or ``"sigmoid"`` for multi-label predictions.
         ignore_index: label of voxels that count nowhere.
+        histograms_alone: whether histograms will be all there is, as of other sites: leaves out what needs the voxels.
 
     Attributes:
-        metrics: of a case, by name; volume errors are among them where the whole volume is measured.
+        metrics: of a case, by name; volume errors are among them where the whole volume is measured, and the expected
+            Dice where the predicted foreground is as well.
         summary_metrics: of all cases, by name.
         regions: to measure in, by name.
 
@@ -68,6 +71,7 @@ class CaseEvaluation:
         from_logits: bool = False,
         activation: Activation = "softmax",
         ignore_index: int | None = None,
+        histograms_alone: bool = False,
     ) -> None:
         self.classes = list(classes) if classes else [f"class {k}" for k in range(num_classes)]
         if len(self.classes) != num_classes:
@@ -101,6 +105,8 @@ class CaseEvaluation:
             if activation == "sigmoid":
                 raise ValueError("raters: expected softmax predictions, got multi-label ones. Leave the protocol out.")
             volumes += rater_metrics(self.classes, "all" in regions)
+        if activation == "softmax" and {"all", "predicted"} <= set(regions) and not histograms_alone:
+            volumes.append(expected_dice_metric(self.classes))
         self.metrics = self.from_histograms | {metric.name: metric for metric in volumes}
         summary = [metric for protocol in self.protocols for metric in protocol.summary_metrics(self.classes)]
         summary += [metric.reduced("macro") for metric in volumes]
@@ -143,6 +149,7 @@ class CaseEvaluation:
         drawn = RegionMasks(truth, predicted, spacing, masks, ignored, disputed)
         voxels, labels = prediction.flatten(1), label.flatten(1)
         histograms = {}
+        predicted_voxels = None
         for number, (name, region) in enumerate(self.regions.items()):
             histograms[name] = histogram = self.histogram()
             if number == 0:  # only here the whole volume is looked at: a small region may well be saturated
@@ -152,9 +159,16 @@ class CaseEvaluation:
                 inside = drawn.draw(region).flatten().nonzero()[:, 0]
                 chosen, theirs = voxels.index_select(1, inside), labels.index_select(1, inside)
                 histogram.update(chosen[None], theirs[None], from_logits=self.from_logits, strict=False)
+                if region.kind == "predicted" and drawn_from is None:
+                    predicted_voxels = chosen
             histogram.check()
             histogram.sums = histogram.sums.to("cpu")
         values = self.of_histograms(histograms)
+        if "expected_dice" in self.metrics:
+            if predicted_voxels is None:  # regions are those of another prediction
+                found = top_class(voxels) != 0
+                predicted_voxels = voxels[:, found if ignored is None else found & ~ignored.flatten()]
+            values["expected_dice"] = self._expected_dice(predicted_voxels, histograms["all"])
         if self.of_raters:
             values |= self._rater_values(prediction, label, raters, drawn, histograms)
         return Measured(values, histograms)
@@ -188,6 +202,10 @@ class CaseEvaluation:
             for name, metric in self.from_histograms.items()
         }
         return {name: found[name] for name in self.summary_metrics}
+
+    def _expected_dice(self, inside: torch.Tensor, whole: CalibrationHistogram) -> list[float]:
+        probability = inside.float().softmax(0) if self.from_logits else inside
+        return expected_dice_coefficients(probability, whole.class_bins().confidence[1:].sum(1).tolist())
 
     def _rater_values(
         self,

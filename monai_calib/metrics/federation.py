@@ -54,7 +54,12 @@ def write_federation(
     measured = [protocol for protocol in resolve_protocols(protocols) if not _of_raters(protocol)]
     first = next(iter(next(iter(sites.values())).values()))
     evaluation = CaseEvaluation(
-        len(classes), measured, classes, activation=first.activation, ignore_index=first.ignore_index
+        len(classes),
+        measured,
+        classes,
+        activation=first.activation,
+        ignore_index=first.ignore_index,
+        histograms_alone=True,
     )
     pooled = {region: evaluation.histogram() for region in evaluation.regions}
     writer = EvaluatedWriter(folder, classes, measured, list(evaluation.metrics.values()), run)

@@ -23,13 +23,16 @@ from monai_calib.metrics.errors import (
     ks_error,
     mce,
     over_confidence,
+    penalised_ece,
     rmsce,
     under_confidence,
 )
 from monai_calib.metrics.histogram import CalibrationHistogram
 from monai_calib.metrics.metric import Metric
 from monai_calib.metrics.regions import Region
-from monai_calib.metrics.scores import brier, nll, sharpness
+from monai_calib.metrics.scores import brier, nll, root_brier, sharpness
+from monai_calib.metrics.selective import Bounded, augrc, aurc, excess_aurc
+from monai_calib.metrics.smooth import mmce, smooth_ece
 
 __all__ = ["METRICS", "PROTOCOLS", "REDUCTIONS", "MetricRow", "Protocol", "measure", "resolve_protocols"]
 
@@ -58,6 +61,10 @@ def _unbinned(metric: Callable[[CalibrationHistogram], float], words: str, **mor
     return MetricRow(lambda hist, num_bins: [metric(hist)], words, binned=False, **more)
 
 
+def _bounded(metric: Callable[[CalibrationHistogram], Bounded], words: str) -> MetricRow:
+    return MetricRow(lambda hist, num_bins: [metric(hist).value], words, binned=False)
+
+
 def _classwise(words: str, threshold: float = 0.0, up_to_highest: bool = False) -> MetricRow:
     def values(hist: CalibrationHistogram, num_bins: int) -> list[float]:
         present = (hist.class_voxels() > 0).tolist()
@@ -83,6 +90,13 @@ METRICS: dict[str, MetricRow] = {
     "sharpness": _unbinned(sharpness, "sharpness", needs_top_label=False, direction=0),
     "nll": _unbinned(nll, "NLL", needs_top_label=False, unit="nats"),
     "brier": _unbinned(brier, "Brier score", needs_top_label=False),
+    "root_brier": _unbinned(root_brier, "root of the Brier score", needs_top_label=False),
+    "smooth_ece": _bounded(smooth_ece, "smooth ECE"),
+    "mmce": _bounded(mmce, "MMCE"),
+    "penalised_ece": MetricRow(lambda hist, num_bins: [penalised_ece(hist, num_bins).value], "penalised ECE"),
+    "aurc": _bounded(aurc, "AURC"),
+    "excess_aurc": _bounded(excess_aurc, "excess AURC"),
+    "augrc": _bounded(augrc, "AUGRC"),
     "classwise_ece": _classwise("class-wise ECE"),
     "classwise_ece_paper": _classwise("class-wise ECE up to the highest class present", up_to_highest=True),
     "classwise_ece_above1e-3": _classwise("class-wise ECE of probabilities above 0.001", threshold=THRESHOLD),

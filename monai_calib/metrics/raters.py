@@ -13,7 +13,16 @@ from monai_calib.metrics.histogram import CalibrationHistogram
 from monai_calib.metrics.metric import Metric
 from monai_calib.metrics.protocols import METRICS, measure
 
-__all__ = ["RATER_METRICS", "agreement", "dice_table", "measure_raters", "rater_metrics", "volume_crps"]
+__all__ = [
+    "RATER_METRICS",
+    "agreement",
+    "dice_table",
+    "measure_raters",
+    "rater_metrics",
+    "thresholded_dice",
+    "volume_crps",
+    "volume_crps_normal",
+]
 
 RATER_METRICS = {
     "dice_raters": ("DSC against each rater, mean", 1),
@@ -168,6 +177,62 @@ def volume_crps(volume: float, raters: Sequence[float]) -> float:
         return math.nan
     apart = math.fsum(abs(a - b) for a in raters for b in raters) / count**2
     return math.fsum(abs(rater - volume) for rater in raters) / count - apart / 2
+
+
+def volume_crps_normal(volume: float, raters: Sequence[float]) -> float:
+    """CRPS of one volume against a normal distribution with the raters' mean and standard deviation, as CURVAS has it.
+
+    ``s (z (2 Phi(z) - 1) + 2 phi(z) - 1 / sqrt(pi))`` with ``z = (volume - m) / s``, the integral over all volumes;
+    the challenge's own script integrates over ``m +- 3 s`` alone, so that beyond them it no longer grows. Of raters
+    who agree it is ``|volume - m|``.
+
+    Source: Gneiting and Raftery, JASA 102, 2007, equation 21; Riera-Marin et al., CURVAS, arXiv 2505.08685.
+
+    Example:
+        >>> round(volume_crps_normal(10.0, [8.0, 12.0]), 4), volume_crps_normal(10.0, [8.0])
+        (0.4674, 2.0)
+    """
+    if not raters:
+        return math.nan
+    mean = math.fsum(raters) / len(raters)
+    spread = math.sqrt(math.fsum((rater - mean) ** 2 for rater in raters) / len(raters))
+    if spread == 0:
+        return abs(volume - mean)
+    z = (volume - mean) / spread
+    density = math.exp(-z * z / 2) / math.sqrt(2 * math.pi)
+    return spread * (z * math.erf(z / math.sqrt(2)) + 2 * density - 1 / math.sqrt(math.pi))
+
+
+def thresholded_dice(
+    probability: Tensor, shares: Tensor, thresholds: Sequence[float] = (0.1, 0.24, 0.38, 0.52, 0.66, 0.8)
+) -> list[float]:
+    """Dice of each foreground class with prediction and raters' mean cut at the same thresholds, mean over these.
+
+    ``mean_t Dice([p > t], [m > t])``; 1 where at a threshold neither holds a voxel. All voxels are used.
+
+    Args:
+        probability: ``(K, *spatial)``.
+        shares: the raters' mean label ``(K, *spatial)``, see :func:`monai_calib.labels.mean_label`.
+        thresholds: the challenge's six by default.
+
+    Source: CURVAS-PDACVI challenge 2025, thresh-DSC; https://curvas-pdacvi.grand-challenge.org/metrics-evaluation
+
+    Example:
+        >>> p, m = torch.tensor([0.9, 0.3]), torch.tensor([1.0, 0.0])
+        >>> thresholded_dice(torch.stack([1 - p, p]), torch.stack([1 - m, m]), [0.2, 0.5])  # 2 / 3 and 1
+        [0.8333...]
+    """
+    if probability.shape != shares.shape:
+        raise ValueError(f"shares: expected the shape {tuple(probability.shape)}, got {tuple(shares.shape)}")
+    scores = []
+    for p, m in zip(probability[1:], shares[1:], strict=True):
+        of_thresholds = []
+        for t in thresholds:
+            found, true = p > t, m > t
+            size = int(found.sum()) + int(true.sum())
+            of_thresholds.append(2 * int((found & true).sum()) / size if size else 1.0)
+        scores.append(_mean(of_thresholds))
+    return scores
 
 
 def _mean_of_rows(rows: Sequence[Sequence[float]]) -> list[float]:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from monai_calib.metrics.histogram import CalibrationHistogram
 
-__all__ = ["BrierDecomposition", "brier", "brier_decomposition", "nll", "sharpness"]
+__all__ = ["BrierDecomposition", "brier", "brier_decomposition", "nll", "root_brier", "sharpness"]
 
 
 def nll(hist: CalibrationHistogram) -> float:
@@ -39,6 +39,24 @@ def brier(hist: CalibrationHistogram) -> float:
         0.5
     """
     return _mean_score(hist, 1)
+
+
+def root_brier(hist: CalibrationHistogram) -> float:
+    """Square root of the Brier score: an upper bound of the calibration error of all classes together.
+
+    ``sqrt(mean(sum_k (s_k - [y = k])^2)) >= sqrt(mean ||s - E[y | s]||^2)``, from 0 to the root of 2: a bound
+    of the error of whole probability vectors that needs neither bins nor pairs of voxels.
+
+    Source: Gruber and Buettner, NeurIPS 2022; https://arxiv.org/abs/2203.07835
+
+    Example:
+        >>> import torch
+        >>> hist = CalibrationHistogram(2)
+        >>> hist.update(torch.tensor([[[0.6], [0.4]]]), torch.tensor([[1]]), from_logits=False)
+        >>> round(root_brier(hist), 6)  # sqrt(0.6^2 + 0.6^2)
+        0.848528
+    """
+    return math.sqrt(brier(hist))
 
 
 def _mean_score(hist: CalibrationHistogram, index: int) -> float:

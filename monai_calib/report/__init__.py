@@ -1,9 +1,10 @@
 """The report on evaluated folders: statistics, tables, figures, self-contained HTML."""
 
+from .case_page import ClinicalReportd
 from .html import write_report
 from .load import load
 
-__all__ = ["load", "write_report"]
+__all__ = ["ClinicalReportd", "load", "write_report"]
 
 
 def __getattr__(name: str) -> object:

@@ -87,7 +87,11 @@ def choose_on_validation(runs: Sequence[Run]) -> tuple[list[Run], list[Choice]]:
 
 def _training(run: Run) -> Identity:
     """The training: a run's settings without the split it was evaluated on and what was fitted afterwards."""
-    return tuple(pair for pair in identity_of(run.settings) if pair[0] != "split" and not pair[0].startswith("posthoc"))
+    return tuple(
+        pair
+        for pair in identity_of(run.settings)
+        if pair[0] not in ("split", "site") and not pair[0].startswith("posthoc")
+    )
 
 
 def _choose(family: Mapping[str, str], variants: Sequence[tuple[Identity, list[Run]]]) -> Choice:

@@ -138,7 +138,7 @@ def _spread(values: Sequence[float]) -> float:
 
 
 def compare(runs: Sequence[Run]) -> list[Comparison]:
-    """Sorts runs into comparisons: one for each set of class names, protocols and cases, in the order they come.
+    """Sorts runs into comparisons: one for each set of class names, protocols, cases and site, in the order they come.
 
     Runs of one comparison whose settings are equal but for the seed become one :class:`Method`, named by its loss and
     by whatever else tells it from the others. What was fitted on a training afterwards follows it.
@@ -147,7 +147,8 @@ def compare(runs: Sequence[Run]) -> list[Comparison]:
     """
     alike: dict[Any, list[Run]] = {}
     for run in runs:
-        alike.setdefault((run.class_names, run.protocols, frozenset(run.cases)), []).append(run)
+        place = run.settings.get("site")
+        alike.setdefault((run.class_names, run.protocols, frozenset(run.cases), place), []).append(run)
     return [_comparison(group) for group in alike.values()]
 
 

@@ -15,6 +15,7 @@ from .page import render_page, require_extra
 from .published import PublishedTable, read_published
 from .runs import read_runs
 from .sections import Part, part_of
+from .sites import Sites, sites_of
 from .tables import latex_text, result_csv
 
 __all__ = ["write_report"]
@@ -43,11 +44,12 @@ def write_report(
     compared, choices = choose_on_validation(read_runs(runs))
     choices += [] if benchmark is None else read_choices(benchmark)
     others = () if published is None else read_published(published)
-    parts = [part_of(comparison) for comparison in compare(compared)]
+    comparisons = compare(compared)
+    parts = [part_of(comparison) for comparison in comparisons]
     path = Path(output)
     if path.suffix.lower() not in (".html", ".htm"):
         path = path / "report.html"
-    page = _render(parts, choices, others)
+    page = _render(parts, choices, others, sites_of(comparisons))
     # Both get their names at the very end, the page first: a reader of either sees one report.
     with atomic_folder(path.parent / f"{path.stem}_tables") as tables, atomic_path(path) as whole:
         for number, part in enumerate(parts, start=1):
@@ -60,13 +62,16 @@ def write_report(
     return path
 
 
-def _render(parts: Sequence[Part], choices: Sequence[Choice], published: Sequence[PublishedTable]) -> str:
+def _render(
+    parts: Sequence[Part], choices: Sequence[Choice], published: Sequence[PublishedTable], sites: Sites | None = None
+) -> str:
     methods = [method for part in parts for method in (*part.comparison.methods, *part.comparison.failed)]
     return render_page(
         "report.html.j2",
         parts=parts,
         choices=choices,
         published=published,
+        sites=sites,
         failures=[_failure(method) for method in methods if method.failed],
         pair_cells=pair_cells,
         safe=_safe,

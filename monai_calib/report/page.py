@@ -10,7 +10,7 @@ from ..version import __version__
 from .figures import p_text, pack, packed
 from .tables import figure_text
 
-__all__ = ["render_page", "require_extra"]
+__all__ = ["render_document", "render_page", "require_extra"]
 
 _EXTRA = ("jinja2", "plotly", "PIL", "pandas")
 
@@ -29,10 +29,15 @@ def require_extra() -> None:
 
 def render_page(template: str, **content: Any) -> str:
     """A template of this folder filled with its content; text in it is text and no markup."""
-    import jinja2
     from plotly.offline import get_plotlyjs
 
-    here = resources.files(__package__)
+    return render_document(template, **content, script=_text("page.js"), plotly=pack(get_plotlyjs()))
+
+
+def render_document(template: str, **content: Any) -> str:
+    """A template filled as :func:`render_page` does it, for a page without script and Plotly."""
+    import jinja2
+
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("monai_calib.report", ""),
         autoescape=True,
@@ -41,10 +46,8 @@ def render_page(template: str, **content: Any) -> str:
         lstrip_blocks=True,
     )
     environment.filters |= {"figure": figure_text, "p": p_text, "packed": packed}
-    return environment.get_template(template).render(
-        **content,
-        version=__version__,
-        style=(here / "page.css").read_text(encoding="utf-8"),
-        script=(here / "page.js").read_text(encoding="utf-8"),
-        plotly=pack(get_plotlyjs()),
-    )
+    return environment.get_template(template).render(**content, version=__version__, style=_text("page.css"))
+
+
+def _text(name: str) -> str:
+    return (resources.files(__package__) / name).read_text(encoding="utf-8")

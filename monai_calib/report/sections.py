@@ -17,6 +17,7 @@ from .figures import Figure, swatch
 from .findings import Findings, findings, reading
 from .ranks import ranking_diagram
 from .reliability import overlaid_reliability, reliability_of_runs
+from .review import Review, review_of
 from .runs import Run
 from .scatter import overlap_scatter
 from .slices import CaseView, case_views, class_colour
@@ -49,6 +50,7 @@ class Part:
     swatches: Mapping[str, str]
     settings: Mapping[str, str]
     corrections: tuple[Correction, ...]
+    review: Review | None = None
 
     @property
     def num_subjects(self) -> int:
@@ -74,14 +76,16 @@ def part_of(comparison: Comparison) -> Part:
         (protocol, region) for protocol in comparison.protocols for region in map(Region.parse, protocol.regions)
     ]
     bundles = dict.fromkeys(str(run.settings.get("bundle", "runs")) for run in comparison.runs)
+    site = comparison.runs[0].settings.get("site")
     return Part(
         comparison,
-        ", ".join(bundles),
+        ", ".join(bundles) + (f" at {site}" if site else ""),
         (*(_section(comparison, protocol, region, overview.tests) for protocol, region in regions), overview),
         tuple(case_views(comparison)) if comparison.methods else (),
         {method.label: swatch(method.place) for method in comparison.methods},
         {method.label: _settings(method.runs or method.failed) for method in (*comparison.methods, *comparison.failed)},
         tuple(corrections_of(comparison)),
+        review_of(comparison),
     )
 
 

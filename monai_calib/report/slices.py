@@ -18,7 +18,7 @@ from .comparison import Comparison
 from .figures import COLOURS, figure_csv
 from .runs import Run
 
-__all__ = ["CaseView", "Picture", "case_views"]
+__all__ = ["CaseView", "Picture", "case_views", "class_colour", "png"]
 
 _MARGIN = 6
 _OVERLAY = 0.55
@@ -119,10 +119,10 @@ def _view(comparison: Comparison, case: str, why: str) -> CaseView | None:
         names = f"of {label} on {case}"
         decision, confidence = part["prediction"], part["confidence"] / 100.0
         pictures = (
-            Picture(_png(_overlay(grey, decision)), f"Prediction {names}: {_dice_in_words(truth, decision)}.", aspect),
-            Picture(_png(_confidence_colours(confidence, len(comparison.class_names))),
+            Picture(png(_overlay(grey, decision)), f"Prediction {names}: {_dice_in_words(truth, decision)}.", aspect),
+            Picture(png(_confidence_colours(confidence, len(comparison.class_names))),
                     f"Confidence {names}: mean {confidence.mean():.2f} in this slice.", aspect),
-            Picture(_png(_gap_colours(confidence, decision == truth)),
+            Picture(png(_gap_colours(confidence, decision == truth)),
                     f"Confidence minus correctness {names}: {_gap_in_words(confidence, decision == truth)}.", aspect),
         )  # fmt: skip
         rows.append((label, f"seed {run.seed}", pictures))
@@ -133,8 +133,8 @@ def _view(comparison: Comparison, case: str, why: str) -> CaseView | None:
     return CaseView(
         case,
         why,
-        Picture(_png(grey), f"Image slice of {case}.", aspect),
-        Picture(_png(outlines), f"True labels of {case}: {_areas(truth, comparison.class_names)}.", aspect),
+        Picture(png(grey), f"Image slice of {case}.", aspect),
+        Picture(png(outlines), f"True labels of {case}: {_areas(truth, comparison.class_names)}.", aspect),
         tuple(rows),
         figure_csv(
             ["method", "seed", "foreground Dice", "mean confidence", "wrong pixels", "wrong and sure", "pixels"], told
@@ -200,7 +200,8 @@ def _gap_colours(confidence: NDArray[np.float64], correct: NDArray[np.bool_]) ->
     return (1 - share) + share * ends
 
 
-def _png(picture: NDArray[np.float64]) -> str:
+def png(picture: NDArray[np.float64]) -> str:
+    """A picture of red, green and blue between 0 and 1 as data address."""
     from PIL import Image
 
     buffer = io.BytesIO()

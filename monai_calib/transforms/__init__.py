@@ -2,6 +2,7 @@
 
 from monai_calib.clinical import ConformalVolumeFit, ConformalVolumeModel
 
+from .clinical import Clinicald, FitClinicald, ImageStatisticsd
 from .loading import LoadCased
 from .overlap import ExpectedDiced, expected_dice
 from .quality import QualityFlagd
@@ -9,10 +10,13 @@ from .raters import KeepRatersd, MeanLabeld
 from .volumes import ExpectedVolumed, VolumeFit, VolumeModel, expected_volume
 
 __all__ = [
+    "Clinicald",
     "ConformalVolumeFit",
     "ConformalVolumeModel",
     "ExpectedDiced",
     "ExpectedVolumed",
+    "FitClinicald",
+    "ImageStatisticsd",
     "KeepRatersd",
     "LoadCased",
     "MeanLabeld",

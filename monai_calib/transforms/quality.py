@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Hashable, Mapping
 from typing import Any
 
 from monai.transforms import Transform
 
-from monai_calib.clinical.quality import reasons_to_check
+from monai_calib.clinical.quality import QUALITY_FORMAT, QualityThreshold, reasons_to_check
+from monai_calib.files import read_json
 
 __all__ = ["QualityFlagd"]
 
@@ -18,10 +20,12 @@ class QualityFlagd(Transform):
     A case is to be checked if a structure's expected Dice is below ``lowest_dice``; if the interval of its volume is
     wider than ``widest_interval`` times the expected volume; or if nothing of it is predicted though some is
     expected. List it after :class:`ExpectedDiced` and :class:`ExpectedVolumed`. Thresholds belong to a task: set them
-    where cases of the validation set begin to need correction.
+    where cases of the validation set begin to need correction, or by a
+    :class:`~monai_calib.clinical.QualityThreshold`, which says how many failed cases may pass.
 
     Args:
-        lowest_dice: smallest expected Dice that needs no look.
+        lowest_dice: smallest expected Dice that needs no look: a number, a threshold that was fitted with the least
+            expected Dice of each case, what its ``to_json`` gave, or a JSON file with that.
         widest_interval: largest ``(high - low) / expected`` volume that needs no look.
         dice_key, volumes_key: where the two results are.
         output_key: where the flag goes.
@@ -36,18 +40,15 @@ class QualityFlagd(Transform):
 
     def __init__(
         self,
-        lowest_dice: float = 0.7,
+        lowest_dice: float | QualityThreshold | Mapping[str, Any] | str | os.PathLike[str] = 0.7,
         widest_interval: float = 0.5,
         dice_key: str = "expected_dice",
         volumes_key: str = "volumes",
         output_key: str = "quality",
     ) -> None:
-        if not 0 <= lowest_dice <= 1 or not widest_interval > 0:
-            raise ValueError(
-                f"expected lowest_dice between 0 and 1 and a positive widest_interval, "
-                f"got {lowest_dice} and {widest_interval}"
-            )
-        self.lowest_dice, self.widest_interval = lowest_dice, widest_interval
+        if not widest_interval > 0:
+            raise ValueError(f"widest_interval: expected a positive number, got {widest_interval}")
+        self.lowest_dice, self.widest_interval = _threshold(lowest_dice), widest_interval
         self.dice_key, self.volumes_key, self.output_key = dice_key, volumes_key, output_key
 
     def __call__(self, data: Mapping[Hashable, Any]) -> dict[Hashable, Any]:
@@ -56,3 +57,17 @@ class QualityFlagd(Transform):
                 raise KeyError(f"the case has no {key!r}: list {transform} before QualityFlagd")
         reasons = reasons_to_check(data[self.dice_key], data[self.volumes_key], self.lowest_dice, self.widest_interval)
         return {**data, self.output_key: {"flag": "check" if reasons else "ok", "reasons": reasons}}
+
+
+def _threshold(
+    given: float | QualityThreshold | Mapping[str, Any] | str | os.PathLike[str],
+) -> float | QualityThreshold:
+    if isinstance(given, QualityThreshold):
+        return given
+    if isinstance(given, Mapping):
+        return QualityThreshold.from_json(given)
+    if isinstance(given, (str, os.PathLike)):
+        return QualityThreshold.from_json(read_json(given, QUALITY_FORMAT, "Fit the threshold again."))
+    if not 0 <= given <= 1:
+        raise ValueError(f"lowest_dice: expected a number between 0 and 1 or a fitted threshold, got {given}")
+    return given

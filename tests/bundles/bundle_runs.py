@@ -16,6 +16,8 @@ OVERRIDES = {
     "evaluate": ["train", "evaluate"],
     "calibrate": ["train", "calibrate"],
     "inference": ["inference"],
+    "clinical_fit": ["clinical", "clinical_fit"],
+    "clinical": ["clinical"],
 }
 """Configuration files of each workflow, the first complete in itself."""
 
@@ -64,7 +66,7 @@ def run_bundle(bundle: Path, workflow: str, **settings: Any) -> None:
 def load_workflow(bundle: Path, workflow: str, **settings: Any) -> monai.bundle.ConfigWorkflow:
     loaded = monai.bundle.ConfigWorkflow(
         config_files(bundle, workflow),
-        workflow_type="infer" if workflow == "inference" else "train",
+        workflow_type="infer" if workflow in ("inference", "clinical", "clinical_fit") else "train",
         logging_file=False,
         **{"bundle_root": str(bundle), **settings},
     )

@@ -77,22 +77,30 @@ class EveryBundle:
             ("calibrate", {"dataset_dir": str(data), "num_workers": 0}),
             ("evaluate calibrated", {"dataset_dir": str(data), "num_workers": 0, "calibrated": True}),
             ("inference", {"dataset_dir": str(data / "imagesTr")}),
+            ("clinical_fit", {"dataset_dir": str(data), "level": 0.4, "calibrated": False}),
+            (
+                "clinical",
+                {"dataset_dir": str(data / "imagesTr"), "calibrated": False, "output_dir": str(folder / "told")},
+            ),
         ):
             monkeypatch_of_class.chdir(folder if name == "train" else copy)
             root = str(copy) if name == "train" else "."
             workflow = load_workflow(copy, name.split()[0], bundle_root=root, **small, **settings)
             missing[name] = None if name == "calibrate" else workflow.check_properties()
             workflow.run()
+            if name == "inference":
+                output = workflow.evaluator.state.output[0]
             if name == "evaluate":
                 for handler in workflow.val_handlers:
                     parts = handler.handlers if isinstance(handler, CompositeHandler) else [handler]
                     registered |= {figure for part in parts if isinstance(part, CaseMetric) for figure in part.reported}
             workflow.finalize()
-        return Life(folder, missing, registered, workflow.evaluator.state.output[0])
+        return Life(folder, missing, registered, output)
 
     def test_every_required_property_is_there(self, life: Life) -> None:
         assert life.missing == {
-            "train": [], "evaluate": [], "calibrate": None, "evaluate calibrated": [], "inference": []
+            "train": [], "evaluate": [], "calibrate": None, "evaluate calibrated": [], "inference": [],
+            "clinical_fit": [], "clinical": []
         }  # fmt: skip
 
     def test_data_set_and_bundle_speak_of_the_same_classes(self, bundle: Path, data: Path) -> None:
@@ -105,7 +113,7 @@ class EveryBundle:
         written = {path.name for path in (life.folder / "models").glob("[!.]*")}
         corrected = {"calibration_parameters.json", "model_calibrated.pt", "model_calibrated.ts"}
         exported = {"model_calibrated.pt2"}
-        assert written - corrected == {"model.pt", "checkpoint.ckpt", "training.json"} | exported
+        assert written - corrected == {"model.pt", "checkpoint.ckpt", "training.json", "clinical.json"} | exported
         record = json.loads((life.folder / "models" / "training.json").read_text())
         assert (record["epoch"], record["best_epoch"]) == (1, 1)
         assert record["settings"]["loss_name"] == "nacl_outer"
@@ -188,6 +196,25 @@ class EveryBundle:
             if now.shape[2] > 1:
                 assert gzip.decompress(path.read_bytes()) == gzip.decompress(Path(now.get_filename()).read_bytes())
             np.testing.assert_array_equal(before.get_fdata(), now.get_fdata().reshape(before.shape))
+
+    def test_a_clinician_is_told_of_every_image(self, bundle: Path, data: Path, life: Life) -> None:
+        with (life.folder / "told" / "clinical.csv").open(encoding="utf-8") as file:
+            rows = list(csv.DictReader(file))
+        names = {path.name.removesuffix(".nii.gz"): path for path in (data / "imagesTr").glob("*.nii.gz")}
+        assert {row["case"] for row in rows} == set(names)
+        structures = list(metadata(bundle)["network_data_format"]["outputs"]["pred"]["channel_def"].values())[1:]
+        for row in rows:
+            assert row["flag"] in ("ok", "check")
+            assert all(f"{name} ml" in row and f"{name} margin_mm" in row for name in structures)
+            assert (life.folder / "told" / f"{row['case']}.html").is_file()
+            shape = nib.load(names[row["case"]]).shape[:3]
+            maps = (
+                list((life.folder / "told").glob(f"{row['case']}_margin_*")),
+                list((life.folder / "told").glob(f"{row['case']}_set_*")),
+            )
+            for kind in maps:
+                assert len(kind) == len(structures)
+                assert {nib.load(path).shape for path in kind} == {shape}
 
     def test_outputs_of_the_metadata_exist_after_postprocessing(self, bundle: Path, life: Life) -> None:
         formats = metadata(bundle)["network_data_format"]

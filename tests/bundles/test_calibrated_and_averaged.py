@@ -85,6 +85,15 @@ def test_one_word_evaluates_and_infers_with_the_calibrated_model(
         assert (plain != calibrated).any()
 
 
+def test_an_evaluation_elsewhere_has_a_folder_and_a_name_of_its_own(
+    bundle: Path, run: Path, phantom: Path, tmp_path: Path
+) -> None:
+    copy = shutil.copytree(run, tmp_path / "run")
+    evaluate(bundle, dataset_dir=phantom, run_dir=copy, site="clinic B")
+    assert calibration(copy / "sites" / "clinic B")["run"] == {**calibration(copy)["run"], "site": "clinic B"}
+    assert calibration(copy) == calibration(run)
+
+
 @pytest.mark.slow
 def test_the_words_of_the_command_line(phantom: Path, run: Path, bundle: Path, tmp_path: Path) -> None:
     copy = shutil.copytree(run, tmp_path / "run")

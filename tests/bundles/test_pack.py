@@ -83,6 +83,17 @@ def test_a_downloaded_bundle_with_weights_predicts_as_the_run_does(run: Path, ph
 
 
 @pytest.mark.slow
+def test_what_was_fitted_for_the_clinic_travels_with_the_weights(run: Path, phantom: Path, tmp_path: Path) -> None:
+    fitted = shutil.copytree(run, tmp_path / "run")
+    settings = {**small_networks(HIPPOCAMPUS), "device": "cpu"}
+    run_bundle(HIPPOCAMPUS, "clinical_fit", dataset_dir=str(phantom), run_dir=str(fitted), level=0.4, **settings)
+    assert json.loads((fitted / "models" / "clinical.json").read_text())["about"]["model"] == "model_calibrated.pt"
+    copy = download(pack(HIPPOCAMPUS, tmp_path, fitted), tmp_path / "there", HIPPOCAMPUS.name)
+    run_bundle(copy, "clinical", dataset_dir=str(phantom / "imagesTr"), **settings)
+    assert len(list((copy / "predictions").glob("*.html"))) == len(list((phantom / "imagesTr").iterdir()))
+
+
+@pytest.mark.slow
 def test_metadata_and_readme_say_what_was_measured(run: Path, schema: Path, tmp_path: Path) -> None:
     copy = download(pack(HIPPOCAMPUS, tmp_path, run), tmp_path / "there", HIPPOCAMPUS.name)
     shutil.copy(schema, tmp_path / schema.name)

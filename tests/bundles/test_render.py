@@ -67,6 +67,21 @@ def test_inference_names_classes_of_monai_only(bundle: Path) -> None:
         assert set(re.findall(r"(?<![\w.])(\w+)\.", target)) <= {"monai", "torch", "ignite"}, target
 
 
+def test_clinical_output_is_inference_and_more(bundle: Path) -> None:
+    """Complete in itself, and step for step what inference.json does before it adds its own."""
+    inference, clinical = (
+        json.loads((bundle / "configs" / f"{name}.json").read_text()) for name in ("inference", "clinical")
+    )
+    assert set(inference) <= set(clinical)
+    changed = {name for name in inference if inference[name] != clinical[name]}
+    assert changed == {"calibrated", "preprocessing", "postprocessing", "initialize"}
+    for part in ("preprocessing", "postprocessing"):
+        before, after = inference[part]["transforms"], clinical[part]["transforms"]
+        targets = [step["_target_"] for step in after]
+        assert [step["_target_"] for step in before] == targets[: len(before)]
+        assert all(target.startswith("monai_calib.") for target in targets[len(before) :])
+
+
 def test_no_target_bears_the_name_of_a_module(bundle: Path) -> None:
     """``pydoc.locate`` finds the one or the other, by the version of Python; a module is never called, in silence."""
     targets = {

@@ -120,7 +120,7 @@ def test_the_label_of_a_file_is_named() -> None:
     with pytest.raises(ValueError, match=r"^subject 7: label: "):
         ConformalVolumeFit(3).update(probabilities(), label, SPACING, "7")
     with pytest.raises(ValueError, match=r"^subject 7: label: "):
-        FalseNegativeControl(3).update(probabilities(), label, "7")
+        FalseNegativeControl(3).update(probabilities(), label, subject="7")
 
 
 def test_a_refused_case_leaves_nothing_behind() -> None:

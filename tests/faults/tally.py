@@ -111,7 +111,7 @@ class Tally:
             "runs. "
             "Every run draws new moments and new mutations from the seed that it prints. The generators of damage "
             "are in "
-            "`tests/faults/mutations.py`; a small part of all this is in `make test`.",
+            "`tests/faults/mutations/`; a small part of all this is in `make test`.",
             "",
             f"{sum(map(_size, kills.values()))} kills of {len(kills)} commands, {sum(map(_size, inputs.values()))} "
             f"mutated "

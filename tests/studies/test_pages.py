@@ -25,6 +25,10 @@ LIMITS = {"0.1", "0.2"}
         ("raters", set()),
         ("nnunet", set()),
         ("own_images", set()),
+        ("promises", set()),
+        ("shift", set()),
+        ("failure", {"0.1", "0.2", "0.85"}),
+        ("metric_table", set()),
     ],
 )
 def test_pages_are_those_of_the_kept_figures(
