@@ -14,7 +14,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from bundle_runs import BUNDLES, BUNDLES_FOLDER
+from monai.bundle import ConfigParser
+from monai.data import MetaTensor
+from monai.transforms import NormalizeIntensityd
 
 from monai_calib.bundling.pack import NO_WEIGHTS
 
@@ -77,9 +81,23 @@ def test_clinical_output_is_inference_and_more(bundle: Path) -> None:
     assert changed == {"calibrated", "preprocessing", "postprocessing", "initialize"}
     for part in ("preprocessing", "postprocessing"):
         before, after = inference[part]["transforms"], clinical[part]["transforms"]
-        targets = [step["_target_"] for step in after]
-        assert [step["_target_"] for step in before] == targets[: len(before)]
+        targets, expected = (
+            [step if isinstance(step, str) else step["_target_"] for step in of] for of in (after, before)
+        )
+        assert expected == targets[: len(before)]
         assert all(target.startswith("monai_calib.") for target in targets[len(before) :])
+
+
+def test_probabilities_are_not_brought_to_the_intensities_of_the_image(bundle: Path) -> None:
+    """From MONAI 1.7 on, normalising is recorded in the image, and undone on the prediction by whoever inverts all."""
+    parser = ConfigParser(json.loads((bundle / "configs" / "inference.json").read_text()))
+    image = MetaTensor(torch.zeros(1, 2, 2))
+    image.applied_operations = [{"class": "Orientation"}, {"class": "NormalizeIntensity"}]
+    forget, spatial = (parser.get_parsed_content(name) for name in ("without_intensity", "spatial"))
+    assert forget({"image": image})["image"].applied_operations == [{"class": "Orientation"}]
+    steps = parser.get_parsed_content("preprocessing").transforms
+    undone = [type(step) for step in spatial.transforms]
+    assert undone == [type(step) for step in steps if not isinstance(step, NormalizeIntensityd)]
 
 
 def test_no_target_bears_the_name_of_a_module(bundle: Path) -> None:
