@@ -50,6 +50,7 @@ def monais(client: Client, closes: bool) -> MLFlowHandler:
     handler = MLFlowHandler.__new__(MLFlowHandler)
     handler.client, handler.cur_run = client, SimpleNamespace(info=SimpleNamespace(run_id="1"))
     handler.artifacts, handler.run_finish_status = (), "FINISHED"
+    handler.system_metrics_monitor = None  # of MONAI 1.7
     attach = [Events.COMPLETED, handler.complete], [Events.COMPLETED, handler.close]
     handler.attach = lambda engine: [engine.add_event_handler(*each) for each in attach[: 1 + closes]]  # type: ignore[method-assign]
     return handler
