@@ -18,8 +18,8 @@ from .findings import Findings, findings, reading
 from .ranks import ranking_diagram
 from .reliability import overlaid_reliability, reliability_of_runs
 from .review import Review, review_of
-from .runs import Run
 from .scatter import overlap_scatter
+from .settings import SettingsTable, settings_table
 from .slices import CaseView, case_views, class_colour
 from .tables import ResultTable, overview_table, result_table
 
@@ -48,7 +48,7 @@ class Part:
     sections: tuple[Section, ...]
     views: tuple[CaseView, ...]
     swatches: Mapping[str, str]
-    settings: Mapping[str, str]
+    settings: SettingsTable
     corrections: tuple[Correction, ...]
     review: Review | None = None
 
@@ -83,26 +83,10 @@ def part_of(comparison: Comparison) -> Part:
         (*(_section(comparison, protocol, region, overview.tests) for protocol, region in regions), overview),
         tuple(case_views(comparison)) if comparison.methods else (),
         {method.label: swatch(method.place) for method in comparison.methods},
-        {method.label: _settings(method.runs or method.failed) for method in (*comparison.methods, *comparison.failed)},
+        settings_table(comparison),
         tuple(corrections_of(comparison)),
         review_of(comparison),
     )
-
-
-def _settings(runs: Sequence[Run]) -> str:
-    """Settings of a method's runs beyond the columns of the page's first table."""
-    shown = {"bundle", "loss_name", "network_name", "posthoc", "split", "seed", "train_seconds", "training_seconds"}
-    shown |= {"posthoc_region", "correction"}
-    pairs: dict[str, list[str]] = {}
-    for run in runs:
-        for key, value in run.settings.items():
-            if key not in shown and value not in ({}, None, ""):
-                inside = value.items() if isinstance(value, Mapping) else [(key, value)]
-                for name, setting in inside:
-                    pairs.setdefault(str(name), []).append(
-                        f"{setting:g}" if isinstance(setting, float) else str(setting)
-                    )
-    return ", ".join(f"{name.replace('_', ' ')} {' / '.join(dict.fromkeys(told))}" for name, told in pairs.items())
 
 
 def _overview(comparison: Comparison) -> Section:

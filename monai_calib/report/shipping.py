@@ -103,6 +103,8 @@ def _correction(members: Sequence[Method]) -> tuple[Method, str]:
         if choices and all(choices):
             first = choices[0]
             on = "held-out validation cases" if "subjects" in first else "held-out cases"
+            if first["chosen"] == "none":
+                return method, f"No correction, by {on} ({first['why']}): the network as trained."
             return method, f"Correction chosen on {on}: {first['chosen']}, {first['why']}."
     scores = {method.label: _held_out(method, None) for method in fitted}
     known = [method for method in fitted if math.isfinite(scores[method.label]) and not _guards(method)]
