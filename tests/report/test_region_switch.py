@@ -32,7 +32,7 @@ def test_every_region_has_a_labelled_choice_and_the_whole_volume_is_the_first(pa
     assert len({box["name"] for box in boxes}) == 1, "one group, which the arrow keys go through"
     (checked,) = [box["value"] for box in boxes if "checked" in box]
     text = path.read_text()
-    assert f'value="{checked}" checked>Protocol recommended: whole volume</label>' in text
+    assert f'value="{checked}" checked>recommended: whole volume</label>' in text
     assert "Calibration in" in page.text
 
 
