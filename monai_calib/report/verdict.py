@@ -16,7 +16,7 @@ from .comparison import Comparison, Estimate, Method
 from .corrections import corrections_of
 from .figures import Figure
 from .findings import Findings
-from .reliability import overlaid_reliability, pooled
+from .reliability import MOST_BANDS, overlaid_reliability, pooled
 from .shipping import Shipped
 from .statistics import Interval, bootstrap_mean
 from .tables import figure_text
@@ -26,8 +26,8 @@ __all__ = ["Mark", "Verdict", "mark_of", "verdict_of"]
 SAID = 0.9
 """The confidence whose accuracy is told."""
 FEW_SUBJECTS = 20
-# Beyond these, the first screen shows what is shipped and its training alone.
-MOST_METHODS = 6
+# Beyond these, the table shows what is shipped and its training alone.
+MOST_METHODS = 20
 _WORDS = {"better": "better", "worse": "worse", "open": "not told apart", "equal": "unchanged", "": ""}
 _SIGNS = {"better": "✓", "worse": "✗", "open": "≈", "equal": "=", "": ""}
 
@@ -84,10 +84,12 @@ def verdict_of(
         for method in shown
     )
     place = _place(comparison)
+    drawn = _before_and_after(comparison, shipped.method)
+    if shipped.method is None and len(comparison.methods) <= MOST_BANDS:
+        drawn = list(comparison.methods)
     figure = None
-    if place is not None and shown:
-        drawn = replace(comparison, methods=tuple(_before_and_after(comparison, shipped.method) or shown))
-        figure = overlaid_reliability(drawn, *place)
+    if place is not None and drawn:
+        figure = overlaid_reliability(replace(comparison, methods=tuple(drawn)), *place)
         if figure is not None:
             figure = replace(figure, key=f"first-{figure.key}")
     trust, direction = ("", "") if shipped.method is None or place is None else _trust(shipped.method, *place)
@@ -247,8 +249,6 @@ def _data(comparison: Comparison, tests: Sequence[Findings], others: Sequence[st
     if any(run.split in VALIDATION for run in comparison.runs):
         told.append("These are validation cases, which served to choose; they are no test.")
     if others:
-        told.append(
-            f"Several data sets or parts on this page; the box is of this one alone, not of {'; '.join(others)}."
-        )
+        told.append(f"This page has other parts, of which this box says nothing: {'; '.join(others)}.")
     told.append("Another scanner, hospital or kind of patient: nothing here tells of it.")
     return told

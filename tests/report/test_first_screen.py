@@ -246,3 +246,33 @@ def test_the_file_of_a_calibration_is_named_for_the_correction_it_was_written_fo
         files[method.label] = shipped_of(alone, runs, [calibrated], calibrated.parent / "elsewhere" / "page.html").file
     assert files["dice_ce + temperature"] == f"{calibrated.name}/models/model_calibrated.pt"
     assert files["dice_ce + isotonic"] == ""
+
+
+def test_every_method_of_a_comparison_without_a_choice_is_marked_against_its_own_training(tmp_path: Path) -> None:
+    """Five trainings, one corrected: six rows, five without a mark, and no diagram of so many."""
+    for number in range(5):
+        noise = 1 + number / 4
+        write_run(tmp_path / str(number), _settings(f"loss{number}"), [0, 1, 2], noise, protocols=["recommended"])
+    corrected = _settings("loss4") | {"posthoc": "temperature"}
+    write_run(tmp_path / "4" / "posthoc" / "t", corrected, [0, 1, 2], 2.0, 0.5, protocols=["recommended"])
+    comparison, shipped = _of(tmp_path)
+    verdict = verdict_of(comparison, shipped, ())
+    assert shipped.method is None
+    assert len(verdict.rows) == 6
+    assert not any(chosen for _, chosen, _ in verdict.rows)
+    assert [label for label, _, marks in verdict.rows if any(mark.verdict for mark in marks)] == ["loss4 + temperature"]
+    assert (verdict.figure, verdict.trust) == (None, "")
+
+
+def test_other_parts_and_tests_without_hope_are_told(tmp_path: Path) -> None:
+    """Three subjects cannot reach 5 %; another bundle's runs are another part, with a box of its own."""
+    write_run(tmp_path / "ce", _settings(), [0, 1, 2], noise=3, temperature=0.4)
+    write_run(tmp_path / "ce" / "posthoc" / "t", _corrected("temperature"), [0, 1, 2], noise=3)
+    write_run(tmp_path / "other", _settings() | {"bundle": "other"}, [0, 1])
+    html = write_report([tmp_path], tmp_path / "report.html").read_text()
+    assert html.count("<h2>Ship</h2>") == 2
+    told = [box[: box.index("</ul>")] for box in html.split("<h2>Beware</h2>")[1:]]
+    assert "of which this box says nothing: other." in told[0]
+    assert "With 3 subjects and 1 pair no test can tell methods apart: the smallest p possible is 0.25." in told[0]
+    assert "of which this box says nothing: b." in told[1]
+    assert "no test can tell" not in told[1], "there is no pair"
