@@ -99,13 +99,12 @@ def _correction(members: Sequence[Method]) -> tuple[Method, str]:
     if not fitted:
         return members[0], "As trained: no correction has been evaluated here."
     for method in fitted:
-        choices = [record.get("choice") or {} for record in _records(method.runs[0])]
-        if choices and all(choices):
-            first = choices[0]
-            on = "held-out validation cases" if "subjects" in first else "held-out cases"
-            if first["chosen"] == "none":
-                return method, f"No correction, by {on} ({first['why']}): the network as trained."
-            return method, f"Correction chosen on {on}: {first['chosen']}, {first['why']}."
+        records = _records(method.runs[0])
+        if records and all(record.get("choice") for record in records):
+            chosen, on = records[0]["choice"], f"held-out {records[0].get('fitted_on', 'unknown')} cases"
+            if chosen["chosen"] == "none":
+                return method, f"The network as trained: {on} chose no correction."
+            return method, f"Correction chosen on {on}: {chosen['chosen']}, {chosen['why']}."
     scores = {method.label: _held_out(method, None) for method in fitted}
     known = [method for method in fitted if math.isfinite(scores[method.label]) and not _guards(method)]
     best = min(known, key=lambda method: scores[method.label], default=None)

@@ -179,6 +179,12 @@ def test_a_correction_ships_only_if_it_helps_held_out_cases(record: dict[str, An
     assert method.label == ships
 
 
+def test_auto_without_a_correction_says_that_it_is_the_network_as_trained(tmp_path: Path) -> None:
+    settings = _corrected("auto", choice={"chosen": "none", "why": "the best"})
+    write_run(tmp_path / "posthoc" / "auto", settings, [0], protocols=["recommended"])
+    assert _of(tmp_path)[1].why == ("The network as trained: held-out validation cases chose no correction.",)
+
+
 def test_of_several_trainings_validation_chooses_and_without_it_nothing(tmp_path: Path) -> None:
     """The one that is better on test is worse on validation."""
     for loss, on_test, on_validation in (("ce", 1.0, 0.2), ("nacl", 0.2, 1.0)):
