@@ -18,7 +18,10 @@ from monai_calib.variants import choose_variant
 from .grouping import Identity, identity_of
 from .runs import Run, RunError, number
 
-__all__ = ["Choice", "Variant", "choose_on_validation", "read_choices"]
+__all__ = [
+    *("VALIDATION", "Choice", "Variant", "choose_on_validation", "mean_of_cases", "read_choices", "score_of"),
+    "training_of",
+]
 
 RESULTS = "monai_calib/benchmark_results/1"
 
@@ -67,10 +70,10 @@ def choose_on_validation(runs: Sequence[Run]) -> tuple[list[Run], list[Choice]]:
     on_validation: dict[Identity, list[Run]] = {}
     for run in runs:
         if run.split in VALIDATION and "posthoc" not in run.settings:
-            on_validation.setdefault(_training(run), []).append(run)
+            on_validation.setdefault(training_of(run), []).append(run)
     families: dict[Identity, dict[Identity, list[Run]]] = {}
     for run in held_out:
-        training = _training(run)
+        training = training_of(run)
         family = tuple(pair for pair in training if pair[0] in _NOT_CHOSEN)
         families.setdefault(family, {}).setdefault(training, []).append(run)
     dropped: set[Run] = set()
@@ -85,7 +88,7 @@ def choose_on_validation(runs: Sequence[Run]) -> tuple[list[Run], list[Choice]]:
     return [run for run in held_out if run not in dropped], choices
 
 
-def _training(run: Run) -> Identity:
+def training_of(run: Run) -> Identity:
     """The training: a run's settings without the split it was evaluated on and what was fitted afterwards."""
     return tuple(
         pair
@@ -95,10 +98,10 @@ def _training(run: Run) -> Identity:
 
 
 def _choose(family: Mapping[str, str], variants: Sequence[tuple[Identity, list[Run]]]) -> Choice:
-    criterion = _criterion([run for _, members in variants for run in members])
+    criterion = score_of([run for _, members in variants for run in members])
     values: list[dict[Hashable, float]] = [{} for _ in variants]
     if criterion is not None and all(members for _, members in variants):
-        values = [{run.seed: _mean_of_cases(run, criterion) for run in members} for _, members in variants]
+        values = [{run.seed: mean_of_cases(run, criterion) for run in members} for _, members in variants]
     chosen = choose_variant(dict(enumerate(values)))
     decided = criterion is not None and bool(np.isfinite(chosen.means).all())
     common = set.intersection(*(set(training) for training, _ in variants))
@@ -112,7 +115,7 @@ def _choose(family: Mapping[str, str], variants: Sequence[tuple[Identity, list[R
     )
 
 
-def _criterion(runs: Sequence[Run]) -> Metric | None:
+def score_of(runs: Sequence[Run]) -> Metric | None:
     """The score to choose by: one that all runs measured, of the largest region."""
     names = set.intersection(*(set(run.values) for run in runs)) if runs else set()
     scores = [metric for name in names if (metric := runs[0].metrics[name]).kind == _SCORE]
@@ -125,7 +128,8 @@ def _in_words(training: Identity, common: set[tuple[str, str]]) -> str:
     return ", ".join(own) or "defaults"
 
 
-def _mean_of_cases(run: Run, metric: Metric) -> float:
+def mean_of_cases(run: Run, metric: Metric) -> float:
+    """Mean of a metric over the cases that have it, NaN if none has."""
     values = run.values[metric.name]
     return float(np.nanmean(values)) if np.isfinite(values).any() else float("nan")
 

@@ -13,10 +13,12 @@ from .comparison import Method, compare
 from .findings import pair_cells, tests_csv
 from .page import render_page, require_extra
 from .published import PublishedTable, read_published
-from .runs import read_runs
+from .runs import Run, read_runs
 from .sections import Part, part_of
+from .shipping import shipped_of
 from .sites import Sites, sites_of
 from .tables import latex_text, result_csv
+from .verdict import Verdict, verdict_of
 
 __all__ = ["write_report"]
 
@@ -41,7 +43,8 @@ def write_report(
         RunError: if a run cannot be read; see :func:`~.runs.read_run`.
     """
     require_extra()
-    compared, choices = choose_on_validation(read_runs(runs))
+    read = read_runs(runs)
+    compared, choices = choose_on_validation(read)
     choices += [] if benchmark is None else read_choices(benchmark)
     others = () if published is None else read_published(published)
     comparisons = compare(compared)
@@ -49,7 +52,7 @@ def write_report(
     path = Path(output)
     if path.suffix.lower() not in (".html", ".htm"):
         path = path / "report.html"
-    page = _render(parts, choices, others, sites_of(comparisons))
+    page = _render(parts, _verdicts(parts, read, runs, path), choices, others, sites_of(comparisons))
     # Both get their names at the very end, the page first: a reader of either sees one report.
     with atomic_folder(path.parent / f"{path.stem}_tables") as tables, atomic_path(path) as whole:
         for number, part in enumerate(parts, start=1):
@@ -62,13 +65,33 @@ def write_report(
     return path
 
 
+def _verdicts(parts: Sequence[Part], read: Sequence[Run], folders: Sequence[Path], page: Path) -> list[Verdict | None]:
+    """The first screen of each part; of one network on several data sets, that of its own alone."""
+    titles = [part.title for part in parts]
+    away = [bool(part.comparison.runs[0].settings.get("site")) for part in parts]
+    verdicts: list[Verdict | None] = []
+    for number, part in enumerate(parts):
+        if away[number] and not all(away):
+            verdicts.append(None)
+            continue
+        others = [*titles[:number], *titles[number + 1 :]]
+        shipped = shipped_of(part.comparison, read, folders, page)
+        verdicts.append(verdict_of(part.comparison, shipped, part.tests, others))
+    return verdicts
+
+
 def _render(
-    parts: Sequence[Part], choices: Sequence[Choice], published: Sequence[PublishedTable], sites: Sites | None = None
+    parts: Sequence[Part],
+    verdicts: Sequence[Verdict | None],
+    choices: Sequence[Choice],
+    published: Sequence[PublishedTable],
+    sites: Sites | None = None,
 ) -> str:
     methods = [method for part in parts for method in (*part.comparison.methods, *part.comparison.failed)]
     return render_page(
         "report.html.j2",
         parts=parts,
+        verdicts=verdicts,
         choices=choices,
         published=published,
         sites=sites,

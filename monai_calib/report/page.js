@@ -78,9 +78,9 @@
   const figures = [...document.querySelectorAll("figure.plot")];
   const isFolded = (figure) => figure.closest("details:not([open])");
   const isDrawn = (figure) => drawn.get(figure)?.width > 0;
-  // One that is folded up is marked, to be drawn anew when it is unfolded.
+  // One that is folded up or in a region that is not shown is marked, to be drawn anew when it comes back.
   const redraw = () => figures.filter(isDrawn).forEach((figure) => {
-    if (isFolded(figure)) drawn.get(figure).width = 0;
+    if (isFolded(figure) || !figure.clientWidth) drawn.get(figure).width = 0;
     else draw(figure);
   });
 
@@ -161,6 +161,38 @@
     }
   }
 
+  // One region at a time; a link to another shows it, and all are printed.
+  const switches = [...document.querySelectorAll("fieldset.regions")];
+  const showRegion = (fieldset) => {
+    const shown = fieldset.querySelector("input:checked").value;
+    for (const box of fieldset.querySelectorAll("input")) {
+      document.getElementById(box.value)?.classList.toggle("away", shown !== "" && box.value !== shown);
+    }
+  };
+  const showTarget = (id) => {
+    const box = id && switches.flatMap((f) => [...f.elements]).find((input) => input.value === id);
+    if (!box || box.checked) return;
+    box.checked = true;
+    showRegion(box.closest("fieldset"));
+  };
+  for (const fieldset of switches) {
+    fieldset.hidden = false;
+    showRegion(fieldset);
+    fieldset.addEventListener("change", (event) => {
+      showRegion(fieldset);
+      say(`Shown: ${event.target.parentElement.textContent.trim()}`);
+    });
+  }
+  document.addEventListener("click", (event) => {
+    const link = event.target.closest("a[href^='#']");
+    if (link) showTarget(link.hash.slice(1));
+  });
+  addEventListener("hashchange", () => showTarget(location.hash.slice(1)));
+  if (location.hash) {
+    showTarget(location.hash.slice(1));
+    document.getElementById(location.hash.slice(1))?.scrollIntoView();
+  }
+
   // Runs of a method move with it when a table is sorted.
   const sortValue = (row, column) => {
     const cell = row.cells[column];
@@ -196,7 +228,7 @@
   };
   for (const table of document.querySelectorAll("table.sortable")) {
     for (const header of table.tHead.rows[0].cells) {
-      header.querySelector("button").addEventListener("click", () => sort(table, header));
+      header.querySelector("button")?.addEventListener("click", () => sort(table, header));
     }
   }
   for (const box of document.querySelectorAll("[data-show-runs]")) {
@@ -239,8 +271,14 @@
     }), 150);
   });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", redraw);
-  addEventListener("beforeprint", () => figures.filter((f) => !isFolded(f)).forEach(
-    (f) => draw(f, f.classList.contains("wide") ? PRINT_WIDTH.full : PRINT_WIDTH.half, LIGHT)));
-  addEventListener("afterprint", redraw);
+  addEventListener("beforeprint", () => {
+    document.querySelectorAll(".region.away").forEach((region) => region.classList.remove("away"));
+    figures.filter((f) => !isFolded(f)).forEach(
+      (f) => draw(f, f.classList.contains("wide") ? PRINT_WIDTH.full : PRINT_WIDTH.half, LIGHT));
+  });
+  addEventListener("afterprint", () => {
+    switches.forEach(showRegion);
+    redraw();
+  });
   document.documentElement.dataset.ready = "true";
 })();

@@ -13,11 +13,11 @@ from monai_calib.metrics.bootstrap import bootstrap_ratio
 from monai_calib.metrics.protocols import Protocol
 from monai_calib.metrics.regions import Region
 
-from .comparison import Comparison
+from .comparison import Comparison, Method
 from .figures import NEUTRAL, Figure, axis, figure_csv, new_plot, plain, style, transparent
 from .runs import Run
 
-__all__ = ["Curve", "curve", "overlaid_reliability", "reliability_diagram", "reliability_of_runs"]
+__all__ = ["Curve", "curve", "overlaid_reliability", "pooled", "reliability_diagram", "reliability_of_runs"]
 
 # Bands of more methods than this hide one another; error bars stay legible for longer.
 MOST_BANDS = 4
@@ -61,17 +61,24 @@ def overlaid_reliability(
     """
     named: list[tuple[str, tuple[int, int], Curve]] = []
     for method in comparison.methods:
-        found = [(run, _row(run, protocol, region, row)) for run in method.runs]
-        tables = [(run, table) for run, table in found if table is not None]
-        if tables:
-            together = np.concatenate([table for _, table in tables])
-            subjects = [subject for run, _ in tables for subject in run.subjects]
-            named.append((method.label, method.place, curve(together, subjects, len(tables))))
+        together = pooled(method, protocol, region, row)
+        if together is not None:
+            named.append((method.label, method.place, together))
     if not named:
         return None
     whose = "" if row is None else f" of {comparison.class_names[row]}"
     key = f"reliability-{protocol.name}-{region.name}" + ("" if row is None else f"-class{row}")
     return reliability_diagram(key, f"Reliability{whose}, {region.words}", named)
+
+
+def pooled(method: Method, protocol: Protocol, region: Region, row: int | None = None) -> Curve | None:
+    """The voxels of a method's seeds together, as :func:`overlaid_reliability` draws them; None without histograms."""
+    found = [(run, _row(run, protocol, region, row)) for run in method.runs]
+    tables = [(run, table) for run, table in found if table is not None]
+    if not tables:
+        return None
+    subjects = [subject for run, _ in tables for subject in run.subjects]
+    return curve(np.concatenate([table for _, table in tables]), subjects, len(tables))
 
 
 def reliability_of_runs(comparison: Comparison, protocol: Protocol, region: Region) -> list[Figure]:

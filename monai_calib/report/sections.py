@@ -18,8 +18,8 @@ from .findings import Findings, findings, reading
 from .ranks import ranking_diagram
 from .reliability import overlaid_reliability, reliability_of_runs
 from .review import Review, review_of
-from .runs import Run
 from .scatter import overlap_scatter
+from .settings import SettingsTable, settings_table
 from .slices import CaseView, case_views, class_colour
 from .tables import ResultTable, overview_table, result_table
 
@@ -28,15 +28,25 @@ __all__ = ["Part", "Section", "part_of"]
 
 @dataclass(frozen=True)
 class Section:
-    """A protocol in one of its regions, or what has none: a table for each reduction, figures, and more to unfold."""
+    """A protocol in one of its regions, or what has none: a table for each reduction, figures, and more to unfold.
+
+    ``tables`` are those of the files; the page leaves out of ``shown`` what stands in the first section. ``empty``: no
+    figure in any table, and no voxel in any case.
+    """
 
     heading: str
+    region: Region | None
     tables: tuple[ResultTable, ...]
     readings: tuple[list[str], ...]
     figures: tuple[Figure, ...]
     more: tuple[Figure, ...]
     tests: tuple[Findings, ...]
     pairs: tuple[Figure, ...]
+    empty: bool = False
+
+    @property
+    def shown(self) -> tuple[ResultTable, ...]:
+        return tuple(table.without_overlap() for table in self.tables)
 
 
 @dataclass(frozen=True)
@@ -48,7 +58,7 @@ class Part:
     sections: tuple[Section, ...]
     views: tuple[CaseView, ...]
     swatches: Mapping[str, str]
-    settings: Mapping[str, str]
+    settings: SettingsTable
     corrections: tuple[Correction, ...]
     review: Review | None = None
 
@@ -60,6 +70,26 @@ class Part:
     def classes(self) -> list[tuple[str, str]]:
         """Name and colour of each foreground class in the slices."""
         return [(name, class_colour(i)) for i, name in enumerate(self.comparison.class_names) if i > 0]
+
+    @property
+    def overview(self) -> Section:
+        return self.sections[0]
+
+    @property
+    def regions(self) -> tuple[Section, ...]:
+        """The sections of protocols and regions that have a figure; the page shows one at a time."""
+        return tuple(section for section in self.sections[1:] if not section.empty)
+
+    @property
+    def empty(self) -> tuple[str, ...]:
+        """Regions without any figure, by their headings."""
+        return tuple(section.heading for section in self.sections[1:] if section.empty)
+
+    @property
+    def first_region(self) -> Section | None:
+        """Section of the whole volume, where no truth selects the voxels, else the first: what a page shows."""
+        whole = (section for section in self.regions if section.region is not None and section.region.kind == "all")
+        return next(whole, self.regions[0] if self.regions else None)
 
     @property
     def tests(self) -> list[Findings]:
@@ -80,29 +110,13 @@ def part_of(comparison: Comparison) -> Part:
     return Part(
         comparison,
         ", ".join(bundles) + (f" at {site}" if site else ""),
-        (*(_section(comparison, protocol, region, overview.tests) for protocol, region in regions), overview),
+        (overview, *(_section(comparison, protocol, region) for protocol, region in regions)),
         tuple(case_views(comparison)) if comparison.methods else (),
         {method.label: swatch(method.place) for method in comparison.methods},
-        {method.label: _settings(method.runs or method.failed) for method in (*comparison.methods, *comparison.failed)},
+        settings_table(comparison),
         tuple(corrections_of(comparison)),
         review_of(comparison),
     )
-
-
-def _settings(runs: Sequence[Run]) -> str:
-    """Settings of a method's runs beyond the columns of the page's first table."""
-    shown = {"bundle", "loss_name", "network_name", "posthoc", "split", "seed", "train_seconds", "training_seconds"}
-    shown |= {"posthoc_region", "correction"}
-    pairs: dict[str, list[str]] = {}
-    for run in runs:
-        for key, value in run.settings.items():
-            if key not in shown and value not in ({}, None, ""):
-                inside = value.items() if isinstance(value, Mapping) else [(key, value)]
-                for name, setting in inside:
-                    pairs.setdefault(str(name), []).append(
-                        f"{setting:g}" if isinstance(setting, float) else str(setting)
-                    )
-    return ", ".join(f"{name.replace('_', ' ')} {' / '.join(dict.fromkeys(told))}" for name, told in pairs.items())
 
 
 def _overview(comparison: Comparison) -> Section:
@@ -123,6 +137,7 @@ def _overview(comparison: Comparison) -> Section:
         more += [distribution(comparison, column) for column in comparison.volume_columns()]
     return Section(
         table.heading,
+        None,
         (table,),
         (reading(table, tests),),
         _drawn(figures),
@@ -132,7 +147,7 @@ def _overview(comparison: Comparison) -> Section:
     )
 
 
-def _section(comparison: Comparison, protocol: Protocol, region: Region, overview_tests: Sequence[Findings]) -> Section:
+def _section(comparison: Comparison, protocol: Protocol, region: Region) -> Section:
     tables = tuple(result_table(comparison, protocol, region, reduction) for reduction in protocol.reductions)
     columns = comparison.calibration_columns(protocol, region, protocol.reductions[0])
     tests = [findings(comparison, column) for column in columns]
@@ -152,17 +167,25 @@ def _section(comparison: Comparison, protocol: Protocol, region: Region, overvie
             overlaid_reliability(comparison, protocol, region, index) for index in range(len(comparison.class_names))
         ]
     more += reliability_of_runs(comparison, protocol, region)
-    known = {item.column: item for item in (*overview_tests, *tests)}
+    known = {item.column: item for item in tests}
+    read = [table.without_overlap() for table in tables]
     return Section(
         f"Protocol {protocol.name}: {region.words}",
+        region,
         tables,
         # Pooled figures have no tests, since they are not a mean over cases.
-        tuple(reading(table, [known.get(m) or findings(comparison, m) for m in table.columns]) for table in tables),
+        tuple(reading(table, [known.get(m) or findings(comparison, m) for m in table.columns]) for table in read),
         _drawn(figures),
         _drawn(more),
         tuple(item for item in tests if item.pairs),
         _drawn([differences(item) for item in tests]),
+        empty=all(table.empty for table in read) and not _has_voxels(comparison, protocol, region),
     )
+
+
+def _has_voxels(comparison: Comparison, protocol: Protocol, region: Region) -> bool:
+    tables = [run.bins.get((region.name, protocol.num_bins)) for run in comparison.runs]
+    return any(table is not None and bool(table[:, :, 0].any()) for table in tables)
 
 
 def _scatters(comparison: Comparison, column: Column) -> list[Figure]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from monai_calib.metrics.protocols import Protocol
@@ -69,6 +69,17 @@ class ResultTable:
     def name(self) -> str:
         """For its file."""
         return f"{self.protocol}_{self.region}_{self.reduction}" if self.protocol else "overview"
+
+    def without_overlap(self) -> ResultTable:
+        """The same without DSC and HD95, which a page shows once; a table that has no protocol stays as it is."""
+        keep = [place for place, column in enumerate(self.columns) if column.protocol or not self.protocol]
+        rows = tuple(replace(row, cells=tuple(row.cells[place] for place in keep)) for row in self.rows)
+        return replace(self, columns=tuple(self.columns[place] for place in keep), rows=rows)
+
+    @property
+    def empty(self) -> bool:
+        """Whether no method has any figure."""
+        return not any(math.isfinite(cell.interval.value) for row in self.rows for cell in row.cells)
 
     def best(self, index: int) -> float:
         """The best mean of a column over methods, NaN if there are fewer than two or nothing is better than another."""

@@ -89,7 +89,11 @@ UNDRAWN = """
 
 
 def _draw_all(browser: webdriver.Chrome) -> int:
-    """Scrolls to every figure that is not folded up, as a reader would, until all are drawn; gives their number."""
+    """Scrolls to every figure that is not folded up, as a reader would, until all are drawn; gives their number.
+
+    Of all regions, which then stay on the page.
+    """
+    browser.execute_script("document.querySelectorAll('.regions input[value=\"\"]').forEach(box => box.click())")
     _wait(lambda: browser.execute_script(UNDRAWN)[0] == 0, 300)
     return int(browser.execute_script(UNDRAWN)[1])
 
@@ -132,6 +136,22 @@ def test_sorting_by_keyboard_moves_methods_with_their_runs(browser: webdriver.Ch
     assert [m for i, m in enumerate(methods) if i == 0 or m != methods[i - 1]] == list(dict.fromkeys(methods))
 
 
+def test_one_region_at_a_time_by_keyboard_and_by_link(browser: webdriver.Chrome) -> None:
+    def shown() -> list[str | None]:
+        sections = browser.find_elements(By.CSS_SELECTOR, "section.region")
+        return [section.get_attribute("id") for section in sections if section.is_displayed()]
+
+    boxes = browser.find_elements(By.CSS_SELECTOR, ".regions input")
+    boxes[0].click()
+    assert shown() == [boxes[0].get_attribute("value")]
+    boxes[0].send_keys(Keys.ARROW_DOWN)
+    assert shown() == [boxes[1].get_attribute("value")]
+    browser.find_element(By.CSS_SELECTOR, f"nav a[href='#{boxes[3].get_attribute('value')}']").click()
+    assert shown() == [boxes[3].get_attribute("value")]
+    boxes[-1].click()
+    assert len(shown()) == len(boxes) - 1
+
+
 def test_every_run_can_be_shown(browser: webdriver.Chrome) -> None:
     runs = browser.find_elements(By.CSS_SELECTOR, "table.results")[0].find_elements(By.CSS_SELECTOR, "tr.run")
     assert not any(run.is_displayed() for run in runs)
@@ -159,7 +179,8 @@ def test_methods_can_be_hidden_from_all_figures(browser: webdriver.Chrome) -> No
 
 
 def test_folded_figures_are_drawn_when_unfolded(browser: webdriver.Chrome) -> None:
-    details = next(d for d in browser.find_elements(By.TAG_NAME, "details") if "More plots" in d.text)
+    folded = browser.find_elements(By.CSS_SELECTOR, ".region details")
+    details = next(one for one in folded if "More plots" in one.text)
     assert not details.find_elements(By.CSS_SELECTOR, ".main-svg")
     details.find_element(By.TAG_NAME, "summary").send_keys(Keys.ENTER)
     _wait(lambda: len(details.find_elements(By.CSS_SELECTOR, ".canvas.js-plotly-plot")) > 3)

@@ -86,3 +86,12 @@ def test_seeds_with_corrections_of_their_own_are_one_method(tmp_path: Path) -> N
     (only,) = compare(read_runs([tmp_path]))
     assert [method.label for method in only.methods] == ["ce + temperature"]
     assert [item.seed for item in corrections_of(only)] == ["1", "2"]
+
+
+def test_every_column_of_a_sortable_table_has_its_button(path: Path) -> None:
+    """The script gives each one a listener; a header without a button once stopped it, and no figure was drawn."""
+    tables = [table for table in path.read_text().split("<table")[1:] if "sortable" in table[: table.index(">")]]
+    assert any("Out because" in table for table in tables), "the candidates' table"
+    for table in tables:
+        heads = table[: table.index("</thead>")].split("<th ")[1:]
+        assert all("<button" in head for head in heads), heads

@@ -167,7 +167,7 @@ def test_one_run_on_one_case(tmp_path: Path) -> None:
     assert "Paired tests" not in text.split("How the figures were made")[1]
     measured = [PROTOCOLS[name] for name in ("paper", "recommended")]
     tables = sum(len(protocol.regions) * len(protocol.reductions) for protocol in measured)
-    assert len(page.all("table")) == tables + 3, "a region and reduction each, the overview, what was run, the slices"
+    assert len(page.all("table")) == tables + 4, "regions and reductions, at a glance, overview, runs, slices"
 
 
 def test_runs_that_never_converged_give_tables_without_figures(tmp_path: Path) -> None:
