@@ -24,8 +24,8 @@ def forward_fails(build: Callable[[], nn.Module], patch: Sequence[int], channels
         channels: of the image.
 
     Example:
-        >>> forward_fails(lambda: nn.Conv2d(1, 2, 5), [4, 4], 1)
-        "Calculated padded input size per channel: (4 x 4). Kernel size: (5 x 5). Kernel size can't be greater ..."
+        >>> "input size per channel" in forward_fails(lambda: nn.Conv2d(1, 2, 5), [4, 4], 1)
+        True
         >>> forward_fails(lambda: nn.Conv2d(1, 2, 5, padding=2), [4, 4], 1)
     """
     with torch.random.fork_rng(devices=[]), torch.device("meta"), warnings.catch_warnings():

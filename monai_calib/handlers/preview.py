@@ -48,8 +48,8 @@ class SlicePreviewHandler:
         ...     evaluator = Engine(lambda engine, batch: batch)
         ...     SlicePreviewHandler(folder).attach(evaluator)
         ...     _ = evaluator.run([[case]])
-        ...     np.load(f"{folder}/previews/case_0001.npz")["confidence"][0, 0]
-        np.uint8(50)
+        ...     int(np.load(f"{folder}/previews/case_0001.npz")["confidence"][0, 0])
+        50
     """
 
     def __init__(

@@ -60,8 +60,8 @@ def draw_labels(
     Example:
         >>> certain = np.zeros((4, 4, 4, 2), dtype=np.uint16)
         >>> certain[..., 1] = 2**15
-        >>> draw_labels(np.random.default_rng(0), certain, (1, 1, 1)).min()
-        np.uint8(1)
+        >>> int(draw_labels(np.random.default_rng(0), certain, (1, 1, 1)).min())
+        1
     """
     uniform = ndtr(gaussian_field(rng, posterior.shape[:-1], spacing, coherence))
     edges = np.cumsum(posterior[..., :-1], axis=-1, dtype=np.int64) * POSTERIOR_UNIT
