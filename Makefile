@@ -54,8 +54,11 @@ audit: $(VENV)/dev.installed
 	@[ -x $(AUDIT)/bin/pip-audit ] || ("$(PY)" -m venv $(AUDIT) && $(AUDIT)/bin/python -m pip install -q pip-audit) \
 		> $(VENV)/audit.log 2>&1 || { echo "audit: no package index was reached; nothing was looked up"; exit 0; }; \
 	if $(AUDIT)/bin/pip-audit --progress-spinner off --path "$$(echo $(VENV)/lib/python3*/site-packages)" \
-		> $(VENV)/audit.log 2>&1; then echo "audit: none known; $$(grep -c 'could not be audited' $(VENV)/audit.log) packages" \
-		"were not found in the index"; \
+		> $(VENV)/audit.log 2>&1; then \
+		all=$$(ls -d $(VENV)/lib/python3*/site-packages/*.dist-info | wc -l); \
+		unknown=$$(grep -c 'could not be audited' $(VENV)/audit.log); \
+		if [ $$unknown -ge $$all ]; then echo "audit: the index knows none of $$all packages; nothing was looked up"; \
+		else echo "audit: none known in $$((all - unknown)) of $$all packages; the index does not know the others"; fi; \
 	elif grep -q "known vulnerabilit" $(VENV)/audit.log; then cat $(VENV)/audit.log; exit 1; \
 	else echo "audit: the index did not answer; nothing was looked up"; fi
 
