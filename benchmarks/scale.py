@@ -6,8 +6,8 @@ Seconds are the processor's, of one thread. Memory is what the operating system 
 
 - *report*: ``python -m monai_calib report`` on an evaluated folder of 10,000 cases with the protocols ``paper`` and
   ``recommended``;
-- *handler*: growth of the process a case in the second half of an evaluation, in four runs: what is held is some
-  kilobytes, but the C library may keep far more between its blocks, by the chance of where these lie;
+- *handler*: growth of the process a case in the second half of an evaluation, in two runs: its figures, as numbers
+  of Python;
 - *histogram*: nanoseconds a voxel of an update from logits, from small volumes to large ones.
 """
 
@@ -130,9 +130,9 @@ def main() -> None:
     ]
     lines += [f"| report of {arguments.cases:,} cases, 3 classes | {seconds:.0f} s, {megabytes:.0f} MB |"]
     for classes, cases in ((3, 2400), (9, 1200)):
-        found = sorted(alone("handler", classes, cases) for _ in range(4))
+        found = sorted(alone("handler", classes, cases) for _ in range(2))
         lines.append(
-            f"| handler, a case, {classes} classes, least and most of four runs | {found[0]:.0f}, {found[-1]:.0f} kB |"
+            f"| handler, a case, {classes} classes, least and most of two runs | {found[0]:.0f}, {found[-1]:.0f} kB |"
         )
     for classes, sizes in VOLUMES.items():
         costs = " / ".join(f"{alone('histogram', classes, size):.1f}" for size in sizes)
