@@ -1,6 +1,6 @@
 """Are the promises kept? Margins, sets, volumes and false negatives over 1,000 re-splits of the subjects.
 
-    python studies/promises_cases.py RUN --bundle BUNDLE --dataset_dir DATA --cache CACHE   # scores of a run's cases
+    python studies/promises_cases.py RUN --dataset_dir DATA --cache CACHE   # scores of a run's cases
     python studies/promises.py                                                              # re-split, write the page
 
 Subjects of validation and test are put in random order; the first half is fitted on, the other is the test. Subjects

@@ -1,7 +1,7 @@
 """Scores of margins, sets, volumes and false negatives of every validation and test case of a trained run.
 
-``python studies/promises_cases.py RUN --bundle BUNDLE --dataset_dir DATA --cache CACHE [--set NAME=VALUE ...]`` runs
-the network once over each case, keeps its logits in ``CACHE``, and adds the run's scores to ``promises_scores.json``.
+``python studies/promises_cases.py RUN --dataset_dir DATA --cache CACHE [--set NAME=VALUE ...]`` runs the network once
+over each case, keeps its logits in ``CACHE``, and adds the run's scores to ``promises_scores.json``.
 """
 
 from __future__ import annotations
@@ -14,10 +14,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import monai.bundle
 import torch
-from monai.data import DataLoader, Dataset
 from pages import rounded, write_json
+from run_logits import BUNDLES, SPLITS, load_logits
 
 from monai_calib.clinical import (
     ConformalMargin,
@@ -26,47 +25,24 @@ from monai_calib.clinical import (
     FalseNegativeControl,
     conformal_from_json,
 )
-from monai_calib.datasets import load_datalist
 from monai_calib.handlers.checkpoint import training_settings
-from monai_calib.handlers.weights import load_weights, read_checkpoint
-from monai_calib.posthoc import LogitCase, LogitStream
+from monai_calib.posthoc import LogitCase
 
 SCORES = Path(__file__).parent / "promises_scores.json"
-SPLITS = ("validation", "test")
 SHARES = (0.95, 0.99)
 THRESHOLDS = 101
 """Points of the curve of false negatives that are kept."""
 
 
-def cases_of(run: Path, bundle: Path, dataset_dir: Path, cache: Path, settings: dict[str, Any]) -> Iterator[LogitCase]:
-    """Cases of validation and test with their logits, from ``cache`` where they are there."""
+def cases_of(run: Path, dataset_dir: Path, cache: Path, overrides: dict[str, Any]) -> Iterator[LogitCase]:
+    """Cases of validation and test with their logits and subjects."""
     trained = training_settings(run / "models")
-    known = {name: trained[name] for name in ("network_name", "patch_size", "dropout", "seed") if name in trained}
-    workflow = None
+    known = {name: trained[name] for name in ("patch_size", "dropout") if name in trained}
     for split in SPLITS:
-        kept = cache / f"{run.name}_{split}.pt"
-        if not kept.is_file():
-            if workflow is None:
-                workflow = monai.bundle.ConfigWorkflow(
-                    [str(bundle / "configs" / "train.json")], workflow_type="train", logging_file=False,
-                    bundle_root=str(bundle), dataset_dir=str(dataset_dir), run_dir=str(run), **{**known, **settings},
-                )  # fmt: skip
-                workflow.initialize()
-            network = workflow.parser.get_parsed_content("network")
-            load_weights(network, read_checkpoint(run / "models" / "model.pt"), run / "models" / "model.pt")
-            prepare, inferer = (
-                workflow.parser.get_parsed_content(f"validate#{n}") for n in ("preprocessing", "inferer")
-            )
-            data = Dataset(load_datalist(dataset_dir, split), prepare)
-            rows = []
-            for case in LogitStream(network, DataLoader(data, batch_size=1), inferer):
-                row = {"name": case.name, "subject": case.subject, "spacing": case.spacing}
-                rows.append({**row, "logits": case.logits.cpu(), "label": case.label.to(torch.uint8).cpu()})
-                print(split, case.name, flush=True)
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            torch.save(rows, kept)
-        for row in torch.load(kept, weights_only=True):
-            yield LogitCase(**row)
+        found = load_logits(run, split, dataset_dir, cache, {**known, **overrides})
+        for case, subject in zip(found.cases, found.subjects, strict=True):
+            case.subject = subject
+            yield case
 
 
 def measured(cases: Iterator[LogitCase], class_names: list[str]) -> dict[str, Any]:
@@ -124,16 +100,16 @@ def _plain(score: Any) -> Any:
 def main() -> int:
     parser = argparse.ArgumentParser(description="Scores of each promise on every validation and test case of a run.")
     parser.add_argument("run", type=Path, metavar="RUN")
-    for name in ("bundle", "dataset_dir", "cache"):
+    for name in ("dataset_dir", "cache"):
         parser.add_argument(f"--{name}", type=Path, required=True)
     parser.add_argument("--set", action="append", default=[], metavar="NAME=VALUE")
     arguments = parser.parse_args()
     settings = {name: ast.literal_eval(value) for name, _, value in (text.partition("=") for text in arguments.set)}
-    where = (arguments.run, arguments.bundle, arguments.dataset_dir, arguments.cache, settings)
-    config = json.loads((arguments.bundle / "configs" / "train.json").read_text(encoding="utf-8"))
+    where = (arguments.run, arguments.dataset_dir, arguments.cache, settings)
     trained = training_settings(arguments.run / "models")
     told = {name: trained[name] for name in ("bundle", "loss_name", "epochs", "seed")}
     kept = json.loads(SCORES.read_text(encoding="utf-8")) if SCORES.is_file() else {}
+    config = json.loads((BUNDLES / trained["bundle"] / "configs" / "train.json").read_text(encoding="utf-8"))
     found = measured(cases_of(*where), config["class_names"])
     kept[arguments.run.name] = {"trained": told, **found, "price": prices(cases_of(*where), found)}
     write_json(SCORES, dict(sorted(kept.items())), depth=2)
