@@ -17,7 +17,10 @@ import torch
 
 REPOSITORY = Path(__file__).parents[2]
 BUNDLE = REPOSITORY / "bundles" / "msd_hippocampus_segmentation_3d"
-SMALL = ["--networks#unet#features", "[4,4,4,8,8,4]", "--patch_size", "[32,32,16]"]
+SETTINGS = {"networks#unet#features": "[4,4,4,8,8,4]", "patch_size": "[32,32,16]"}
+SMALL = [part for name, value in SETTINGS.items() for part in (f"--{name}", value)]
+SET = [f"{name}={value}" for name, value in SETTINGS.items()]
+"""What makes a training short, for the bundle's own commands and for the package's."""
 PREPARED = {
     "_target_": "monai_calib.datasets.cache.PreparedDataset",
     "data": "$load_datalist(@dataset_dir, 'training', @prepare_data)",
@@ -140,8 +143,7 @@ def commands(shared: Path) -> list[Command]:
             with_data,
             lambda folder, again: [
                 *(*package, "benchmark", "--bundle", str(BUNDLE), "--dataset_dir", str(folder / "data")),
-                *("--output", str(folder / "out"), "--losses", "ce", "--seeds", "1", "--set", "epochs=2"),
-                "patch_size=[32,32,16]",
+                *("--output", str(folder / "out"), "--losses", "ce", "--seeds", "1", "--set", "epochs=2", *SET),
             ],
             lambda folder: digests(folder / "out" / "runs"),
         ),
@@ -150,7 +152,7 @@ def commands(shared: Path) -> list[Command]:
             with_data,
             lambda folder, again: [
                 *(*package, "run", str(folder / "data"), str(folder / "out"), "--epochs", "1"),
-                *("--bundle", str(BUNDLE), "--set", "patch_size=[32,32,16]"),
+                *("--bundle", str(BUNDLE), "--set", *SET),
             ],
             lambda folder: digests(folder / "out" / "runs"),
         ),
