@@ -49,5 +49,5 @@ def test_a_former_record_does_not_speak_for_what_a_killed_call_wrote(
         patch.setattr(model_files, "export_torchscript", die)
         with pytest.raises(KeyboardInterrupt):
             write(tmp_path, 2.0)
-    with pytest.raises(ValueError, match="expected model_calibrated.pt with SHA-256"):
+    with pytest.raises(ValueError, match=r"expected model_calibrated\.pt with SHA-256"):
         calibrated_model(tmp_path)
