@@ -14,13 +14,13 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from pages import write_json, write_page
-from results import change_table, figure, figure_table, figures_of, name_of, rank_table, seed_table
+import results
+from pages import table, write_json, write_page
+from results import PUBLISHED, change_table, figure_table, figures_of, name_of, rank_table, seed_table
 
 from monai_calib.report.comparison import compare
+from monai_calib.report.published import read_published
 from monai_calib.report.runs import read_runs
-
-__all__ = ["figure", "tables"]
 
 FIGURES = Path(__file__).with_suffix(".json")
 PICTURE = Path(__file__).with_name("figures") / "other_data.svg"
@@ -42,15 +42,35 @@ def measured(name: str, runs: Path) -> dict[str, Any]:
     (comparison,) = compare(found)
     settings = found[0].settings
     shared = {key: settings[key] for key in ("bundle", "network_name", "epochs", "batch_size", "patch_size")}
-    return {**figures_of(comparison), "part": name, "settings": shared}
+    return {**figures_of(comparison, corrected=True), "part": name, "settings": shared}
+
+
+def figure(parts: Sequence[Mapping[str, Any]], path: str) -> float:
+    """As :func:`results.figure`; where the third part of the path is a method in backticks, a change against that."""
+    title, loss, kind, name = path.split(" | ")
+    if not kind.startswith("`"):
+        return results.figure(parts, path)
+    (part,) = (part for part in parts if part["part"] == title)
+    (change,) = (each for each in part["changes"] if (each["method"], each["against"]) == (loss, kind))
+    return abs(100 * float(change["figures"][name][0]))
+
+
+def published(data: str) -> str:
+    """What its authors reported on a data set, a row a loss."""
+    (found,) = (each for each in read_published(PUBLISHED) if each.title.startswith("2D U-Net"))
+    place = found.columns.index(data)
+    rows = [[str(row[0]), *str(row[place]).split(" / ")] for row in found.rows]
+    return f"{table(['loss', 'DSC', 'ECE foreground'], rows)}\n\n{found.source}."
 
 
 def tables(parts: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    made = {}
+    """All tables of the page by name; a part has no table that would have no row."""
+    made = {"published, heart": published("ACDC")}
     for part in parts:
         of = part["part"]
         made[of] = figure_table(part, COLUMNS)
-        made[f"change against ce, {of}"] = change_table(part, "ce", COLUMNS[:5])
+        made[f"change, {of}"] = change_table(part, "`dice_ce`", COLUMNS[:5])
+        made[f"change after correction, {of}"] = change_table(part, "`dice_ce` → auto", COLUMNS[:5])
         if any(len(method["seeds"]) > 1 for method in part["methods"]):
             made[f"seeds, {of}"] = seed_table(part, COLUMNS)
         if part["ranks"]:

@@ -121,8 +121,8 @@ def _rounded(values: Iterable[float]) -> list[float]:
     return [round(float(value), 5) for value in values]
 
 
-def figures_of(comparison: Comparison) -> dict[str, Any]:
-    """What is kept of the runs of one part."""
+def figures_of(comparison: Comparison, corrected: bool = False) -> dict[str, Any]:
+    """What is kept of the runs of one part; ``corrected``: also changes against corrected networks of AGAINST."""
     tabled, methods = [], []
     for method in comparison.methods:
         values_of = table_of(comparison, method)
@@ -147,18 +147,21 @@ def figures_of(comparison: Comparison) -> dict[str, Any]:
         "cases": len(comparison.cases),
         "subjects": len(set(comparison.subjects)),
         "methods": methods,
-        "changes": _changes(comparison, methods, tabled),
+        "changes": _changes(comparison, methods, tabled, corrected),
         "ranks": _ranks(comparison, methods, tabled),
     }
 
 
 def _changes(
-    comparison: Comparison, methods: list[dict[str, Any]], tabled: list[dict[str, NDArray[np.float64]]]
+    comparison: Comparison,
+    methods: list[dict[str, Any]],
+    tabled: list[dict[str, NDArray[np.float64]]],
+    corrected: bool,
 ) -> list[dict[str, Any]]:
     """Relative change of each method's means against a method of :data:`AGAINST`, on the seeds both have."""
     changes = []
     for base, base_table in zip(methods, tabled, strict=True):
-        if base["loss_name"] not in AGAINST or base["loss_args"] or base["posthoc"]:
+        if base["loss_name"] not in AGAINST or base["loss_args"] or (base["posthoc"] and not corrected):
             continue
         for method, own_table in zip(methods, tabled, strict=True):
             common = [seed for seed in method["seeds"] if seed in base["seeds"]]
@@ -219,7 +222,7 @@ def change_table(part: Mapping[str, Any], against: str, columns: Sequence[str]) 
     """Relative change against one method, in per cent."""
     rows = []
     for change in part["changes"]:
-        if change["against"] == f"`{against}`":
+        if change["against"] == against:
             cells = [change["method"], str(len(change["seeds"]))]
             for name in columns:
                 value, low, high = (f"{100 * number:+.0f}" for number in change["figures"][name])
@@ -267,7 +270,7 @@ def tables(parts: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         made |= {kind + of: figure_table(part, columns) for kind, columns in TABLES.items()}
         for base in AGAINST:
             if any(change["against"] == f"`{base}`" for change in part["changes"]):
-                made[f"change against {base}{of}"] = change_table(part, base, TABLES[MAIN])
+                made[f"change against {base}{of}"] = change_table(part, f"`{base}`", TABLES[MAIN])
         made["seeds" + of] = seed_table(part, TABLES[MAIN])
         if part["ranks"]:
             made["ranks" + of] = rank_table(part)
