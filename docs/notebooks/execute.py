@@ -30,17 +30,17 @@ def _environment() -> dict[str, str]:
     return here | {"OMP_NUM_THREADS": "1", "PYTHONWARNINGS": "ignore"}
 
 
-def executed(path: Path, folder: Path, timeout: float = 600) -> Any:
+def executed(path: Path, folder: Path, timeout: float = 3600) -> Any:
     """Return the notebook of ``path`` with the outputs of a run in ``folder``.
 
     Raises: ``nbclient.exceptions.CellExecutionError`` with the cell and its error.
     """
     notebook = nbformat.read(path, as_version=4)
-    with tempfile.TemporaryDirectory() as sockets:  # no port is opened
+    with tempfile.TemporaryDirectory() as sockets:  # no port is opened, nothing written at home
         kernel = Config(AsyncKernelManager={"transport": "ipc", "connection_file": f"{sockets}/kernel.json"})
         where = {"metadata": {"path": str(folder)}}
         client = NotebookClient(notebook, timeout=timeout, resources=where, coalesce_streams=True, config=kernel)
-        client.execute(env=_environment())
+        client.execute(env=_environment() | {"IPYTHONDIR": sockets})
     return clean(notebook, folder)
 
 
