@@ -35,9 +35,10 @@ def _text(cell: Any) -> str:
 
 
 def _compared(notebook: Any) -> list[str]:
-    """Return what the cells print, but for those that tell times or names of what varies from machine to machine."""
+    """Return what the cells print, but for advice, and for those that tell times or what varies between machines."""
     cells = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    return [_text(cell) for cell in cells if "varies" not in cell.metadata.get("tags", [])]
+    texts = [_text(cell) for cell in cells if "varies" not in cell.metadata.get("tags", [])]
+    return ["\n".join(line for line in text.splitlines() if not line.startswith("Next: ")) for text in texts]
 
 
 def _differ(kept: str, now: str) -> list[str]:
