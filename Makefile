@@ -1,5 +1,5 @@
 # make demo [DATA=Task04_Hippocampus]   from nothing to a report
-# make test | lint | docs | bench | bundles | clean | test-faults | test-consumers | test-matrix
+# make test | lint | docs | notebooks | bench | bundles | clean | test-faults | test-consumers | test-matrix
 SHELL := /bin/bash -o pipefail
 PYTHON ?= python3
 VENV := .venv
@@ -13,7 +13,7 @@ EPOCHS ?= 3
 NAME := $(if $(DATA),hippocampus,phantom)
 RUNS := runs/demo_$(NAME)
 
-.PHONY: demo test test-faults test-consumers test-matrix lint audit docs bench bundles clean
+.PHONY: demo test test-faults test-consumers test-matrix lint audit docs notebooks bench bundles clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/report.installed $(RUNS)/$(NAME)/datalist.json
@@ -66,6 +66,10 @@ audit: $(VENV)/dev.installed
 docs: $(VENV)/docs.installed
 	@NO_MKDOCS_2_WARNING=1 "$(PY)" -m mkdocs build
 	@echo "$(CURDIR)/build/site/index.html"
+
+# The notebooks of docs/notebooks, run in empty folders; their outputs are kept in them.
+notebooks: $(VENV)/dev.installed
+	"$(PY)" docs/notebooks/execute.py
 
 bench: $(VENV)/dev.installed
 	"$(PY)" benchmarks/losses.py

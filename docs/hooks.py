@@ -1,4 +1,4 @@
-"""Bring pages from outside docs/ onto the site, and write the API pages from the packages' ``__all__``.
+"""Bring pages from outside docs/ and notebooks onto the site, and write the API pages from the packages' ``__all__``.
 
 MkDocs reads docs/ alone, and a link such as ``../studies/results.md`` leads out of it. GitHub follows it as it is; here
 the file is added under the place that PLACES names, and links to it are rewritten to lead there.
@@ -7,6 +7,8 @@ the file is added under the place that PLACES names, and links to it are rewritt
 from __future__ import annotations
 
 import ast
+import base64
+import json
 import os
 import re
 from pathlib import Path
@@ -28,6 +30,7 @@ def places() -> dict[str, str]:
     """
     found = {f"docs/{path.relative_to(ROOT / 'docs').as_posix()}": path for path in sorted((ROOT / "docs").rglob("*"))}
     at = {name: name.removeprefix("docs/") for name, path in found.items() if path.is_file() and path.suffix != ".pyc"}
+    at |= {name: f"{place[:-6]}.md" for name, place in at.items() if name.endswith(".ipynb")}
     for pattern in ("studies/*.md", "studies/*.json", "studies/figures/*.png", "studies/figures/*.svg"):
         at |= {name: name for name in (path.relative_to(ROOT).as_posix() for path in sorted(ROOT.glob(pattern)))}
     at |= {f"{name}.md": f"{name.lower()}.md" for name in ("CHANGELOG", "CONTRIBUTING", "SECURITY")}
@@ -58,6 +61,30 @@ def api_page(package: str) -> str:
     return "\n\n".join([f"# monai_calib.{package}", headline, *blocks]) + "\n"
 
 
+def notebook_page(path: Path) -> tuple[str, dict[str, bytes]]:
+    """Return a notebook as it was last run as Markdown, and its pictures by the names that the page gives them.
+
+    A picture's text for who cannot see it is the ``alt`` of its cell's metadata.
+    """
+    parts, pictures = [], {}
+    for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+        source = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            parts.append(source)
+            continue
+        language = "bash" if source.startswith("%%bash\n") else "python"
+        parts.append(f"```{language}\n{source.removeprefix('%%bash').strip()}\n```")
+        for output in cell["outputs"]:
+            if "text" in output:
+                parts.append(f"```text\n{''.join(output['text']).rstrip()}\n```")
+            elif "image/png" in output.get("data", {}):
+                name = f"{path.stem}_{len(pictures) + 1}.png"
+                pictures[name] = base64.b64decode("".join(output["data"]["image/png"]))
+                parts.append(f"![{cell['metadata']['alt']}]({name})")
+    parts.append(f'<a href="{path.name}" download>This page as a notebook</a>')
+    return "\n\n".join(parts) + "\n", pictures
+
+
 def named(menu: Any) -> list[str]:
     """Return the pages that a menu, or a part of it, names."""
     if isinstance(menu, str):
@@ -77,6 +104,11 @@ def on_files(files: Any, config: Any) -> Any:
     for name, place in PLACES.items():
         if place.startswith("api/"):
             files.append(File.generated(config, place, content=api_page(Path(place).stem)))
+        elif name.endswith(".ipynb"):
+            page, pictures = notebook_page(ROOT / name)
+            files.append(File.generated(config, place, content=page))
+            for picture, content in pictures.items():
+                files.append(File.generated(config, f"{Path(place).parent.as_posix()}/{picture}", content=content))
         elif not name.startswith("docs/"):
             files.append(File.generated(config, place, abs_src_path=str(ROOT / name)))
     return files
@@ -86,7 +118,7 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
     """Rewrite the links that lead to another place on the site than in the repository."""
     here = page.file.src_uri
     name = next((name for name, place in PLACES.items() if place == here), "")
-    if not name.endswith(".md"):
+    if not name.endswith((".md", ".ipynb")):
         return markdown
 
     def rewrite(match: re.Match[str]) -> str:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import ast
+import base64
 import importlib
 import importlib.util
+import json
 import re
 import sys
 import types
@@ -78,6 +80,8 @@ def test_two_files_never_share_a_place(hooks: ModuleType) -> None:
         ("studies/clinical.md", "figures/clinical_volumes.png", "figures/clinical_volumes.png"),
         ("docs/api.md", "https://example.org/a.md", "https://example.org/a.md"),
         ("docs/api.md", "../gone.md", "../gone.md"),
+        ("docs/index.md", "notebooks/calibrate_your_model.ipynb", "notebooks/calibrate_your_model.md"),
+        ("docs/notebooks/calibrate_your_model.ipynb", "../posthoc.md", "../posthoc.md"),
     ],
 )
 def test_links_lead_to_the_place_on_the_site(hooks: ModuleType, name: str, link: str, leads: str) -> None:
@@ -90,6 +94,27 @@ def test_api_pages_have_the_public_names(hooks: ModuleType) -> None:
         names = importlib.import_module(f"monai_calib.{package}").__all__
         asked = [line[4:] for line in hooks.api_page(package).splitlines() if line.startswith("::: ")]
         assert sorted(asked) == sorted(f"monai_calib.{package}.{name}" for name in names)
+
+
+def test_a_notebook_becomes_a_page(hooks: ModuleType, tmp_path: Path) -> None:
+    picture = base64.b64encode(b"png").decode()
+    cells = [
+        {"cell_type": "markdown", "source": ["# Title\n", "text"], "metadata": {}},
+        {"cell_type": "code", "source": ["%%bash\n", "ls"], "metadata": {}, "outputs": [{"text": ["a\n", "b\n"]}]},
+        {
+            "cell_type": "code",
+            "source": ["draw()"],
+            "metadata": {"alt": "a curve"},
+            "outputs": [{"data": {"image/png": picture, "text/plain": ["<Figure>"]}}],
+        },
+    ]
+    (tmp_path / "first.ipynb").write_text(json.dumps({"cells": cells}), encoding="utf-8")
+    page, pictures = hooks.notebook_page(tmp_path / "first.ipynb")
+    assert page.startswith(
+        "# Title\ntext\n\n```bash\nls\n```\n\n```text\na\nb\n```\n\n```python\ndraw()\n```\n\n![a curve]("
+    )
+    assert pictures == {"first_1.png": b"png"}
+    assert "<Figure>" not in page
 
 
 def test_hooks_import_nothing_of_the_package() -> None:
