@@ -177,7 +177,7 @@ def _labels(values: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "ignored": ignored,
         "surface_settings": ignored | ({} if unit == "mm" else {"unit": unit}),
-        "protocols": ["paper", "recommended" if unit == "mm" else "recommended_px"],
+        "protocols": ["paper", "by_region" if unit == "mm" else "by_region_px"],
         "loss_settings": "**@loss_args" if ignore is None else f"**{{'ignore_index': {ignore}, **@loss_args}}",
         "label_type": "$torch.uint8" if ignore is None or 0 <= ignore < 256 else "$torch.int32",
         "pred_and_label": _items(["pred", "label"], ignored),

@@ -53,9 +53,9 @@ class CalibrationHandler(CaseMetric):
 
     Args:
         num_classes: channels of the prediction, background included.
-        protocols: names (``"paper"``, ``"recommended"``), mappings with the arguments of
-            :class:`~monai_calib.metrics.protocols.Protocol`, or protocols; ``paper`` and ``recommended``, or for
-            sigmoid ``recommended_sigmoid``, if not given.
+        protocols: names (``"paper"``, ``"by_region"``), mappings with the arguments of
+            :class:`~monai_calib.metrics.protocols.Protocol`, or protocols; ``paper`` and ``by_region``, or for
+            sigmoid ``by_region_sigmoid``, if not given.
         output_transform: takes the engine's output to ``(prediction, label)``, lists of channel-first tensors or
             batches; ``from_engine(["prob", "label"])`` by default. Labels are indices, one-hot or soft.
         output_dir: the evaluated folder, written by the first rank when the run ends.

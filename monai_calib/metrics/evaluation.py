@@ -39,8 +39,8 @@ class CaseEvaluation:
 
     Args:
         num_classes: channels of the prediction, background included.
-        protocols: names, mappings or :class:`~monai_calib.metrics.protocols.Protocol`; ``paper`` and ``recommended``,
-            or for sigmoid ``recommended_sigmoid``, if not given.
+        protocols: names, mappings or :class:`~monai_calib.metrics.protocols.Protocol`; ``paper`` and ``by_region``,
+            or for sigmoid ``by_region_sigmoid``, if not given.
         classes: names of the channels; ``class 0 ...`` by default.
         from_logits: whether predictions are logits.
         activation: ``"softmax"``, or ``"sigmoid"`` for multi-label predictions.
@@ -76,7 +76,7 @@ class CaseEvaluation:
         self.classes = list(classes) if classes else [f"class {k}" for k in range(num_classes)]
         if len(self.classes) != num_classes:
             raise ValueError(f"expected {num_classes} class names, got {self.classes}")
-        default = ("recommended_sigmoid",) if activation == "sigmoid" else ("paper", "recommended")
+        default = ("by_region_sigmoid",) if activation == "sigmoid" else ("paper", "by_region")
         self.protocols = resolve_protocols(default if protocols is None else protocols)
         self.num_classes = num_classes
         self.from_logits = from_logits
@@ -87,7 +87,7 @@ class CaseEvaluation:
         if activation == "sigmoid" and any(METRICS[metric.kind].needs_top_label for metric in by_protocol):
             classwise = [name for name, metric in METRICS.items() if not metric.needs_top_label]
             raise ValueError(
-                "protocols: multi-label predictions have no top label; ask for protocol 'recommended_sigmoid', or for "
+                "protocols: multi-label predictions have no top label; ask for protocol 'by_region_sigmoid', or for "
                 f"metrics out of {classwise}"
             )
         # The whole volume first: it finds wrong input anywhere, before a region is drawn from it.

@@ -102,7 +102,7 @@ def test_says_what_was_run_and_what_did_not_converge(page: Page) -> None:
     assert "7 runs of 3 methods on 6 cases of 6 subjects" in text
     assert "ce: seed 3 never found posterior" in text
     assert "Protocol paper: region foreground, 15 bins, macro average" in text
-    assert "Protocol recommended: region boundary2mm, 15 bins, micro average" in text
+    assert "Protocol by_region: region boundary2mm, 15 bins, micro average" in text
     assert "The papers' protocol" in text
 
 
@@ -165,7 +165,7 @@ def test_one_run_on_one_case(tmp_path: Path) -> None:
     text = " ".join(page.text.split())
     assert "1 run of 1 method on 1 case of 1 subject." in text
     assert "Paired tests" not in text.split("How the figures were made")[1]
-    measured = [PROTOCOLS[name] for name in ("paper", "recommended")]
+    measured = [PROTOCOLS[name] for name in ("paper", "by_region")]
     tables = sum(len(protocol.regions) * len(protocol.reductions) for protocol in measured)
     assert len(page.all("table")) == tables + 4, "regions and reductions, at a glance, overview, runs, slices"
 
@@ -175,7 +175,7 @@ def test_runs_that_never_converged_give_tables_without_figures(tmp_path: Path) -
     page = Page(write_report([folder], tmp_path / "report.html"))
     assert "anterior never found" in page.text
     assert "did not converge" in page.text
-    regions = sum(len(protocol.regions) for protocol in (PROTOCOLS["paper"], PROTOCOLS["recommended"]))
+    regions = sum(len(protocol.regions) for protocol in (PROTOCOLS["paper"], PROTOCOLS["by_region"]))
     plots = [figure for figure in page.all("figure") if "plot" in (figure.get("class") or "")]
     assert len(plots) == regions, "each run's reliability"
 
