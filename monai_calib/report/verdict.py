@@ -51,10 +51,14 @@ class Mark:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The first screen of one comparison; ``rows`` has method, whether it is to be shipped, and a mark a column."""
+    """The first screen of one comparison; ``rows`` has method, whether it is to be shipped, and a mark a column.
+
+    ``truth`` says what the figures are against where that is no label.
+    """
 
     shipped: Shipped
     trust: str
+    truth: str
     columns: tuple[tuple[str, Column], ...]
     rows: tuple[tuple[str, bool, tuple[Mark, ...]], ...]
     beware: tuple[str, ...]
@@ -94,7 +98,15 @@ def verdict_of(
             figure = replace(figure, key=f"first-{figure.key}")
     trust, direction = ("", "") if shipped.method is None or place is None else _trust(shipped.method, *place)
     beware = [*_worse(comparison, shipped.method), direction, *_fit(comparison, shipped.method)]
-    return Verdict(shipped, trust, columns, rows, (*filter(None, beware), *_data(comparison, tests, others)), figure)
+    return Verdict(
+        shipped,
+        trust,
+        _truth(comparison),
+        columns,
+        rows,
+        (*filter(None, beware), *_data(comparison, tests, others)),
+        figure,
+    )
 
 
 def _columns(comparison: Comparison) -> tuple[tuple[str, Column], ...]:
@@ -107,6 +119,8 @@ def _columns(comparison: Comparison) -> tuple[tuple[str, Column], ...]:
                 asked.append((f"{column.label}, {words.get(column.metric.region or 'all', '')}", column))
                 break
     asked += [("Volume error", column) for column in comparison.columns_of_kind("expected_volume_error")[:1]]
+    known = comparison.columns_of_kind("posterior_distance")  # of a phantom; near boundaries, if there is a choice
+    asked += [(f"Distance to the truth, {words.get(c.metric.region or 'all', '')}", c) for c in known[-1:]]
     return tuple(asked)
 
 
@@ -200,6 +214,16 @@ def _trust(method: Method, protocol: Protocol, region: Region) -> tuple[str, str
     if high < said:
         return sentence, f"Over-confident: where it says {100 * said:.0f} %, it is right in {100 * right:.0f} %."
     return sentence, ""
+
+
+def _truth(comparison: Comparison) -> str:
+    """What figures are against, where it is the known probability of each class."""
+    if any(run.settings.get("truth") != "posterior" for run in comparison.runs):
+        return ""
+    return (
+        "The truth is known here: figures of calibration, NLL and volume are against the probability from which each "
+        "label was drawn, not against the one label. DSC and HD95 are against that label."
+    )
 
 
 def _worse(comparison: Comparison, method: Method | None) -> list[str]:
