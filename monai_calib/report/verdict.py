@@ -120,7 +120,7 @@ def _columns(comparison: Comparison) -> tuple[tuple[str, Column], ...]:
                 break
     asked += [("Volume error", column) for column in comparison.columns_of_kind("expected_volume_error")[:1]]
     known = comparison.columns_of_kind("posterior_distance")  # of a phantom; near boundaries, if there is a choice
-    asked += [(f"Distance to the truth, {words.get(c.metric.region or 'all', '')}", c) for c in known[-1:]]
+    asked += [("Distance to the truth", column) for column in known[-1:]]
     return tuple(asked)
 
 
@@ -222,8 +222,15 @@ def _truth(comparison: Comparison) -> str:
         return ""
     return (
         "The truth is known here: figures of calibration, NLL and volume are against the probability from which each "
-        "label was drawn, not against the one label. DSC and HD95 are against that label."
+        f"label was drawn, not against the one label. {_distance(comparison)}DSC and HD95 are against that label."
     )
+
+
+def _distance(comparison: Comparison) -> str:
+    """What the column of the first screen measures, if it is there."""
+    known = comparison.columns_of_kind("posterior_distance")[-1:]
+    where = [_words(comparison).get(column.metric.region or "", "") for column in known]
+    return "".join(f"The distance is that of the probabilities, {words}. " for words in where)
 
 
 def _worse(comparison: Comparison, method: Method | None) -> list[str]:
