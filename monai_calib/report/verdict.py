@@ -88,9 +88,8 @@ def verdict_of(
         for method in shown
     )
     place = _place(comparison)
-    drawn = _before_and_after(comparison, shipped.method)
-    if shipped.method is None and len(comparison.methods) <= MOST_BANDS:
-        drawn = list(comparison.methods)
+    few = len(comparison.methods) <= MOST_BANDS
+    drawn = list(comparison.methods) if few else _before_and_after(comparison, shipped.method)
     figure = None
     if place is not None and drawn:
         figure = overlaid_reliability(replace(comparison, methods=tuple(drawn)), *place)
