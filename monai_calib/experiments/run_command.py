@@ -19,7 +19,7 @@ __all__ = ["add_run", "bundle_for", "check_bundle", "plan_run", "run"]
 
 _METHOD = "auto"
 # The start of a metric's name, and how it is told; the first three that were measured are.
-_FIGURES = (
+_TOLD = (
     ("mean_dice", "Overlap (DSC)"),
     ("ece_boundary", "Calibration error near boundaries (ECE)"),
     ("posterior_distance_boundary", "Distance to the true probabilities there"),
@@ -179,7 +179,7 @@ def run(arguments: argparse.Namespace, settings: dict[str, Any], make_workers: C
 
 
 def told(runs: Sequence[Run]) -> list[str]:
-    """Tell what matters of runs on the test split, a sentence a figure: every loss as trained, and corrected.
+    """Tell what matters of runs on the test split, a sentence a metric: every loss as trained, and corrected.
 
     Overlap, the calibration error near boundaries, and the distance to the true probabilities, where these are known,
     or else the log-likelihood.
@@ -187,16 +187,16 @@ def told(runs: Sequence[Run]) -> list[str]:
     from .folders import posthoc_folder
     from .results import means
 
-    figures: dict[str, list[tuple[dict[str, float | None], dict[str, float | None]]]] = {}
+    measured: dict[str, list[tuple[dict[str, float | None], dict[str, float | None]]]] = {}
     for run in runs:
-        figures.setdefault(run.loss.key, []).append((means(run.folder), means(posthoc_folder(run, _METHOD))))
-    every = [pair for pairs in figures.values() for pair in pairs]
+        measured.setdefault(run.loss.key, []).append((means(run.folder), means(posthoc_folder(run, _METHOD))))
+    every = [pair for pairs in measured.values() for pair in pairs]
     sentences = []
-    for start, words in _FIGURES:
+    for start, words in _TOLD:
         names = [name for name in every[0][0] if name.startswith(start) and not name.endswith("_micro")]
         found = {
             loss: [_mean([pair[k].get(names[0]) for pair in pairs]) for k in (0, 1)] if names else [None, None]
-            for loss, pairs in figures.items()
+            for loss, pairs in measured.items()
         }
         if all(value is not None for values in found.values() for value in values):
             each = [f"{loss} {before:.3g}, corrected {after:.3g}" for loss, (before, after) in found.items()]

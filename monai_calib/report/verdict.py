@@ -216,7 +216,7 @@ def _trust(method: Method, protocol: Protocol, region: Region) -> tuple[str, str
 
 
 def _truth(comparison: Comparison) -> str:
-    """What figures are against, where it is the known probability of each class."""
+    """A sentence on the truth, where it is the known probability of each class."""
     if any(run.settings.get("truth") != "posterior" for run in comparison.runs):
         return ""
     return (
@@ -226,7 +226,7 @@ def _truth(comparison: Comparison) -> str:
 
 
 def _distance(comparison: Comparison) -> str:
-    """What the column of the first screen measures, if it is there."""
+    """A sentence on the column of distances, if it is there."""
     known = comparison.columns_of_kind("posterior_distance")[-1:]
     where = [_words(comparison).get(column.metric.region or "", "") for column in known]
     return "".join(f"The distance is that of the probabilities, {words}. " for words in where)
