@@ -5,7 +5,7 @@
 Seconds are the processor's, of one thread. Memory is what the operating system says of a process of its own.
 
 - *report*: ``python -m monai_calib report`` on an evaluated folder of 10,000 cases with the protocols ``paper`` and
-  ``recommended``;
+  ``by_region``;
 - *handler*: growth of the process a case in the second half of an evaluation, in two runs: its figures, as numbers
   of Python;
 - *histogram*: nanoseconds a voxel of an update from logits, from small volumes to large ones.
@@ -52,7 +52,7 @@ def case(classes: int, grid: tuple[int, ...], seed: int) -> tuple[Tensor, Tensor
 def report(cases: int) -> tuple[float, float]:
     """Seconds and MB of a report on so many cases."""
     with tempfile.TemporaryDirectory() as folder:
-        evaluation = CaseEvaluation(3, ["paper", "recommended"])
+        evaluation = CaseEvaluation(3, ["paper", "by_region"])
         measured = []
         for seed in range(7):
             probability, label = case(3, (40, 40, 40), seed)

@@ -31,6 +31,7 @@ PAGES = (
     "nnunet",
     "raters",
     "own_images",
+    "demo",
     "promises",
     "shift",
     "failure",

@@ -98,6 +98,9 @@ def _entry(name: str, seen: Fingerprint, plan: Plan) -> dict[str, Any]:
         note = "The size of a pixel is not known: distances are in pixels of the network's grid."
     if seen.ignore_index is not None:
         note = f"{note} Label {seen.ignore_index} counts nowhere.".strip()
+    if seen.posterior:
+        note += " Test cases are judged by the known probability of each class, not by the one label that was drawn "
+        note = f"{note}from it; `--truth label` judges by the label.".strip()
     asked = plan.choices["dimensions"].reason == "asked for"
     return {
         **plan.entry,
@@ -124,6 +127,7 @@ def _entry(name: str, seen: Fingerprint, plan: Plan) -> dict[str, Any]:
         "composites": seen.regions or None,
         "ignore_index": seen.ignore_index,
         "unit": seen.unit,
+        "posterior": seen.posterior,
         "pictures": seen.reads_pictures,
         "schedule_text": "falls to 0 along a cosine",
         "lr_scheduler": {

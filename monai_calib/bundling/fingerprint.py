@@ -54,6 +54,7 @@ class Fingerprint:
         regions: unions of classes that overlap, by name.
         cases, subjects: how many of each split.
         raters: most labels of one image.
+        posterior: whether the list names the known probabilities of every test case.
         orient: whether axes can be turned to right, anterior, superior and slices stay slices.
         shapes, spacings: of every training image, axes turned if ``orient``.
         intensity: of each channel.
@@ -75,6 +76,7 @@ class Fingerprint:
     cases: dict[str, int]
     subjects: dict[str, int]
     raters: int
+    posterior: bool
     orient: bool
     shapes: tuple[tuple[int, ...], ...]
     spacings: tuple[tuple[float, ...], ...]
@@ -132,6 +134,7 @@ class Fingerprint:
             "format": FORMAT,
             **{name: _plain(getattr(self, name)) for name in kept},
             "raters": self.raters,
+            "posterior": self.posterior,
             "modality": self.modality,
             "axes": "right, anterior, superior" if self.orient else "as stored",
             "shape": _spread(self.shapes),

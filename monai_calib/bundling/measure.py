@@ -66,6 +66,7 @@ def take_fingerprint(folder: str | Path) -> Fingerprint:
         cases={split: len(cases[split]) for split in SPLITS},
         subjects={split: len(subjects[split]) for split in SPLITS},
         raters=max(len(labels) for labels in by_image.values()),
+        posterior=all(isinstance(entry, dict) and "posterior" in entry for entry in content["test"]),
         orient=orient,
         shapes=shapes,
         spacings=tuple(

@@ -115,7 +115,21 @@ def _choices(values: Mapping[str, Any]) -> dict[str, Any]:
         chosen |= {"orient_cases": [], "orient_images": []}
     if not values["composites"]:
         chosen["composite_handlers"] = []
-    return chosen
+    return chosen | _posterior(values["posterior"])
+
+
+def _posterior(known: bool) -> dict[str, Any]:
+    """Parts that judge test cases by the known probability of each class, where the data has it."""
+    parts = {
+        "truth_of_training": "{{truth_words}}",
+        "truth_of_test": "{{truth_of_split}}",
+        "said_truth": "{{truth_in_words}}",
+        "posterior_item": "{{posterior_key}}",
+    }
+    lists = {"posterior_steps": "{{load_posterior}}" if known else [], "posterior_files": ""}
+    if known:
+        return parts | lists | {"posterior_files": "{{posterior_argument}}"}
+    return lists | {name: {} for name in parts}
 
 
 def _images(values: Mapping[str, Any]) -> dict[str, Any]:
@@ -177,7 +191,7 @@ def _labels(values: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "ignored": ignored,
         "surface_settings": ignored | ({} if unit == "mm" else {"unit": unit}),
-        "protocols": ["paper", "recommended" if unit == "mm" else "recommended_px"],
+        "protocols": ["paper", "by_region" if unit == "mm" else "by_region_px"],
         "loss_settings": "**@loss_args" if ignore is None else f"**{{'ignore_index': {ignore}, **@loss_args}}",
         "label_type": "$torch.uint8" if ignore is None or 0 <= ignore < 256 else "$torch.int32",
         "pred_and_label": _items(["pred", "label"], ignored),

@@ -23,6 +23,7 @@ def load_datalist(
     prepare: str = "python -m monai_calib prepare SOURCE OUT",
     needs_label: bool = True,
     rater_labels: str = "sample",
+    also: Sequence[str] = (),
 ) -> list[dict[str, Any]]:
     """Cases of one split of ``dataset_dir/datalist.json``, with full paths.
 
@@ -40,6 +41,7 @@ def load_datalist(
         rater_labels: ``"sample"``, each rater's label a case of its own, so that an epoch sees every rater once; or
             ``"mean"``, one case with the list of labels, for :class:`~monai_calib.transforms.MeanLabeld` or
             :class:`~monai_calib.transforms.KeepRatersd` behind :class:`~monai_calib.transforms.LoadCased`.
+        also: keys of further files that every entry names, such as the phantom's ``posterior``.
 
     Returns:
         One ``{"image": path, "label": path, "case": name}`` per case, in the order of the file, with ``"subject"``
@@ -79,6 +81,7 @@ def load_datalist(
     for number, entry in enumerate(entries):
         where = f"{listing}: {split}, entry {number}"
         case = {**_checked_entry(entry, folder, where, needs_label, advice), "case": names[split, number]}
+        case |= {key: _files(entry.get(key), folder, f"{where}, {key!r}", advice) for key in also}
         by_rater = _by_rater({**case, **_subject(entry, where)}, entry, where)
         cases += by_rater if rater_labels == "sample" else [_together(case, by_rater)]
     twice = sorted(name for name, count in Counter(case["case"] for case in cases).items() if count > 1)

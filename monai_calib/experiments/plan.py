@@ -89,6 +89,7 @@ def make_plan(
     uncorrected: bool = True,
     choose_by: str = "nll_all_macro",
     exports: Sequence[str] = (),
+    on_validation: bool = False,
 ) -> Plan:
     """Lays out the runs.
 
@@ -105,6 +106,7 @@ def make_plan(
         choose_by: metric on validation, smaller is better, by which a variant is chosen; a key of the summary in
             calibration.json. The default is a proper score over the whole volume.
         exports: forms of the corrected networks to write; the bundle's own if none.
+        on_validation: evaluate every run on validation too, not only where variants of a loss are to be chosen among.
 
     Raises:
         ValueError: no bundle where one was named, an unknown network, a setting that the plan itself gives, or two
@@ -140,7 +142,7 @@ def make_plan(
                             loss=loss,
                             seed=seed,
                             family=family,
-                            on_validation=len(variants) > 1,
+                            on_validation=on_validation or len(variants) > 1,
                             settings=settings,
                             recorded=_recorded(config, {**settings, **given, "seed": seed}),
                             posthoc=tuple(posthoc),

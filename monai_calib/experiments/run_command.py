@@ -5,19 +5,26 @@ from __future__ import annotations
 import argparse
 import re
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from monai_calib.files import read_json
 
 if TYPE_CHECKING:
-    from .plan import Plan
+    from .plan import Plan, Run
     from .workers import Workers
 
 __all__ = ["add_run", "bundle_for", "check_bundle", "plan_run", "run"]
 
 _METHOD = "auto"
+# The start of a metric's name, and how it is told; the first three that were measured are.
+_TOLD = (
+    ("mean_dice", "Overlap (DSC)"),
+    ("ece_boundary", "Calibration error near boundaries (ECE)"),
+    ("posterior_distance_boundary", "Distance to the true probabilities there"),
+    ("nll_all", "Negative log-likelihood"),
+)
 _EXAMPLE = """\
 example:
   python -m monai_calib prepare pictures/images pictures/masks my/usgra --labels nerve=1 vessel=2
@@ -39,7 +46,12 @@ def add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> ar
     parser.add_argument("output", type=Path, metavar="OUT", help="folder of the runs, the model and the page")
     parser.add_argument("--bundle", type=Path, metavar="FOLDER", help="(default: one planned for DATA, written to OUT)")
     parser.add_argument("--epochs", type=int, metavar="N", help="(default: the bundle's)")
-    parser.add_argument("--loss_name", metavar="LOSS", help="as the benchmark's --losses (default: the bundle's)")
+    parser.add_argument(
+        "--loss_name",
+        nargs="+",
+        metavar="LOSS",
+        help="as the benchmark's --losses; of several, validation chooses what is shipped (default: the bundle's)",
+    )
     parser.add_argument("--network_name", metavar="NAME", help="(default: the bundle's)")
     parser.add_argument(
         "--seeds", type=int, default=1, metavar="N", help="seeds 0 to N-1, of which the best is shipped (default: 1)"
@@ -108,17 +120,18 @@ def plan_run(arguments: argparse.Namespace, settings: Mapping[str, Any], bundle:
     from .specification import Named, variants
 
     config = check_bundle(bundle, arguments.data)
-    name = arguments.loss_name or str(config.get("loss_name", "recommended"))
+    losses = arguments.loss_name or [str(config.get("loss_name", "recommended"))]
     plan = make_plan(
         arguments.output.resolve(),
         [bundle],
         arguments.data,
-        {name: variants(name)},
+        {name: variants(name) for name in losses},
         range(arguments.seeds),
         [arguments.network_name] if arguments.network_name else [],
         [Named(_METHOD)],
         settings,
         exports=("pt2", "ts"),
+        on_validation=len(losses) > 1,
     )
     check_settings(settings, [bundle])
     try_patch({**config, **settings, "network_name": plan.runs[0].network})
@@ -132,7 +145,7 @@ def run(arguments: argparse.Namespace, settings: dict[str, Any], make_workers: C
     from .benchmark import run_benchmark
     from .checks import check_losses
     from .manifest import Manifest
-    from .results import report_folders
+    from .results import chosen_runs, report_folders
     from .ship import ship
     from .specification import variants
 
@@ -142,7 +155,7 @@ def run(arguments: argparse.Namespace, settings: dict[str, Any], make_workers: C
     if arguments.epochs is not None:
         settings = {"epochs": arguments.epochs, **settings}
     if arguments.loss_name is not None:
-        check_losses(variants(arguments.loss_name), "--loss_name")
+        check_losses([loss for name in arguments.loss_name for loss in variants(name)], "--loss_name")
     output = arguments.output.resolve()
     bundle = arguments.bundle or bundle_for(
         arguments.data, output, lambda planned: plan_run(arguments, settings, planned)
@@ -158,22 +171,39 @@ def run(arguments: argparse.Namespace, settings: dict[str, Any], make_workers: C
         raise ValueError("no run finished; the same command goes on where it stopped.")
     shipped = ship(plan, done, _METHOD)
     page = write_report(report_folders(plan, manifest), output / "report.html", benchmark=output / "results.json")
-    print(told(shipped.record))
+    print(f"\nCorrection to ship: {shipped.record['correction']} ({shipped.record['why']})")
+    print("\n".join(told(chosen_runs(plan, done)[0])))
     print(f"Ship: {shipped.file}\nPage: {page}\nNext: open the page in a browser; see docs/own_data.md.")
     if failed:
         raise ValueError(f"{len(failed)} of {len(plan.runs)} runs failed; the same command repeats them.")
 
 
-def told(record: Mapping[str, Any]) -> str:
-    """Say which correction it is, and its metrics on the test split as trained and calibrated."""
-    words = {
-        "mean_dice": "DSC",
-        "ece_all_15bins_macro": "ECE",
-        "nll_all_macro": "NLL",
-        "expected_volume_error_macro": "volume error",
-    }
-    lines = [f"correction: {record['correction']} ({record['why']})"]
-    for name, metrics in record["test"].items():
-        shown = ", ".join(f"{words[key]} {value:.3g}" for key, value in metrics.items() if value is not None)
-        lines.append(f"test split, {name.replace('_', ' ')}: {shown}")
-    return "\n".join(lines)
+def told(runs: Sequence[Run]) -> list[str]:
+    """Tell what matters of runs on the test split, a sentence a metric: every loss as trained, and corrected.
+
+    Overlap, the calibration error near boundaries, and the distance to the true probabilities, where these are known,
+    or else the log-likelihood.
+    """
+    from .folders import posthoc_folder
+    from .results import means
+
+    measured: dict[str, list[tuple[dict[str, float | None], dict[str, float | None]]]] = {}
+    for run in runs:
+        measured.setdefault(run.loss.key, []).append((means(run.folder), means(posthoc_folder(run, _METHOD))))
+    every = [pair for pairs in measured.values() for pair in pairs]
+    sentences = []
+    for start, words in _TOLD:
+        names = [name for name in every[0][0] if name.startswith(start) and not name.endswith("_micro")]
+        found = {
+            loss: [_mean([pair[k].get(names[0]) for pair in pairs]) for k in (0, 1)] if names else [None, None]
+            for loss, pairs in measured.items()
+        }
+        if all(value is not None for values in found.values() for value in values):
+            each = [f"{loss} {before:.3g}, corrected {after:.3g}" for loss, (before, after) in found.items()]
+            sentences.append(f"{words}: {'; '.join(each)}.")
+    return sentences[:3]
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return sum(known) / len(known) if known and len(known) == len(values) else None

@@ -12,7 +12,7 @@ from monai_calib.posthoc.export import copy_torchscript
 
 from .folders import posthoc_folder, training_record
 from .plan import Plan, Run
-from .results import chosen_runs, means
+from .results import chosen_runs, lowest_on_validation, means
 
 __all__ = ["SHIPPED_FORMAT", "Shipped", "best_run", "ship"]
 
@@ -49,8 +49,9 @@ def best_run(runs: Sequence[Run]) -> Run:
 def ship(plan: Plan, done: Sequence[Run], method: str) -> Shipped:
     """Write ``OUT/model.ts``, the calibrated network as TorchScript, and ``OUT/model.json``, which says what it is.
 
-    Of the losses validation has chosen one, and of its seeds the one that did best there. The file holds the bundle's
-    ``metadata.json`` and ``inference.json`` with the run's network, patch and dropout, and runs without this package.
+    Of several losses it is the one with the lowest ``plan.choose_by`` on validation, as on the page, and of its seeds
+    the one that did best there. The file holds the bundle's ``metadata.json`` and ``inference.json`` with the run's
+    network, patch and dropout, and runs without this package.
 
     Args:
         plan: the plan.
@@ -59,7 +60,11 @@ def ship(plan: Plan, done: Sequence[Run], method: str) -> Shipped:
 
     Raises: ``ValueError`` for no run; :class:`~monai_calib.files.FileError` where a run has no TorchScript.
     """
-    run = best_run(chosen_runs(plan, done)[0])
+    runs = chosen_runs(plan, done)[0]
+    if len({run.loss.key for run in runs}) > 1:
+        best, _ = lowest_on_validation(runs, plan.choose_by)
+        runs = [run for run in runs if run.loss.key == best] or runs
+    run = best_run(runs)
     models = posthoc_folder(run, method) / "models"
     found = [models / name for name in _FORMS if (models / name).is_file()]
     if not found:

@@ -53,9 +53,9 @@ class CalibrationHandler(CaseMetric):
 
     Args:
         num_classes: channels of the prediction, background included.
-        protocols: names (``"paper"``, ``"recommended"``), mappings with the arguments of
-            :class:`~monai_calib.metrics.protocols.Protocol`, or protocols; ``paper`` and ``recommended``, or for
-            sigmoid ``recommended_sigmoid``, if not given.
+        protocols: names (``"paper"``, ``"by_region"``), mappings with the arguments of
+            :class:`~monai_calib.metrics.protocols.Protocol`, or protocols; ``paper`` and ``by_region``, or for
+            sigmoid ``by_region_sigmoid``, if not given.
         output_transform: takes the engine's output to ``(prediction, label)``, lists of channel-first tensors or
             batches; ``from_engine(["prob", "label"])`` by default. Labels are indices, one-hot or soft.
         output_dir: the evaluated folder, written by the first rank when the run ends.
@@ -72,6 +72,8 @@ class CalibrationHandler(CaseMetric):
         raters_key: item of the loader's data with the class numbers of several raters ``(R, *spatial)``, as
             :class:`~monai_calib.transforms.KeepRatersd` leaves it. Where a case has it, figures against the label are
             against their mean; the protocol ``"raters"`` asks for those of each rater. None to disregard it.
+        posterior_key: item of the loader's data with the known probability of each class ``(K, *spatial)``, as
+            :class:`~monai_calib.transforms.LoadPosteriord` leaves it: figures against the label are then against it.
 
     Raises: ``ValueError`` for protocols that do not fit; while running, ``ValueError`` naming the case.
 
@@ -100,9 +102,14 @@ class CalibrationHandler(CaseMetric):
         save_details: bool = True,
         prefix: str = "",
         raters_key: str | None = "raters",
+        posterior_key: str | None = None,
     ) -> None:
         self.raters_key = raters_key
-        self.evaluation = CaseEvaluation(num_classes, protocols, class_names, from_logits, activation, ignore_index)
+        self.posterior_key = posterior_key
+        known = posterior_key is not None
+        self.evaluation = CaseEvaluation(
+            num_classes, protocols, class_names, from_logits, activation, ignore_index, posterior=known
+        )
         self.protocols = self.evaluation.protocols
         self.class_names = self.evaluation.classes
         self.regions = self.evaluation.regions
@@ -148,11 +155,13 @@ class CalibrationHandler(CaseMetric):
         return self._pooled[name]
 
     def measure(self, case: Case) -> dict[str, list[float]]:
-        kept = case.data.get(self.raters_key) if self.raters_key else None
-        raters = None if kept is None else as_tensor(kept)
+        raters, posterior = (
+            None if key is None or case.data.get(key) is None else as_tensor(case.data[key])
+            for key in (self.raters_key, self.posterior_key)
+        )
         try:
             values, histograms = self.evaluation.measure(
-                case.prediction, case.label, case.spacing, case.data, raters=raters
+                case.prediction, case.label, case.spacing, case.data, raters=raters, posterior=posterior
             )
         except ValueError as error:
             raise ValueError(f"case {case.name}: {error}") from error

@@ -53,7 +53,7 @@ class CompositeHandler:
         self,
         num_classes: int,
         composites: Mapping[str, Sequence[int]],
-        protocols: Sequence[str | Mapping[str, Any] | Protocol] = ("paper", "recommended"),
+        protocols: Sequence[str | Mapping[str, Any] | Protocol] = ("paper", "by_region"),
         output_transform: Callable[[Any], Any] | None = None,
         output_dir: str | os.PathLike[str] | None = None,
         run: Mapping[str, Any] | None = None,

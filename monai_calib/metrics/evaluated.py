@@ -205,12 +205,12 @@ def _parse(folder: Path, content: Mapping[str, Any]) -> Evaluated:
     missing = sorted(set(summary) - set(metrics))
     if missing:
         raise ValueError(f"no description of {', '.join(missing[:10])}")
-    protocols = {str(name): Protocol.from_config({**data, "name": name}) for name, data in content["protocols"].items()}
+    protocols = [Protocol.from_config({**data, "name": name}) for name, data in content["protocols"].items()]
     return Evaluated(
         folder=folder,
         run=dict(content["run"]),
         classes=classes,
-        protocols=protocols,
+        protocols={protocol.name: protocol for protocol in protocols},
         metrics=metrics,
         cases=tuple(cases),
         summary=summary,

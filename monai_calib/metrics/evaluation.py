@@ -25,6 +25,7 @@ VOLUME_METRICS = {
     "argmax_volume_error": ("error of the counted volume, relative", -1),
 }
 """Names, words and directions of the volume errors."""
+_DISTANCE = "distance to the true probabilities"
 
 
 class Measured(NamedTuple):
@@ -39,13 +40,14 @@ class CaseEvaluation:
 
     Args:
         num_classes: channels of the prediction, background included.
-        protocols: names, mappings or :class:`~monai_calib.metrics.protocols.Protocol`; ``paper`` and ``recommended``,
-            or for sigmoid ``recommended_sigmoid``, if not given.
+        protocols: names, mappings or :class:`~monai_calib.metrics.protocols.Protocol`; ``paper`` and ``by_region``,
+            or for sigmoid ``by_region_sigmoid``, if not given.
         classes: names of the channels; ``class 0 ...`` by default.
         from_logits: whether predictions are logits.
         activation: ``"softmax"``, or ``"sigmoid"`` for multi-label predictions.
         ignore_index: label of voxels that count nowhere.
         histograms_alone: whether histograms will be all there is, as of other sites: leaves out what needs the voxels.
+        posterior: whether cases come with the known probability of each class, as a phantom's; adds the distance to it.
 
     Attributes:
         metrics: of a case, by name; volume errors are among them where the whole volume is measured, and the expected
@@ -72,11 +74,12 @@ class CaseEvaluation:
         activation: Activation = "softmax",
         ignore_index: int | None = None,
         histograms_alone: bool = False,
+        posterior: bool = False,
     ) -> None:
         self.classes = list(classes) if classes else [f"class {k}" for k in range(num_classes)]
         if len(self.classes) != num_classes:
             raise ValueError(f"expected {num_classes} class names, got {self.classes}")
-        default = ("recommended_sigmoid",) if activation == "sigmoid" else ("paper", "recommended")
+        default = ("by_region_sigmoid",) if activation == "sigmoid" else ("paper", "by_region")
         self.protocols = resolve_protocols(default if protocols is None else protocols)
         self.num_classes = num_classes
         self.from_logits = from_logits
@@ -87,7 +90,7 @@ class CaseEvaluation:
         if activation == "sigmoid" and any(METRICS[metric.kind].needs_top_label for metric in by_protocol):
             classwise = [name for name, metric in METRICS.items() if not metric.needs_top_label]
             raise ValueError(
-                "protocols: multi-label predictions have no top label; ask for protocol 'recommended_sigmoid', or for "
+                "protocols: multi-label predictions have no top label; ask for protocol 'by_region_sigmoid', or for "
                 f"metrics out of {classwise}"
             )
         # The whole volume first: it finds wrong input anywhere, before a region is drawn from it.
@@ -107,6 +110,17 @@ class CaseEvaluation:
             volumes += rater_metrics(self.classes, "all" in regions)
         if activation == "softmax" and {"all", "predicted"} <= set(regions) and not histograms_alone:
             volumes.append(expected_dice_metric(self.classes))
+        if posterior and activation == "sigmoid":
+            raise ValueError("posterior: expected softmax predictions, got multi-label ones. Measure against labels.")
+        self.distances = {
+            f"posterior_distance_{region.name}": region
+            for region in self.regions.values()
+            if posterior and region.kind in ("all", "boundary")
+        }
+        volumes += [
+            Metric(name, "posterior_distance", region.name, label=f"{_DISTANCE}, {region.words}", direction=-1)
+            for name, region in self.distances.items()
+        ]
         self.metrics = self.from_histograms | {metric.name: metric for metric in volumes}
         summary = [metric for protocol in self.protocols for metric in protocol.summary_metrics(self.classes)]
         summary += [metric.reduced("macro") for metric in volumes]
@@ -124,6 +138,7 @@ class CaseEvaluation:
         masks: Mapping[str, torch.Tensor] | None = None,
         drawn_from: torch.Tensor | None = None,
         raters: torch.Tensor | None = None,
+        posterior: torch.Tensor | None = None,
     ) -> Measured:
         """Measure one case.
 
@@ -136,6 +151,8 @@ class CaseEvaluation:
                 voxels are measured before and after.
             raters: class numbers of several raters ``(R, *spatial)``. Their mean then stands in the place of the label,
                 and regions are drawn from the class that most of them gave. Without, the label is the only rater's.
+            posterior: known probability of each class ``(K, *spatial)``. It stands in the place of the label, so that
+                no figure depends on how the label was drawn; regions are drawn from the likeliest class.
 
         Raises: ``ValueError`` for wrong values, as :meth:`CalibrationHistogram.update` and as
             :class:`~monai_calib.metrics.regions.RegionMasks`.
@@ -144,6 +161,18 @@ class CaseEvaluation:
         if raters is not None:
             raters = raters.to(prediction.device)
             label = mean_label(raters, self.num_classes, self.ignore_index)
+        if (posterior is not None) != bool(self.distances):
+            raise ValueError(
+                "posterior: expected one of every case, or of none, as the evaluation was told; load it with "
+                "LoadPosteriord, or leave it out."
+            )
+        if posterior is not None:
+            if posterior.shape != prediction.shape:
+                raise ValueError(
+                    f"posterior: expected the shape of the prediction {tuple(prediction.shape)}, got "
+                    f"{tuple(posterior.shape)}. Bring it to the prediction's grid."
+                )
+            label = posterior.to(prediction.device)
         truth, predicted, ignored = self._label_maps(prediction if drawn_from is None else drawn_from, label)
         disputed = label.amax(0) < 1 if len(label) > 1 and self.activation == "softmax" else None
         drawn = RegionMasks(truth, predicted, spacing, masks, ignored, disputed)
@@ -171,6 +200,9 @@ class CaseEvaluation:
             values["expected_dice"] = self._expected_dice(predicted_voxels, histograms["all"])
         if self.of_raters:
             values |= self._rater_values(prediction, label, raters, drawn, histograms)
+        for name, region in self.distances.items():
+            inside = drawn.draw(region).flatten()
+            values[name] = [self._distance(voxels[:, inside], labels[:, inside])]
         return Measured(values, histograms)
 
     def of_histograms(self, histograms: Mapping[str, CalibrationHistogram]) -> dict[str, list[float]]:
@@ -206,6 +238,11 @@ class CaseEvaluation:
     def _expected_dice(self, inside: torch.Tensor, whole: CalibrationHistogram) -> list[float]:
         probability = inside.float().softmax(0) if self.from_logits else inside
         return expected_dice_coefficients(probability, whole.class_bins().confidence[1:].sum(1).tolist())
+
+    def _distance(self, inside: torch.Tensor, posterior: torch.Tensor) -> float:
+        """Mean total variation distance ``1/2 sum_k |p_k - q_k|`` of voxels ``(K, n)``, NaN without any."""
+        probability = inside.float().softmax(0) if self.from_logits else inside
+        return float((probability.double() - posterior.double()).abs().sum(0).mean() / 2)
 
     def _rater_values(
         self,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 from monai_calib.metrics.bins import THRESHOLD, coarse_of_fine
@@ -177,6 +177,8 @@ class Protocol:
     def from_config(cls, config: str | Mapping[str, Any] | Protocol) -> Protocol:
         """A protocol by its name in :data:`PROTOCOLS`, or from the arguments in a plain mapping.
 
+        What was written under a name of :data:`RENAMED`, or with an older description, is the protocol of today.
+
         Example:
             >>> Protocol.from_config({"name": "mine", "regions": ["all"], "metrics": ["ece"]}).reductions
             ('macro',)
@@ -184,6 +186,7 @@ class Protocol:
         if isinstance(config, Protocol):
             return config
         if isinstance(config, str):
+            config = RENAMED.get(config, config)
             if config not in PROTOCOLS:
                 raise ValueError(
                     f"unknown protocol {config!r}; expected {', '.join(PROTOCOLS)}, or a mapping of your own"
@@ -192,9 +195,11 @@ class Protocol:
         if not isinstance(config, Mapping):
             raise ValueError(f"protocol: expected a name or a mapping, got {config!r:.100}")
         try:
-            return cls(**config)
+            found = cls(**config)
         except TypeError as error:
             raise ValueError(f"protocol {config.get('name')!r:.100}: {error}") from error
+        known = PROTOCOLS.get(RENAMED.get(found.name, found.name), found)
+        return known if replace(found, name=known.name, description=known.description) == known else found
 
     def case_metrics(self, classes: Sequence[str]) -> list[Metric]:
         """Its metrics of one case, one a region and kind.
@@ -247,10 +252,10 @@ PROTOCOLS: dict[str, Protocol] = {
             metrics=["ece", "classwise_ece_paper", "adaptive_ece"],
             description="The papers' protocol: voxels whose true label is not 0, 15 bins (lower, upper], class-wise "
             "error over classes 0 to the highest label in the volume without threshold, mean over volumes. "
-            "Conditioning on the truth rewards over-segmentation: read it beside the recommended protocol.",
+            "Conditioning on the truth rewards over-segmentation: read it beside the protocol by_region.",
         ),
         Protocol(
-            "recommended",
+            "by_region",
             regions=["all", "predicted", "union", "dilated:2mm", "boundary:2mm", "bbox"],
             metrics=["ece", "classwise_ece", "nll", "brier"],
             reductions=REDUCTIONS,
@@ -261,11 +266,11 @@ PROTOCOLS: dict[str, Protocol] = {
             "voxels (micro).",
         ),
         Protocol(
-            "recommended_px",
+            "by_region_px",
             regions=["all", "predicted", "union", "dilated:2vx", "boundary:2vx", "bbox"],
             metrics=["ece", "classwise_ece", "nll", "brier"],
             reductions=REDUCTIONS,
-            description="The recommended protocol for images whose pixels have no known size: bands of 2 pixels.",
+            description="The protocol by_region for images whose pixels have no known size: bands of 2 pixels.",
         ),
         Protocol(
             "raters",
@@ -279,16 +284,18 @@ PROTOCOLS: dict[str, Protocol] = {
             "the whole volume, where all raters agree and where they differ. Mean over cases.",
         ),
         Protocol(
-            "recommended_sigmoid",
+            "by_region_sigmoid",
             regions=["all", "predicted", "union", "dilated:2mm", "boundary:2mm", "bbox"],
             metrics=["classwise_ece", "nll", "brier"],
             reductions=REDUCTIONS,
-            description="The recommended protocol for sigmoid channels, which have no top label: class-wise ECE over "
+            description="The protocol by_region for sigmoid channels, which have no top label: class-wise ECE over "
             "15 bins; NLL and Brier score are sums over the channels. Regions are those of any channel.",
         ),
     )
 }
 """Protocols by name."""
+RENAMED = {"recommended" + more: "by_region" + more for more in ("", "_px", "_sigmoid")}
+"""Names of protocols in version 0.1, which a loss shared, and those of today; both are read."""
 
 
 def resolve_protocols(protocols: Sequence[str | Mapping[str, Any] | Protocol]) -> list[Protocol]:

@@ -56,8 +56,8 @@ def measure_maps(
     Args:
         settings: where maps and labels lie, and how to read them.
         output: folder of the run; ``eval`` in it is written whole or not at all.
-        protocols: see :class:`~monai_calib.metrics.protocols.Protocol`; by default ``paper`` and ``recommended``, of
-            pictures ``recommended_px``.
+        protocols: see :class:`~monai_calib.metrics.protocols.Protocol`; by default ``paper`` and ``by_region``, of
+            pictures ``by_region_px``.
         subjects: see :func:`~.lists.subjects_of`.
         name: what a report calls these predictions; the folder's name by default.
 
@@ -74,7 +74,7 @@ def measure_maps(
     named = replace(settings.classes, names=names, values=settings.classes.values or tuple(range(len(names))))
     cases.settings = replace(settings, format=cases.maps.kind, axes=cases.maps.axes, classes=named)
     if protocols is None:
-        protocols = ("paper", "recommended" if cases.unit == "mm" else "recommended_px")
+        protocols = ("paper", "by_region" if cases.unit == "mm" else "by_region_px")
     folder = output / "eval"
     _refuse_others(folder)
     run = {

@@ -89,11 +89,11 @@ def choose_on_validation(runs: Sequence[Run]) -> tuple[list[Run], list[Choice]]:
 
 
 def training_of(run: Run) -> Identity:
-    """The training: a run's settings without the split it was evaluated on and what was fitted afterwards."""
+    """The training: a run's settings without what it was evaluated on, against what, and what was fitted afterwards."""
     return tuple(
         pair
         for pair in identity_of(run.settings)
-        if pair[0] not in ("split", "site") and not pair[0].startswith("posthoc")
+        if pair[0] not in ("split", "site", "truth") and not pair[0].startswith("posthoc")
     )
 
 

@@ -47,6 +47,7 @@ def distribution(comparison: Comparison, column: Column, note: str = "") -> Figu
         f"Box plot of {column.title} per case. {'; '.join(told)}.",
         plot,
         figure_csv(["method", "case", column.label], rows),
+        (tuple(method.label for method in comparison.methods), tuple(comparison.cases)),
     )
 
 
@@ -67,11 +68,13 @@ def class_distribution(comparison: Comparison, column: Column) -> Figure | None:
     )
     rows: list[list[Any]] = []
     told: list[str] = []
+    drawn: list[str] = []
     names = [comparison.class_names[k] for k in measured for _ in comparison.cases]
     cases = [case for _ in measured for case in comparison.cases]
     for method, table in zip(comparison.methods, tables, strict=True):
         if table is None:
             continue
+        drawn.append(method.label)
         values = table[:, measured].T.ravel()
         plot["data"].append(_box(method, values, [plain(name) for name in names], cases, len(present) * len(values)))
         rows.extend([method.label, *rest] for rest in zip(names, cases, values, strict=True))
@@ -83,6 +86,7 @@ def class_distribution(comparison: Comparison, column: Column) -> Figure | None:
         f"Box plot of {column.title} per class. {'; '.join(told)}.",
         plot,
         figure_csv(["method", "class", "case", column.label], rows),
+        (tuple(drawn), tuple(comparison.class_names[k] for k in measured), tuple(comparison.cases)),
     )
 
 

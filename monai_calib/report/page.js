@@ -65,6 +65,15 @@
     return drawn.get(figure);
   };
 
+  // Numbers that are drawn are not sent twice: every combination of the names is a row, which one of them ends.
+  const csvOf = (figure) => {
+    const { csv, grid, plot } = contentOf(figure);
+    if (!grid) return csv;
+    const rows = grid.reduce((starts, names) => starts.flatMap((start) => names.map((name) => `${start}${name},`)), [""]);
+    const numbers = plot.data.flatMap((trace) => trace.x);
+    return [csv, ...rows.map((row, at) => row + (numbers[at] ?? "")), ""].join("\n");
+  };
+
   const draw = (figure, width = figure.clientWidth, colours = pageColours()) => {
     const canvas = figure.querySelector(".canvas");
     if (!width) return;
@@ -137,7 +146,7 @@
   for (const figure of figures) {
     figure.querySelector('[data-download="svg"]').addEventListener("click", () => saveSvg(figure));
     figure.querySelector('[data-download="csv"]').addEventListener("click",
-      () => saveText(`${figure.dataset.name}.csv`, contentOf(figure).csv, "text/csv"));
+      () => saveText(`${figure.dataset.name}.csv`, csvOf(figure), "text/csv"));
   }
   for (const section of document.querySelectorAll("section.case")) {
     section.querySelector('[data-download="svg"]').addEventListener("click", () => saveSlices(section));
@@ -242,8 +251,21 @@
     document.getElementById("old-browser").hidden = false;
     return;
   }
-  const unpack = (base64) => {
-    const bytes = Uint8Array.from(atob(base64), (character) => character.charCodeAt(0));
+  // Five letters are four bytes, the highest first; what is missing of the last five counts as the highest letter.
+  const LETTERS = "0123456789ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz!#$%.()*+-;,=:?@^_`{|}~";
+  const places = new Uint8Array(128);
+  [...LETTERS].forEach((letter, place) => { places[letter.charCodeAt(0)] = place; });
+  const unpack = (text) => {
+    const groups = Math.ceil(text.length / 5);
+    const view = new DataView(new ArrayBuffer(4 * groups));
+    for (let group = 0; group < groups; group += 1) {
+      let value = 0;
+      for (let at = 5 * group; at < 5 * group + 5; at += 1) {
+        value = 85 * value + (at < text.length ? places[text.charCodeAt(at)] : 84);
+      }
+      view.setUint32(4 * group, value);
+    }
+    const bytes = new Uint8Array(view.buffer, 0, 4 * groups - (5 * groups - text.length));
     return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
   };
   // Text of all figures at once, since a page about to print cannot wait; each is parsed when it is drawn.

@@ -51,10 +51,14 @@ class Mark:
 
 @dataclass(frozen=True)
 class Verdict:
-    """The first screen of one comparison; ``rows`` has method, whether it is to be shipped, and a mark a column."""
+    """The first screen of one comparison; ``rows`` has method, whether it is to be shipped, and a mark a column.
+
+    ``truth`` says what the figures are against where that is no label.
+    """
 
     shipped: Shipped
     trust: str
+    truth: str
     columns: tuple[tuple[str, Column], ...]
     rows: tuple[tuple[str, bool, tuple[Mark, ...]], ...]
     beware: tuple[str, ...]
@@ -84,9 +88,8 @@ def verdict_of(
         for method in shown
     )
     place = _place(comparison)
-    drawn = _before_and_after(comparison, shipped.method)
-    if shipped.method is None and len(comparison.methods) <= MOST_BANDS:
-        drawn = list(comparison.methods)
+    few = len(comparison.methods) <= MOST_BANDS
+    drawn = list(comparison.methods) if few else _before_and_after(comparison, shipped.method)
     figure = None
     if place is not None and drawn:
         figure = overlaid_reliability(replace(comparison, methods=tuple(drawn)), *place)
@@ -94,7 +97,15 @@ def verdict_of(
             figure = replace(figure, key=f"first-{figure.key}")
     trust, direction = ("", "") if shipped.method is None or place is None else _trust(shipped.method, *place)
     beware = [*_worse(comparison, shipped.method), direction, *_fit(comparison, shipped.method)]
-    return Verdict(shipped, trust, columns, rows, (*filter(None, beware), *_data(comparison, tests, others)), figure)
+    return Verdict(
+        shipped,
+        trust,
+        _truth(comparison),
+        columns,
+        rows,
+        (*filter(None, beware), *_data(comparison, tests, others)),
+        figure,
+    )
 
 
 def _columns(comparison: Comparison) -> tuple[tuple[str, Column], ...]:
@@ -107,6 +118,8 @@ def _columns(comparison: Comparison) -> tuple[tuple[str, Column], ...]:
                 asked.append((f"{column.label}, {words.get(column.metric.region or 'all', '')}", column))
                 break
     asked += [("Volume error", column) for column in comparison.columns_of_kind("expected_volume_error")[:1]]
+    known = comparison.columns_of_kind("posterior_distance")  # of a phantom; near boundaries, if there is a choice
+    asked += [("Distance to the truth", column) for column in known[-1:]]
     return tuple(asked)
 
 
@@ -200,6 +213,23 @@ def _trust(method: Method, protocol: Protocol, region: Region) -> tuple[str, str
     if high < said:
         return sentence, f"Over-confident: where it says {100 * said:.0f} %, it is right in {100 * right:.0f} %."
     return sentence, ""
+
+
+def _truth(comparison: Comparison) -> str:
+    """A sentence on the truth, where it is the known probability of each class."""
+    if any(run.settings.get("truth") != "posterior" for run in comparison.runs):
+        return ""
+    return (
+        "The truth is known here: figures of calibration, NLL and volume are against the probability from which each "
+        f"label was drawn, not against the one label. {_distance(comparison)}DSC and HD95 are against that label."
+    )
+
+
+def _distance(comparison: Comparison) -> str:
+    """A sentence on the column of distances, if it is there."""
+    known = comparison.columns_of_kind("posterior_distance")[-1:]
+    where = [_words(comparison).get(column.metric.region or "", "") for column in known]
+    return "".join(f"The distance is that of the probabilities, {words}. " for words in where)
 
 
 def _worse(comparison: Comparison, method: Method | None) -> list[str]:

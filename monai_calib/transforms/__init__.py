@@ -5,6 +5,7 @@ from monai_calib.clinical import ConformalVolumeFit, ConformalVolumeModel
 from .clinical import Clinicald, FitClinicald, ImageStatisticsd
 from .loading import LoadCased
 from .overlap import ExpectedDiced, expected_dice
+from .posterior import LoadPosteriord
 from .quality import QualityFlagd
 from .raters import KeepRatersd, MeanLabeld
 from .volumes import ExpectedVolumed, VolumeFit, VolumeModel, expected_volume
@@ -19,6 +20,7 @@ __all__ = [
     "ImageStatisticsd",
     "KeepRatersd",
     "LoadCased",
+    "LoadPosteriord",
     "MeanLabeld",
     "QualityFlagd",
     "VolumeFit",

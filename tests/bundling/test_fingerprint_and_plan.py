@@ -37,6 +37,7 @@ def seen(**changes: object) -> Fingerprint:
         cases={"training": 100, "validation": 10, "test": 10},
         subjects={"training": 100, "validation": 10, "test": 10},
         raters=1,
+        posterior=False,
         orient=True,
         shapes=((100, 100, 100),),
         spacings=((1.0, 1.0, 1.0),),

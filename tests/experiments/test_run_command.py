@@ -17,6 +17,7 @@ from monai_calib.__main__ import main
 from monai_calib.experiments import make_plan, variants
 from monai_calib.experiments.ship import best_run
 from monai_calib.handlers.weights import load_weights, read_checkpoint
+from monai_calib.metrics import read_evaluated
 
 SMALL = ["--epochs", "1", "--set", "visits_per_epoch=1", "networks#unet#features=[4,4,4,8,8,4]", "cache_rate=1.0"]
 
@@ -84,7 +85,9 @@ def test_the_same_command_finds_everything_done(
     printed = capsys.readouterr().out
     assert f"Ship: {finished / 'model.ts'}" in printed
     assert f"Page: {finished / 'report.html'}" in printed
-    assert "test split, calibrated: DSC" in printed
+    assert "Overlap (DSC): recommended 0." in printed
+    assert ", corrected 0." in printed
+    assert "Distance to the true probabilities there: recommended" in printed, "the phantom's are known"
 
 
 def test_what_was_lost_is_made_again(finished: Path, phantom: Path, tmp_path: Path) -> None:
@@ -99,6 +102,25 @@ def test_what_was_lost_is_made_again(finished: Path, phantom: Path, tmp_path: Pa
     assert (copy / "model.ts").is_file()
     assert (copy / "report.html").is_file()
     assert (folder / "models" / "model.pt").read_bytes() == weights, "the training is kept"
+
+
+def test_of_two_losses_validation_chooses_what_is_shipped(phantom: Path, tmp_path: Path) -> None:
+    output = tmp_path / "out"
+    assert main(["run", str(phantom), str(output), "--loss_name", "ce", "dice_ce", *SMALL]) == 0
+    runs = output / "runs" / "phantom_segmentation_3d" / "unet"
+    on_validation = {loss: read_evaluated(runs / loss / "seed_0" / "validation" / "eval") for loss in ("ce", "dice_ce")}
+    best = min(on_validation, key=lambda loss: on_validation[loss].summary["nll_all_macro"])
+    assert json.loads((output / "model.json").read_text())["run"] == f"phantom_segmentation_3d/unet/{best}/seed_0"
+    page = (output / "report.html").read_text()
+    assert "Lowest NLL on validation of 2 trainings." in page
+    assert "<code>model.ts</code>" in page
+    assert "The truth is known here" in page
+    for found in on_validation.values():
+        assert found.run["truth"] == "label", "what is chosen by knows nothing of the truth"
+        assert "posterior_distance_all" not in found.metrics
+    test = read_evaluated(runs / best / "seed_0" / "eval")
+    assert test.run["truth"] == "posterior"
+    assert 0 < test.summary["posterior_distance_all_macro"] < 1
 
 
 def refused(capsys: pytest.CaptureFixture[str], *arguments: object) -> str:

@@ -91,7 +91,7 @@ def test_multi_label():
     hist = CalibrationHistogram(2, activation="sigmoid")
     hist.update(prediction, label, from_logits=False)
     assert found["classwise_ece_all_15bins_macro"] == pytest.approx(classwise_ece(hist), abs=1e-12)
-    assert [protocol.name for protocol in plain_handler(activation="sigmoid").protocols] == ["recommended_sigmoid"]
+    assert [protocol.name for protocol in plain_handler(activation="sigmoid").protocols] == ["by_region_sigmoid"]
     with pytest.raises(ValueError, match="no top label"):
         plain_handler(protocols=["paper"], activation="sigmoid")
 

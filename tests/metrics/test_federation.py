@@ -20,7 +20,7 @@ from monai_calib.metrics import (
 )
 
 CLASSES = ["background", "anterior", "posterior"]
-PROTOCOLS = ["paper", "recommended"]
+PROTOCOLS = ["paper", "by_region"]
 REGIONS = ["all", "foreground", "predicted", "union", "dilated2mm", "boundary2mm", "bbox"]
 SITES = {"north": range(3), "south": range(3, 8)}
 

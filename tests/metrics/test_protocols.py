@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from monai_calib.metrics import CalibrationHistogram, classwise_ece
-from monai_calib.metrics.protocols import METRICS, PROTOCOLS, Protocol, resolve_protocols
+from monai_calib.metrics.protocols import METRICS, PROTOCOLS, RENAMED, Protocol, resolve_protocols
 
 CLASSES = ["background", "lesion"]
 
@@ -53,8 +53,8 @@ def test_two_metrics_never_share_a_name():
 
 def test_contract_names():
     assert "ece_foreground_15bins_macro" in reported_names(PROTOCOLS["paper"])
-    recommended = reported_names(PROTOCOLS["recommended"])
-    assert {"ece_boundary2mm_15bins_micro", "nll_union_macro"} <= set(recommended)
+    names = reported_names(PROTOCOLS["by_region"])
+    assert {"ece_boundary2mm_15bins_micro", "nll_union_macro"} <= set(names)
 
 
 def test_classwise_rows_average_to_the_metric():
@@ -108,6 +108,15 @@ def test_from_config():
     assert resolve_protocols(own) == [mine]
 
 
+@pytest.mark.parametrize(("old", "name"), RENAMED.items())
+def test_a_protocol_is_read_under_its_old_name_unless_it_is_another_one(old, name):
+    assert Protocol.from_config(old) is PROTOCOLS[name]
+    written = PROTOCOLS[name].to_config() | {"name": old, "description": "The wording of that time."}
+    assert Protocol.from_config(written) is PROTOCOLS[name]
+    another = Protocol.from_config(written | {"regions": ["all"]})
+    assert (another.name, another.description) == (old, "The wording of that time.")
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
@@ -125,7 +134,7 @@ def test_wrong_protocols_are_refused(change, message):
 
 
 def test_wrong_lists_of_protocols_are_refused():
-    with pytest.raises(ValueError, match="unknown protocol 'papers'; expected paper, recommended"):
+    with pytest.raises(ValueError, match="unknown protocol 'papers'; expected paper, by_region"):
         resolve_protocols(["papers"])
     with pytest.raises(ValueError, match="a name of its own"):
         resolve_protocols(["paper", Protocol("paper", ["all"], ["ece"])])

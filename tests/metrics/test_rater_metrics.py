@@ -123,8 +123,8 @@ def test_the_error_against_the_mean_is_at_most_the_raters_average(seed: int, cou
 
 def test_one_rater_is_a_plain_label() -> None:
     label = raters(1)[0]
-    alone = CaseEvaluation(CLASSES, ["raters", "recommended_px"]).measure(prediction(), label).values
-    plain = CaseEvaluation(CLASSES, ["recommended_px"]).measure(prediction(), label).values
+    alone = CaseEvaluation(CLASSES, ["raters", "by_region_px"]).measure(prediction(), label).values
+    plain = CaseEvaluation(CLASSES, ["by_region_px"]).measure(prediction(), label).values
     assert {name: alone[name] for name in plain} == plain
     assert alone["rater_ece_all_15bins"] == alone["ece_all_15bins"] == alone["ece_consensus_15bins"]
     assert math.isnan(alone["ece_dissensus_15bins"][0])

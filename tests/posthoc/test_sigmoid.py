@@ -304,7 +304,7 @@ def test_what_does_not_fit_is_said_before_the_network_runs(tmp_path: Path) -> No
     batches = drawn(grey([1.0, 2.0, 3.0]), [1, 1, 1])
     with pytest.raises(ValueError, match="FlipNetwork averages softmax probabilities"):
         run(tmp_path, FlipNetwork(network, [0]), batches)
-    with pytest.raises(ValueError, match="no top label; ask for protocol 'recommended_sigmoid'"):
+    with pytest.raises(ValueError, match="no top label; ask for protocol 'by_region_sigmoid'"):
         run(tmp_path, network, batches, protocols=["paper"])
     with pytest.raises(ValueError, match="activation: expected 'softmax' or 'sigmoid', got 'tanh'"):
         run(tmp_path, network, batches, activation="tanh")

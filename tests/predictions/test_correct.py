@@ -19,7 +19,7 @@ from monai_calib.__main__ import main
 from monai_calib.metrics.evaluated import read_evaluated
 from monai_calib.posthoc import Calibrator, LogitCase, TemperatureScaling, fit
 
-PROTOCOLS = ["--protocols", "recommended"]
+PROTOCOLS = ["--protocols", "by_region"]
 NAMED = ["--classes", "background", "organ", "lesion"]
 FITTED, LEFT = range(3), range(3, 5)
 

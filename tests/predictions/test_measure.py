@@ -26,7 +26,7 @@ from monai_calib.predictions.classes import Classes
 from monai_calib.predictions.settings import Settings
 from monai_calib.predictions.values import HALF_FLOOR
 
-PROTOCOLS = ["--protocols", "recommended"]
+PROTOCOLS = ["--protocols", "by_region"]
 NAMED = ["--classes", "background=0", "organ=1", "lesion=2"]
 
 
@@ -47,9 +47,7 @@ def by_handlers(count: int) -> dict[str, float]:
         return {"prob": [prob], "label": [truth], "pred": [prob.argmax(0, keepdim=True)]}
 
     evaluator = Engine(lambda engine, number: batch(number))
-    CalibrationHandler(3, ["recommended"], lambda out: (out["prob"], out["label"]), class_names=CLASSES).attach(
-        evaluator
-    )
+    CalibrationHandler(3, ["by_region"], lambda out: (out["prob"], out["label"]), class_names=CLASSES).attach(evaluator)
     SurfaceHandler(3, output_transform=lambda out: (out["pred"], out["label"]), class_names=CLASSES).attach(evaluator)
     dice = MeanDice(
         include_background=False,

@@ -74,7 +74,7 @@ def test_the_page_corrects_new_maps_as_the_command_does(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     Path("fit.txt").write_text("".join(f"{case_name(number)}\n" for number in range(3)))
     named = ["--classes", "background", "organ", "lesion"]
-    assert main(["measure", "maps", "labels", "runs/test", "--protocols", "recommended", *named]) == 0
+    assert main(["measure", "maps", "labels", "runs/test", "--protocols", "by_region", *named]) == 0
     method = ["--method", "boundary_temperature", "--force", "True"]  # one that knows the order of the axes
     assert main(["correct", "runs/test", "runs/corrected", "--fit_on", "fit.txt", *method]) == 0
     Path("predicted").mkdir()

@@ -53,7 +53,7 @@ def write_run(
     noise: float = 1.0,
     temperature: float = 1.0,
     missed: int | None = None,
-    protocols: Sequence[str] = ("paper", "recommended"),
+    protocols: Sequence[str] = ("paper", "by_region"),
     class_names: Sequence[str] = CLASS_NAMES,
 ) -> Path:
     """Evaluates a made-up network on the cases of these numbers, as a bundle's evaluation would."""

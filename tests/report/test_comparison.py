@@ -24,7 +24,7 @@ def comparison(run_folders: list[Path]) -> Comparison:
 
 
 def column(comparison: Comparison, kind: str, reduction: str = "macro") -> Column:
-    protocol = next(p for p in comparison.protocols if p.name == "recommended")
+    protocol = next(p for p in comparison.protocols if p.name == "by_region")
     band = Region.parse("boundary:2mm")
     return next(m for m in comparison.calibration_columns(protocol, band, reduction) if m.kind == kind)
 
@@ -118,7 +118,7 @@ def test_seeds_that_agree_are_counted_and_pairs_turned_to_the_best(comparison: C
     "other",
     [
         {"numbers": [0, 1, 2]},
-        {"protocols": ["recommended"]},
+        {"protocols": ["by_region"]},
         {"class_names": ("background", "head", "tail")},
     ],
 )
@@ -143,7 +143,7 @@ def test_tests_that_cannot_reach_significance_say_so(subjects: int, possible: bo
     """Six subjects that all agree give p = 2/64 for one pair, five 2/32: the smallest there is."""
     for loss, temperature in (("ce", 1.0), ("dice_ce", 0.2)):
         settings = {"loss_name": loss, "seed": 1, "split": "test"}
-        write_run(tmp_path / loss, settings, range(subjects), temperature=temperature, protocols=["recommended"])
+        write_run(tmp_path / loss, settings, range(subjects), temperature=temperature, protocols=["by_region"])
     (only,) = compare(read_runs([tmp_path]))
     item = findings(only, column(only, "nll"))
     assert item.pairs[0].p_holm == pytest.approx(item.least_p) == pytest.approx(2 / 2**subjects)

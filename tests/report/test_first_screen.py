@@ -171,9 +171,9 @@ def test_a_figure_that_moves_in_no_case_is_equal(folder: Path) -> None:
 )
 def test_a_correction_ships_only_if_it_helps_held_out_cases(record: dict[str, Any], ships: str, tmp_path: Path) -> None:
     """Whatever the test figures say: here they are best for the correction."""
-    write_run(tmp_path / "ce", _settings(), [0, 1], noise=3, temperature=0.3, protocols=["recommended"])
+    write_run(tmp_path / "ce", _settings(), [0, 1], noise=3, temperature=0.3, protocols=["by_region"])
     settings = _corrected("temperature", **record)
-    write_run(tmp_path / "ce/posthoc/t", settings, [0, 1], noise=3, protocols=["recommended"])
+    write_run(tmp_path / "ce/posthoc/t", settings, [0, 1], noise=3, protocols=["by_region"])
     method = _of(tmp_path)[1].method
     assert method is not None
     assert method.label == ships
@@ -181,17 +181,17 @@ def test_a_correction_ships_only_if_it_helps_held_out_cases(record: dict[str, An
 
 def test_auto_without_a_correction_says_that_it_is_the_network_as_trained(tmp_path: Path) -> None:
     settings = _corrected("auto", choice={"chosen": "none", "why": "the best"})
-    write_run(tmp_path / "posthoc" / "auto", settings, [0], protocols=["recommended"])
+    write_run(tmp_path / "posthoc" / "auto", settings, [0], protocols=["by_region"])
     assert _of(tmp_path)[1].why == ("The network as trained: held-out validation cases chose no correction.",)
 
 
 def test_of_several_trainings_validation_chooses_and_without_it_nothing(tmp_path: Path) -> None:
     """The one that is better on test is worse on validation."""
     for loss, on_test, on_validation in (("ce", 1.0, 0.2), ("nacl", 0.2, 1.0)):
-        write_run(tmp_path / loss, _settings(loss), [0, 1], noise=3, temperature=on_test, protocols=["recommended"])
+        write_run(tmp_path / loss, _settings(loss), [0, 1], noise=3, temperature=on_test, protocols=["by_region"])
         held = _settings(loss, split="validation")
         write_run(
-            tmp_path / loss / "validation", held, [2, 3], noise=3, temperature=on_validation, protocols=["recommended"]
+            tmp_path / loss / "validation", held, [2, 3], noise=3, temperature=on_validation, protocols=["by_region"]
         )
     shipped = _of(tmp_path)[1]
     assert shipped.method is not None
@@ -208,7 +208,7 @@ def test_of_several_trainings_validation_chooses_and_without_it_nothing(tmp_path
 
 def test_of_several_seeds_the_best_on_validation_ships(tmp_path: Path) -> None:
     for seed, value in ((1, 0.7), (2, 0.9), (3, 0.8)):
-        run = write_run(tmp_path / str(seed), _settings(seed=seed), [0, 1], protocols=["recommended"])
+        run = write_run(tmp_path / str(seed), _settings(seed=seed), [0, 1], protocols=["by_region"])
         (run / "models").mkdir()
         record = {"settings": {}, "metric": "mean_dice", "best_value": value}
         (run / "models" / "training.json").write_text(json.dumps(record))
@@ -258,9 +258,9 @@ def test_every_method_of_a_comparison_without_a_choice_is_marked_against_its_own
     """Five trainings, one corrected: six rows, five without a mark, and no diagram of so many."""
     for number in range(5):
         noise = 1 + number / 4
-        write_run(tmp_path / str(number), _settings(f"loss{number}"), [0, 1, 2], noise, protocols=["recommended"])
+        write_run(tmp_path / str(number), _settings(f"loss{number}"), [0, 1, 2], noise, protocols=["by_region"])
     corrected = _settings("loss4") | {"posthoc": "temperature"}
-    write_run(tmp_path / "4" / "posthoc" / "t", corrected, [0, 1, 2], 2.0, 0.5, protocols=["recommended"])
+    write_run(tmp_path / "4" / "posthoc" / "t", corrected, [0, 1, 2], 2.0, 0.5, protocols=["by_region"])
     comparison, shipped = _of(tmp_path)
     verdict = verdict_of(comparison, shipped, ())
     assert shipped.method is None

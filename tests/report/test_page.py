@@ -10,7 +10,7 @@ import shutil
 import sys
 from html import escape
 from html.parser import HTMLParser
-from itertools import pairwise
+from itertools import pairwise, product
 from pathlib import Path
 from typing import Any
 
@@ -19,10 +19,18 @@ import pytest
 from synthetic_runs import write_run
 
 from monai_calib.metrics.protocols import PROTOCOLS
-from monai_calib.report.figures import COLOURS
+from monai_calib.report.comparison import compare
+from monai_calib.report.distributions import class_distribution, distribution
+from monai_calib.report.figures import COLOURS, pack, packed
 from monai_calib.report.html import write_report
+from monai_calib.report.runs import read_runs
 
 HOSTILE = '</script><img src=x onerror=alert(1)>&"\'<a href="https://example.org">'
+
+
+def unpacked(letters: str) -> str:
+    """What the page's script reads."""
+    return gzip.decompress(base64.b85decode(letters.translate(str.maketrans(".,:", "&<>")))).decode()
 
 
 class Page(HTMLParser):
@@ -50,7 +58,7 @@ class Page(HTMLParser):
         if self._open == "script":
             kind, name = (self.elements[-1][1].get(key) for key in ("type", "id"))
             packed = kind == "text/plain"
-            self.scripts.append(gzip.decompress(base64.b64decode(data)).decode() if packed else data)
+            self.scripts.append(unpacked(data) if packed else data)
             if packed and name != "plotly":
                 self.figures.append(json.loads(self.scripts[-1]))
         elif self._open is None:
@@ -102,7 +110,7 @@ def test_says_what_was_run_and_what_did_not_converge(page: Page) -> None:
     assert "7 runs of 3 methods on 6 cases of 6 subjects" in text
     assert "ce: seed 3 never found posterior" in text
     assert "Protocol paper: region foreground, 15 bins, macro average" in text
-    assert "Protocol recommended: region boundary2mm, 15 bins, micro average" in text
+    assert "Protocol by_region: region boundary2mm, 15 bins, micro average" in text
     assert "The papers' protocol" in text
 
 
@@ -110,9 +118,29 @@ def test_every_figure_carries_its_data(page: Page) -> None:
     assert len(page.figures) == sum("plot" in (figure.get("class") or "") for figure in page.all("figure")) > 20
     for figure in page.figures:
         header, *rows = figure["csv"].splitlines()
-        assert rows, header
+        assert rows or all(figure["grid"]), header
         plotly.graph_objects.Figure(figure["plot"])  # refuses what Plotly does not know
         assert figure["plot"]["data"]
+
+
+def test_numbers_that_are_drawn_are_sent_once_and_downloaded_with_their_rows(run_folders: list[Path]) -> None:
+    (comparison,) = compare(read_runs(run_folders))
+    for figure in (
+        distribution(comparison, comparison.columns_of_kind("ece")[0]),
+        class_distribution(comparison, comparison.columns_of_kind("dice")[0]),
+    ):
+        assert figure is not None
+        sent = json.loads(unpacked(packed(figure)))
+        numbers = [number for trace in sent["plot"]["data"] for number in trace["x"]]
+        rows = [",".join(names) for names in product(*sent["grid"])]
+        whole = [f"{row},{'' if number is None else number}" for row, number in zip(rows, numbers, strict=True)]
+        assert [sent["csv"], *whole] == figure.csv.splitlines()
+
+
+def test_letters_hold_any_text_and_no_markup() -> None:
+    for text in ("", "a", "<&>" * 7, "\u00e4\u2013" * 1000, "".join(map(chr, range(1, 300)))):
+        assert unpacked(pack(text)) == text
+        assert not set(pack(text)) & set("<>&\"'\\")
 
 
 def test_tests_are_told_against_the_best_and_all_pairs_drawn(page: Page) -> None:
@@ -165,7 +193,7 @@ def test_one_run_on_one_case(tmp_path: Path) -> None:
     text = " ".join(page.text.split())
     assert "1 run of 1 method on 1 case of 1 subject." in text
     assert "Paired tests" not in text.split("How the figures were made")[1]
-    measured = [PROTOCOLS[name] for name in ("paper", "recommended")]
+    measured = [PROTOCOLS[name] for name in ("paper", "by_region")]
     tables = sum(len(protocol.regions) * len(protocol.reductions) for protocol in measured)
     assert len(page.all("table")) == tables + 4, "regions and reductions, at a glance, overview, runs, slices"
 
@@ -175,7 +203,7 @@ def test_runs_that_never_converged_give_tables_without_figures(tmp_path: Path) -
     page = Page(write_report([folder], tmp_path / "report.html"))
     assert "anterior never found" in page.text
     assert "did not converge" in page.text
-    regions = sum(len(protocol.regions) for protocol in (PROTOCOLS["paper"], PROTOCOLS["recommended"]))
+    regions = sum(len(protocol.regions) for protocol in (PROTOCOLS["paper"], PROTOCOLS["by_region"]))
     plots = [figure for figure in page.all("figure") if "plot" in (figure.get("class") or "")]
     assert len(plots) == regions, "each run's reliability"
 

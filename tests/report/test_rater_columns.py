@@ -34,7 +34,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         cases,
         folder / "posthoc",
         num_classes=3,
-        protocols=["recommended", "raters"],
+        protocols=["by_region", "raters"],
         runs={"as_trained": shared, "temperature": {**shared, "posthoc": "temperature"}},
     )
     return folder

@@ -15,7 +15,7 @@ from monai_calib.report.comparison import compare
 from monai_calib.report.runs import Run, read_runs
 from monai_calib.report.sections import part_of
 
-REGIONS = sum(len(PROTOCOLS[name].regions) for name in ("paper", "recommended"))
+REGIONS = sum(len(PROTOCOLS[name].regions) for name in ("paper", "by_region"))
 
 
 @pytest.fixture(scope="module")
@@ -32,7 +32,7 @@ def test_every_region_has_a_labelled_choice_and_the_whole_volume_is_the_first(pa
     assert len({box["name"] for box in boxes}) == 1, "one group, which the arrow keys go through"
     (checked,) = [box["value"] for box in boxes if "checked" in box]
     text = path.read_text()
-    assert f'value="{checked}" checked>recommended: whole volume</label>' in text
+    assert f'value="{checked}" checked>by_region: whole volume</label>' in text
     assert "Calibration in" in page.text
 
 
@@ -65,6 +65,6 @@ def test_a_region_without_a_voxel_is_one_line(tmp_path: Path) -> None:
     summary = {name: np.nan if "_predicted" in name else value for name, value in run.summary.items()}
     empty = Run(**{**vars(run), "values": values, "bins": bins, "summary": summary})
     part = part_of(compare([empty])[0])
-    assert part.empty == ("Protocol recommended: predicted foreground",)
+    assert part.empty == ("Protocol by_region: predicted foreground",)
     assert len(part.regions) == REGIONS - 1
     assert part_of(compare([run])[0]).empty == ()

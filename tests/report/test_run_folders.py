@@ -29,7 +29,7 @@ def test_reads_what_the_handlers_wrote(run_folders: list[Path]) -> None:
     assert run.class_names == ("background", "anterior", "posterior")
     assert run.cases == tuple(f"case_{number:03d}" for number in range(6))
     assert run.subjects == run.cases, "without subjects each case is its own"
-    assert {protocol.name for protocol in run.protocols} == {"paper", "recommended"}
+    assert {protocol.name for protocol in run.protocols} == {"paper", "by_region"}
     for name, values in run.values.items():
         if f"{name}_macro" in run.summary:
             assert np.nanmean(values) == pytest.approx(run.summary[f"{name}_macro"]), name
@@ -39,6 +39,17 @@ def test_reads_what_the_handlers_wrote(run_folders: list[Path]) -> None:
     assert preview is not None
     assert preview["label"].shape == (24, 28)
     assert run.preview("no_such_case") is None
+
+
+def test_a_run_of_version_0_1_is_compared_with_one_of_today(run_folders: list[Path], tmp_path: Path) -> None:
+    """Its protocol had another name, which is a loss's, and other descriptions."""
+
+    def change(content: dict[str, Any]) -> None:
+        content["protocols"]["recommended"] = content["protocols"].pop("by_region") | {"name": "recommended"}
+        for protocol in content["protocols"].values():
+            protocol["description"] = "The words of that time."
+
+    assert read_run(edited(run_folders[0], tmp_path / "old", change)).protocols == read_run(run_folders[0]).protocols
 
 
 def test_a_class_never_found_marks_the_run(run_folders: list[Path]) -> None:

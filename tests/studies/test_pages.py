@@ -25,6 +25,7 @@ LIMITS = {"0.1", "0.2"}
         ("raters", set()),
         ("nnunet", set()),
         ("own_images", set()),
+        ("demo", set()),
         ("promises", set()),
         ("shift", set()),
         ("failure", {"0.1", "0.2", "0.85"}),

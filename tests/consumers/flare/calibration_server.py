@@ -35,7 +35,7 @@ class FederatedCalibration(ModelController):
         method: str = "temperature",
         region: str | None = None,
         method_args: dict[str, Any] | None = None,
-        protocols: tuple[str, ...] = ("paper", "recommended"),
+        protocols: tuple[str, ...] = ("paper", "by_region"),
         slice_axis: int | None = None,
     ) -> None:
         super().__init__()
