@@ -7,9 +7,10 @@ needs neither PyTorch nor an extra.
 from __future__ import annotations
 
 import argparse
-import importlib
+import importlib.util
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from .version import __version__
 
@@ -31,15 +32,13 @@ _EXAMPLE = """\
 example:
   python -m monai_calib phantom data/phantom
   python -m monai_calib COMMAND --help
+
+exit status: 0 done, 1 something failed and the last line says what, 2 the call was not understood, 130 interrupted
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit status.
-
-    0; 1 for what the user can mend, 2 for arguments not understood, 130 when interrupted.
-    """
-    given = list(sys.argv[1:] if arguments is None else arguments)
+def build_parser(command: str = "") -> argparse.ArgumentParser:
+    """Return the parser, with the arguments of one command and the names of the others."""
     parser = argparse.ArgumentParser(
         prog="monai_calib",
         description="Calibrated medical image segmentation.",
@@ -48,15 +47,34 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
+    wanted = COMMANDS.get(command, ("",))[0]
+    if wanted:
+        # By its file: the package around it may need PyTorch, or an extra, for which a help does not wait.
+        file = Path(__file__).with_name(wanted) / "cli.py"
+        spec = importlib.util.spec_from_file_location(f"{__package__}.{wanted}.cli", file)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        module.add_commands(commands)
+    for name, (package, help_text) in COMMANDS.items():
+        if package != wanted:
+            commands.add_parser(name, help=help_text)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit status.
+
+    0; 1 for what the user can mend, 2 for a call that is not understood, 130 when interrupted.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        wanted = COMMANDS.get(given[0], ("",))[0] if given else ""
-        if wanted:
-            importlib.import_module(f"{__package__}.{wanted}.cli").add_commands(commands)
-        for name, (package, help_text) in COMMANDS.items():
-            if package != wanted:
-                commands.add_parser(name, help=help_text)
-        chosen = parser.parse_args(given)
+        chosen = build_parser(given[0] if given else "").parse_args(given)
         chosen.run(chosen)
+    except argparse.ArgumentTypeError as error:
+        print(f"monai_calib: {error}", file=sys.stderr)
+        return 2
     except (OSError, ValueError, ModuleNotFoundError) as error:
         print(f"monai_calib: {error}", file=sys.stderr)
         return 1

@@ -22,7 +22,9 @@ FLOORS = (
     {"__main__"},
 )
 """From the ground up: a part imports from its own floor or from one below; on the ground, from itself alone."""
-BASIS = {"__init__", "compiled", "files", "labels", "lock", "spreadsheet", "variants", "version"}
+BASIS = {
+    "__init__", "arguments", "compiled", "files", "labels", "lock", "progress", "spreadsheet", "variants", "version"
+}  # fmt: skip
 """Single files that everything may import, and that import nothing but each other."""
 FORMER = {"data", "phantom"}
 """Names of 0.1.0 that only pass on what lies in ``datasets`` now; nothing here imports them."""
