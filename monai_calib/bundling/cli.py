@@ -19,7 +19,7 @@ _PACK_EXAMPLE = """\
 example:
   python -m monai_calib pack bundles/*_segmentation_*d --output dist
   python -m monai_calib pack bundles/acdc_segmentation_3d --output dist --run_dir RUN
-  python -m monai.bundle download --name NAME --url file:///PATH/dist/NAME_v0.1.0.zip --bundle_dir FOLDER
+  python -m monai.bundle download --name NAME --url file:///PATH/dist/NAME_vVERSION.zip --bundle_dir FOLDER
 """
 
 
