@@ -14,7 +14,7 @@ from written_pages import ROOT
 
 from monai_calib import __version__
 
-BUILD = "import sys, setuptools.build_meta as b; print(b.build_wheel(sys.argv[1])); print(b.build_sdist(sys.argv[1]))"
+BUILD = "import sys, setuptools.build_meta as b; out = sys.argv[1]; b.build_wheel(out); b.build_sdist(out)"
 pytestmark = pytest.mark.slow
 
 
