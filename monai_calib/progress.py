@@ -1,4 +1,4 @@
-"""How far a loop has come, at what rate, and the time left: one line of a terminal, now and then one in a log."""
+"""Progress of a loop: how many, at what rate, and the time left; one line of a terminal, now and then one in a log."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Given = TypeVar("Given", covariant=True)
 
 
 class Counted(Protocol[Given]):
-    """What has a length and gives its items one by one; it need not hold them."""
+    """Items that are counted and given one by one; they need not all be held."""
 
     def __len__(self) -> int: ...
 
