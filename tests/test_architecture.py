@@ -158,6 +158,16 @@ def test_the_package_imports_light() -> None:
     assert loaded == "[]"
 
 
+def test_the_public_packages_import_little_beside_monai() -> None:
+    """What they need for a table, a figure, a file or a test comes in when it is used."""
+    heavy = "{'pandas', 'plotly', 'matplotlib', 'scipy', 'SimpleITK', 'nibabel', 'PIL', 'jinja2', 'ray', 'highdicom'}"
+    packages = ", ".join(f"monai_calib.{name}" for name in ("losses", "metrics", "handlers", "posthoc", "transforms"))
+    code = f"import sys, monai; there = set(sys.modules); import {packages}\n"
+    code += f"print(sorted({heavy} & (set(sys.modules) - there)))"
+    loaded = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True).stdout.strip()
+    assert loaded == "[]"
+
+
 def test_second_versions_are_gone() -> None:
     """Each idea has one home: evaluations, bootstraps, histograms on disk, back ends of losses, readers of tables."""
     former = (
