@@ -31,6 +31,7 @@ class SharedOptions(TypedDict, total=False):
     reduction: str
     lambda_ce: float
     lambda_dice: float
+    dice_surgery: bool
 
 
 class Options(SharedOptions, total=False):
@@ -62,6 +63,8 @@ class ConstrainedLoss(nn.Module):
         lambda_ce: weight of the primary.
         lambda_dice: weight of the soft Dice loss (MONAI's, with softmax; on soft labels the Dice semimetric, which is
             the same on hard ones); 0 leaves it out.
+        dice_surgery: whether the derivative of Dice by a probability is multiplied by its error, which takes away most
+            of the over-confidence that Dice brings (:class:`~.soft_dice.SoftDice`).
 
     Shape: logits ``(B, K, *spatial)`` with one to three spatial axes; label ``(B, 1, *spatial)`` or ``(B, *spatial)``
     class numbers of any type, or one-hot or soft ``(B, K, *spatial)``; image ``(B, C, *spatial)``.
@@ -101,6 +104,7 @@ class ConstrainedLoss(nn.Module):
         reduction: str = "mean",
         lambda_ce: float = 1.0,
         lambda_dice: float = 0.0,
+        dice_surgery: bool = False,
     ) -> None:
         super().__init__()
         if lambda_dice and reduction == "none":
@@ -122,7 +126,7 @@ class ConstrainedLoss(nn.Module):
         self.reduction = one_of("reduction", reduction, REDUCTIONS)
         self.lambda_ce = at_least("lambda_ce", lambda_ce, 0)
         self.lambda_dice = at_least("lambda_dice", lambda_dice, 0)
-        self.dice = SoftDice(include_background, reduction) if lambda_dice else None
+        self.dice = SoftDice(include_background, reduction, dice_surgery) if lambda_dice else None
 
     @property
     def needs_image(self) -> bool:

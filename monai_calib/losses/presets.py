@@ -33,6 +33,7 @@ __all__ = ["PRESETS", "build_loss"]
 PRESETS: dict[str, tuple[Callable[..., ConstrainedLoss], dict[str, Any]]] = {
     "ce": (CrossEntropyLoss, {}),
     "dice_ce": (CrossEntropyLoss, {"lambda_dice": 1.0}),
+    "dice_ce_surgery": (CrossEntropyLoss, {"lambda_dice": 1.0, "dice_surgery": True}),
     "focal": (FocalLoss, {}),
     "ecp": (ECPLoss, {}),
     "ls": (LabelSmoothingLoss, {}),

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Any
+
+import torch
 from torch import Tensor, nn
 
 from .target import Target
@@ -12,13 +15,33 @@ SMOOTH = 1e-5
 """Added to both sides of the fraction, as in MONAI's ``DiceLoss``."""
 
 
+class _Surgery(torch.autograd.Function):
+    """The probabilities; on the way back their gradient is multiplied by ``|prob - truth|``."""
+
+    @staticmethod
+    def forward(ctx: Any, prob: Tensor, truth: Tensor) -> Tensor:
+        ctx.save_for_backward((prob - truth).abs_())
+        return prob.view_as(prob)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        return gradients[0] * ctx.saved_tensors[0], None
+
+
 class SoftDice(nn.Module):
     """Mean or sum over images and classes of ``1 - (sum s + sum y - sum |s - y| + e) / (sum s + sum y + e)``.
 
     ``s + y - |s - y|`` is ``2 s y`` where y is 0 or 1, the overlap of the soft Dice loss. For y between them the soft
     Dice loss is lowest at s = 0 or 1, and this one at s = y.
 
-    Source: Wang et al., MICCAI 2023; https://arxiv.org/abs/2303.16296
+    With ``surgery`` the derivative by s is multiplied by |s - y|, the error of the prediction; the value stays. Dice
+    pulls at a voxel with the same force however right it is already, which ends in over-confidence. With the factor the
+    forces on a voxel whose class has probability q are in balance at ``s / (1 - s) = (2 - D) / D * q / (1 - q)``, D the
+    Dice of its class: near q where D is near 1, as with the Brier score, and still weighted by the size of the class.
+    What is followed is no longer the gradient of any loss.
+
+    Source: Wang et al., MICCAI 2023; https://arxiv.org/abs/2303.16296. Surgery: Lux et al., MIDL 2026, PMLR
+    315:3397-3423, from its abstract ("a factor to the loss's partial derivative", linear in the prediction error).
 
     Example:
         >>> import torch
@@ -29,8 +52,9 @@ class SoftDice(nn.Module):
         1.5384...
     """
 
-    def __init__(self, include_background: bool = True, reduction: str = "mean") -> None:
+    def __init__(self, include_background: bool = True, reduction: str = "mean", surgery: bool = False) -> None:
         super().__init__()
+        self.surgery = surgery
         self.include_background = include_background
         self.reduction = reduction
 
@@ -40,6 +64,8 @@ class SoftDice(nn.Module):
         if target.valid is not None:
             known = target.known(prob.dtype).unsqueeze(1)
             prob, truth = prob * known, truth * known
+        if self.surgery:
+            prob = _Surgery.apply(prob, truth)
         prob, truth = prob.flatten(2), truth.flatten(2)
         both = prob.sum(2) + truth.sum(2)
         # of class numbers the product, which is the same and keeps a tensor less

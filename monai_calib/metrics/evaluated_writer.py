@@ -12,10 +12,11 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from monai_calib.files import atomic_path, write_json
 from monai_calib.metrics.case_table import CaseTable, Rest, checksum, lower_edges, read_array, write_array
@@ -30,6 +31,30 @@ __all__ = ["EvaluatedWriter"]
 _log = logging.getLogger(__name__)
 _PARTIAL = ".calibration.npz.partial"
 _TRIM_EVERY = 32  # cases
+Layout = tuple[tuple[str, int | None], ...]
+"""Names of the values of a case in their order, with the number of values a name, ``None`` for a plain number."""
+
+
+class _KeptCase(NamedTuple):
+    """A case while others are measured: its numbers in one array, their names shared by all cases that have the same.
+
+    As numbers of Python, each with its place in a tuple, they would take four times the memory.
+    """
+
+    case: str
+    subject: str
+    spacing: tuple[float, ...] | None
+    layout: Layout
+    numbers: NDArray[np.float64]
+
+    def unpacked(self) -> EvaluatedCase:
+        numbers = self.numbers.tolist()
+        values: dict[str, Value] = {}
+        place = 0
+        for name, width in self.layout:
+            values[name] = numbers[place] if width is None else tuple(numbers[place : place + width])
+            place += 1 if width is None else width
+        return EvaluatedCase(self.case, self.subject, self.spacing, values)
 
 
 class EvaluatedWriter:
@@ -74,7 +99,8 @@ class EvaluatedWriter:
         described = [m for p in protocols for m in (*p.case_metrics(classes), *p.summary_metrics(classes))]
         self.metrics = {metric.name: metric for metric in (*described, *metrics)}
         self.run = dict(run or {})
-        self._cases: list[EvaluatedCase] = []
+        self._cases: list[_KeptCase] = []
+        self._layouts: dict[Layout, Layout] = {}
         self._seen: Counter[str] = Counter()
         self._rest: list[Rest] = []
         self._settings: dict[str, Any] | None = None
@@ -106,7 +132,8 @@ class EvaluatedWriter:
         self._settings = table.settings
         write_array(self._zip, f"case_{len(self._cases)}", table.bins)
         self._rest.append(table.rest)
-        plain = {name: _value(value) for name, value in values.items()}
+        layout = tuple((name, len(value) if isinstance(value, Sequence) else None) for name, value in values.items())
+        numbers = np.array([x for v in values.values() for x in (v if isinstance(v, Sequence) else (v,))], np.float64)
         self._seen[case] += 1
         if self._seen[case] > 1:
             _log.warning(
@@ -115,7 +142,8 @@ class EvaluatedWriter:
                 case,
             )
             case = f"{case} ({self._seen[case]})"
-        self._cases.append(EvaluatedCase(case, subject, None if spacing is None else tuple(spacing), plain))
+        shared = self._layouts.setdefault(layout, layout)
+        self._cases.append(_KeptCase(case, subject, None if spacing is None else tuple(spacing), shared, numbers))
         if len(self._cases) % _TRIM_EVERY == 0:
             _give_memory_back()
 
@@ -138,7 +166,7 @@ class EvaluatedWriter:
                 raise ValueError(f"metric {name!r}: expected {len(self._cases)} values, one a case, got {len(column)}")
         described = self.metrics | {metric.name: metric for metric in metrics}
         cases = []
-        for i, case in enumerate(self._cases):
+        for i, case in enumerate(kept.unpacked() for kept in self._cases):
             of_case = {**case.values, **{name: _value(column[i]) for name, column in more.items()}}
             for name, value in of_case.items():
                 if (
@@ -203,7 +231,7 @@ class EvaluatedWriter:
 
     def state(self, case: int) -> dict[str, Any]:
         """Read the case with this number back, in plain values and tensors; before :meth:`close`."""
-        kept = self._cases[case]
+        kept = self._cases[case].unpacked()
         table = read_array(self._zip, f"case_{case}", 1 << 31)
         bins = torch.from_numpy(table.astype(np.float64 if table.dtype.kind == "f" else np.int64))
         rest = {name: torch.from_numpy(value) for name, value in self._rest[case]._asdict().items()}

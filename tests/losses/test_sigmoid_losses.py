@@ -126,7 +126,8 @@ def test_the_prior_holds_logits_to_the_shares_without_leaning_to_either_side() -
     torch.testing.assert_close(optimum.detach(), 2 * shares(label)[0, 0] - 1)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "acls"])  # its winner is a constant in its gradient
+# what these two follow is no gradient: see test_closed_forms.py
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("acls", "dice_ce_surgery")])
 def test_gradcheck(name: str) -> None:
     logits, label = batch(3, (2, 2, 4, 3), scale=3.0)
     loss = build_loss(name, activation="sigmoid", **({"margin": 1.0} if "mbls" in name else {}))
