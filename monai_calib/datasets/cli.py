@@ -133,5 +133,5 @@ def _prepare(arguments: argparse.Namespace) -> None:
     )
     print(f"Wrote {arguments.output.absolute() / 'datalist.json'}")
     print(
-        f"Next: look at contact_sheet.png; then python -m monai_calib run {arguments.output} RUN, see docs/own_data.md."
+        f"Next: look at {arguments.output / 'contact_sheet.png'}; then python -m monai_calib run {arguments.output} RUN"
     )

@@ -60,7 +60,7 @@ def run(dataset: Dataset, arguments: Sequence[str] | None = None) -> int:
             download_decathlon(dataset.archive, given.source)
         print(convert(dataset, given.source, given.output, given.seed, given.fractions, given.exclude, with_progress))
         print(f"Wrote {given.output.absolute() / 'datalist.json'}")
-        print(f"Next: look at contact_sheet.png; then python -m monai_calib run {given.output} RUN.")
+        print(f"Next: look at {given.output / 'contact_sheet.png'}; then python -m monai_calib run {given.output} RUN")
     except (SourceError, OSError, ValueError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1

@@ -100,6 +100,7 @@ def _add_workers(parser: argparse.ArgumentParser) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> None:
+    print(f"Reading {arguments.data}", flush=True)  # before imports that take seconds
     from .run_command import run
 
     run(arguments, dict(_settings(arguments.set)), lambda: _workers(arguments))
