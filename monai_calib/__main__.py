@@ -27,6 +27,7 @@ COMMANDS = {
     "dicom": ("dicom", "read a DICOM series, write predictions as DICOM SEG or Parametric Map"),
 }
 """Name of a command: the package that brings it, and what it does."""
+RESUMED = {"benchmark", "prepare", "run"}  # the others write all or nothing
 
 _EXAMPLE = """\
 example:
@@ -79,7 +80,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"monai_calib: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("monai_calib: interrupted", file=sys.stderr)
+        resumes = "; the same command goes on where it stopped" if given[0] in RESUMED else ""
+        print(f"monai_calib: interrupted{resumes}", file=sys.stderr)
         return 130
     return 0
 

@@ -125,7 +125,10 @@ def test_interrupted_ends_with_130(capsys, monkeypatch, tmp_path):
 
     monkeypatch.setattr("monai_calib.datasets.phantom.write_phantom", interrupted)
     assert main(["phantom", str(tmp_path / "out")]) == 130
-    assert "interrupted" in capsys.readouterr().err
+    assert capsys.readouterr().err == "monai_calib: interrupted\n"
+    monkeypatch.setattr("monai_calib.datasets.prepare.prepare", interrupted)
+    assert main(["prepare", str(tmp_path), str(tmp_path / "out")]) == 130
+    assert "the same command goes on where it stopped" in capsys.readouterr().err
 
 
 def test_no_help_waits_for_pytorch_or_an_extra():
