@@ -57,7 +57,7 @@ def missing_steps(run: Run, trained: bool = False) -> list[str]:
         missing.append("evaluate validation")
     for method in run.posthoc:
         folder = posthoc_folder(run, method.key)
-        if not _read(folder / "models" / "calibration_parameters.json"):  # written after the model it belongs to
+        if not _read(folder / "models" / "calibration_parameters.json"):  # written after the model and its exports
             missing.append(f"calibrate {method.key}")
         if not _evaluated(run, folder, {"split": "test", "posthoc": method.key}):
             missing.append(f"evaluate {method.key}")

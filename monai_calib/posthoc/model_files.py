@@ -56,11 +56,10 @@ def write_model(
     exports: Sequence[str] = (),
     embedded: Mapping[str, str] | None = None,
 ) -> Path:
-    """Write the model, then its record, which names it by its checksum, then remove a former model of the other kind.
+    """Write the model and its exports, then the record, which names the model by its checksum.
 
-    Exports of a former model go first, new ones come last.
-
-    Killed between two of these steps, the folder holds a pair that fits, or one whose record says that it does not.
+    Exports of a former model go first, a former model of the other kind last. So a record that fits its model says that
+    all is there; killed before, the folder holds the former pair, or none that fits, and is to be calibrated again.
     """
     path = folder / about["model"]
     for former in (PROGRAM, ONNX, TORCHSCRIPT):
@@ -73,11 +72,12 @@ def write_model(
     else:
         whole = CalibratedNetwork(network, calibrator)
         export_torchscript(whole, image, path, embedded)
+    for kind in exports:
+        if kind != "ts" or path.name != WITH_HEAD:  # which is TorchScript itself
+            _export(kind, whole, image, folder, embedded)
     write_json(folder / PARAMETERS, {**about, "model_sha256": sha256(path), **calibrator.to_json()})
     for other in {FOLDED, WITH_HEAD} - {path.name}:
         (folder / other).unlink(missing_ok=True)
-    for kind in exports:
-        _export(kind, whole, image, folder, embedded)
     return path
 
 
@@ -88,7 +88,7 @@ def _export(kind: str, network: nn.Module, image: Tensor, folder: Path, embedded
             export_program(network, image, folder / PROGRAM)
         elif kind == "onnx":
             export_onnx(network, image, folder / ONNX)
-        elif not (folder / WITH_HEAD).exists():
+        else:
             export_torchscript(network, image, folder / TORCHSCRIPT, embedded)
     except OSError:
         raise
