@@ -1,5 +1,5 @@
 # make demo [SEED=1] [DATA=Task04_Hippocampus]   from nothing to a report
-# make test | lint | docs | notebooks | bench | bundles | clean | test-faults | test-consumers | test-matrix
+# make test | lint | docs | notebooks | bench | bundles | release | clean | test-faults | test-consumers | test-matrix
 SHELL := /bin/bash -o pipefail
 PYTHON ?= python3
 VENV := .venv
@@ -17,7 +17,7 @@ RUNS := runs/demo_$(NAME)$(if $(filter-out 0,$(SEED)),_$(SEED))
 PHANTOM := --cases 80 --shape 24 32 24 --ambiguity 0.25
 SETTINGS := $(if $(DATA),,--set augmentation=False val_interval=$(EPOCHS))
 
-.PHONY: demo test test-faults test-consumers test-matrix lint audit docs notebooks bench bundles clean
+.PHONY: demo test test-faults test-consumers test-matrix lint audit docs notebooks bench bundles release clean
 .DELETE_ON_ERROR:
 
 demo: $(VENV)/report.installed $(RUNS)/$(NAME)/datalist.json
@@ -84,6 +84,14 @@ bench: $(VENV)/dev.installed
 # A zip a bundle in dist/, for monai.bundle.download --url file:///...; without weights.
 bundles: $(VENV)/dev.installed
 	"$(PY)" -m monai_calib pack bundles/*_segmentation_*d --output dist
+
+# Wheel and source distribution in dist/, of what is committed, after the tests that look into such a pair.
+release: $(VENV)/dev.installed
+	"$(PY)" -m pytest tests/docs/test_release_files.py tests/docs/test_version.py tests/docs/test_wheel.py
+	@[ -x $(VENV)/build/bin/pyproject-build ] || \
+		("$(PY)" -m venv $(VENV)/build && $(VENV)/build/bin/python -m pip install -q build)
+	rm -rf build/release && mkdir -p build/release && git archive HEAD | tar x -C build/release
+	$(VENV)/build/bin/pyproject-build --outdir dist build/release
 
 clean:
 	rm -rf $(VENV) runs build dist *.egg-info

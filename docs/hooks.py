@@ -20,6 +20,7 @@ from mkdocs.structure.files import File
 ROOT = Path(__file__).resolve().parents[1]
 API = ("losses", "metrics", "posthoc", "clinical", "handlers", "transforms", "inferers", "datasets")
 LINK = re.compile(r"\]\(([^)\s]+)\)")
+EMPTY_HEADER = re.compile(r"<th([^>]*)></th>")
 ROLE = re.compile(r":(?:func|class|meth|mod|attr|data):<code>~?([\w.]+)</code>")
 
 
@@ -135,10 +136,10 @@ def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:
 
 
 def on_page_content(html: str, **_: Any) -> str:
-    """Turn Sphinx roles of docstrings into links, where the site has the name."""
+    """Turn Sphinx roles of docstrings into links, where the site has the name; a header that says nothing is a cell."""
 
     def link(match: re.Match[str]) -> str:
         short = match[1].rpartition(".")[2]
         return f'<autoref identifier="{match[1]}" optional><code>{short}</code></autoref>'
 
-    return ROLE.sub(link, html)
+    return ROLE.sub(link, EMPTY_HEADER.sub(r"<td\1></td>", html))

@@ -7,9 +7,10 @@ needs neither PyTorch nor an extra.
 from __future__ import annotations
 
 import argparse
-import importlib
+import importlib.util
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 
 from .version import __version__
 
@@ -26,20 +27,19 @@ COMMANDS = {
     "dicom": ("dicom", "read a DICOM series, write predictions as DICOM SEG or Parametric Map"),
 }
 """Name of a command: the package that brings it, and what it does."""
+RESUMED = {"benchmark", "prepare", "run"}  # the others write all or nothing
 
 _EXAMPLE = """\
 example:
   python -m monai_calib phantom data/phantom
   python -m monai_calib COMMAND --help
+
+exit status: 0 done, 1 something failed and the last line says what, 2 the call was not understood, 130 interrupted
 """
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command and return its exit status.
-
-    0; 1 for what the user can mend, 2 for arguments not understood, 130 when interrupted.
-    """
-    given = list(sys.argv[1:] if arguments is None else arguments)
+def build_parser(command: str = "") -> argparse.ArgumentParser:
+    """Return the parser, with the arguments of one command and the names of the others."""
     parser = argparse.ArgumentParser(
         prog="monai_calib",
         description="Calibrated medical image segmentation.",
@@ -48,20 +48,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
     commands = parser.add_subparsers(required=True, metavar="command")
+    wanted = COMMANDS.get(command, ("",))[0]
+    if wanted:
+        # By its file: the package around it may need PyTorch, or an extra, for which a help does not wait.
+        file = Path(__file__).with_name(wanted) / "cli.py"
+        spec = importlib.util.spec_from_file_location(f"{__package__}.{wanted}.cli", file)
+        assert spec is not None
+        assert spec.loader is not None
+        module = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(module)
+        module.add_commands(commands)
+    for name, (package, help_text) in COMMANDS.items():
+        if package != wanted:
+            commands.add_parser(name, help=help_text)
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit status.
+
+    0; 1 for what the user can mend, 2 for a call that is not understood, 130 when interrupted.
+    """
+    given = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        wanted = COMMANDS.get(given[0], ("",))[0] if given else ""
-        if wanted:
-            importlib.import_module(f"{__package__}.{wanted}.cli").add_commands(commands)
-        for name, (package, help_text) in COMMANDS.items():
-            if package != wanted:
-                commands.add_parser(name, help=help_text)
-        chosen = parser.parse_args(given)
+        chosen = build_parser(given[0] if given else "").parse_args(given)
         chosen.run(chosen)
+    except argparse.ArgumentTypeError as error:
+        print(f"monai_calib: {error}", file=sys.stderr)
+        return 2
     except (OSError, ValueError, ModuleNotFoundError) as error:
         print(f"monai_calib: {error}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("monai_calib: interrupted", file=sys.stderr)
+        resumes = "; the same command goes on where it stopped" if given[0] in RESUMED else ""
+        print(f"monai_calib: interrupted{resumes}", file=sys.stderr)
         return 130
     return 0
 

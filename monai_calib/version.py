@@ -1,3 +1,3 @@
-"""The version, in one place; bundles and reports quote it."""
+"""The version, in one place: bundles, reports and evaluations quote it, and CITATION.cff is held to it."""
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

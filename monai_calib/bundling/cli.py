@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from monai_calib.arguments import whole
+
 __all__ = ["add_commands"]
 
 _EXAMPLE = """\
@@ -17,7 +19,7 @@ _PACK_EXAMPLE = """\
 example:
   python -m monai_calib pack bundles/*_segmentation_*d --output dist
   python -m monai_calib pack bundles/acdc_segmentation_3d --output dist --run_dir RUN
-  python -m monai.bundle download --name NAME --url file:///PATH/dist/NAME_v0.1.0.zip --bundle_dir FOLDER
+  python -m monai.bundle download --name NAME --url file:///PATH/dist/NAME_vVERSION.zip --bundle_dir FOLDER
 """
 
 
@@ -34,8 +36,8 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--dimensions", type=int, choices=(2, 3), help="2: slices; 3: patches (default: as planned)")
     parser.add_argument("--spacing", type=float, nargs="+", metavar="MM", help="voxel of the network's grid")
     parser.add_argument("--patch_size", type=int, nargs="+", metavar="N", help="voxels of a crop along each axis")
-    parser.add_argument("--batch_size", type=_whole, metavar="N", help="images a step")
-    parser.add_argument("--epochs", type=_whole, metavar="N", help="length of the training")
+    parser.add_argument("--batch_size", type=whole(), metavar="N", help="images a step")
+    parser.add_argument("--epochs", type=whole(), metavar="N", help="length of the training")
     parser.add_argument("--overwrite", choices=("True", "False"), default="False", help="replace a bundle at OUT")
     parser.set_defaults(run=_bundle)
     packing = commands.add_parser(
@@ -54,13 +56,6 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     packing.set_defaults(run=_pack)
 
 
-def _whole(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError(f"expected a whole number from 1, got {text}")
-    return number
-
-
 def _bundle(arguments: argparse.Namespace) -> None:
     from .bundle import bundle_data, bundle_shipped
     from .plan import GIVEN
@@ -70,7 +65,9 @@ def _bundle(arguments: argparse.Namespace) -> None:
     source = Path(arguments.data)
     if not source.is_dir() and "/" not in arguments.data:
         if given:
-            raise ValueError(f"--{next(iter(given))}: bundles of the package have their own. Leave it out.")
+            raise argparse.ArgumentTypeError(
+                f"--{next(iter(given))}: bundles of the package have their own. Leave it out."
+            )
         folder = bundle_shipped(arguments.data, arguments.output, overwrite)
         print(f"Wrote {folder}\nNext: its docs/README.md says where the data come from and how to run it.")
         return
@@ -83,7 +80,9 @@ def _pack(arguments: argparse.Namespace) -> None:
     from .pack import pack
 
     if arguments.run_dir is not None and len(arguments.bundles) > 1:
-        raise ValueError(f"--run_dir: expected one bundle, got {len(arguments.bundles)}. A run is of one bundle.")
+        raise argparse.ArgumentTypeError(
+            f"--run_dir: expected one bundle, got {len(arguments.bundles)}. A run is of one bundle."
+        )
     for bundle in arguments.bundles:
         print(f"Wrote {pack(bundle, arguments.output, arguments.run_dir)}")
     print("Next: python -m monai.bundle download --name NAME --url file:///PATH/NAME_vVERSION.zip --bundle_dir FOLDER")

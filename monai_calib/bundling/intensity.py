@@ -37,7 +37,7 @@ def plan_intensity(plan: Plan, seen: Fingerprint) -> None:
             steps = [{"_target_": "NormalizeIntensityd", "keys": "image", "nonzero": True, "channel_wise": True}]
             text = f"{whole} among the voxels that are not 0; what is 0 stays 0."
             reason += f"; {100 * first.zeros:.0f} % of the voxels are exactly 0 and left out"
-    plan.add("intensity", text, reason)
+    plan.add("intensity", text.rstrip("."), reason)
     plan.entry |= {"intensity": steps, "intensity_text": text, "image_format": image_format}
 
 

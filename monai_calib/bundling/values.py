@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_calib.files import read_json
+from monai_calib.version import __version__
 
 from .dynunet import dynunet_plan
 from .fill import fill, is_name
@@ -48,6 +49,8 @@ def bundle_values(key: str, entry: Mapping[str, Any], dims: int) -> dict[str, An
     values = {name: item for name, item in entry.items() if name not in ("2d", "3d")} | dict(entry[f"{dims}d"])
     labels, channels = values["labels"], values["channel_names"]
     values |= {
+        "version": __version__,
+        "changelog": {__version__: f"as monai_calib {__version__} writes it"},
         "key": key,
         "dims": dims,
         "bundle_name": values.get("bundle_name", f"{key}_segmentation_{dims}d"),

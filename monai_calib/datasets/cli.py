@@ -6,6 +6,8 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from monai_calib.arguments import whole
+
 __all__ = ["add_commands"]
 
 
@@ -21,7 +23,7 @@ def _add_phantom(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         epilog="example: python -m monai_calib phantom data/phantom --cases 40 --seed 0",
     )
     parser.add_argument("output", type=Path, metavar="OUT", help="new folder to write")
-    parser.add_argument("--cases", type=int, default=40, help="number of cases (default: %(default)s)")
+    parser.add_argument("--cases", type=whole(3), default=40, help="number of cases (default: %(default)s)")
     parser.add_argument("--seed", type=int, default=0, help="which population (default: %(default)s)")
     parser.add_argument(
         "--shape", type=int, nargs=3, default=[36, 50, 36], metavar="N", help="voxels per axis (default: 36 50 36)"
@@ -37,17 +39,22 @@ def _add_phantom(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 
 
 def _phantom(arguments: argparse.Namespace) -> None:
+    from monai_calib.progress import Progress
+
     from .phantom import write_phantom
 
+    progress = Progress()
     datalist = write_phantom(
         arguments.output,
         arguments.cases,
         arguments.seed,
+        progress,
         shape=arguments.shape,
         spacing=arguments.spacing,
         noise=arguments.noise,
         ambiguity=arguments.ambiguity,
     )
+    progress.clear()
     print(f"Wrote {arguments.cases} SYNTHETIC cases (no patient data), seed {arguments.seed}: {datalist}")
     print(f"Next: python -m monai_calib run {arguments.output} RUN trains on it and reports, see docs/own_data.md.")
 
@@ -72,7 +79,7 @@ def _add_prepare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument(
         "--patients", metavar="REGEX|CSV", help="its first group, or the table's column, is the patient"
     )
-    parser.add_argument("--block", type=int, metavar="N", help="N neighbouring numbers stay together")
+    parser.add_argument("--block", type=whole(), metavar="N", help="N neighbouring numbers stay together")
     parser.add_argument("--test", type=Path, metavar="LIST", help="text file with the test cases, one a line")
     parser.add_argument(
         "--fractions",
@@ -82,7 +89,7 @@ def _add_prepare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         metavar=("TRAIN", "VAL", "TEST"),
         help="shares of the subjects (default: 0.7 0.1 0.2)",
     )
-    parser.add_argument("--folds", type=int, metavar="K", help="cross-validation: a datalist for each fold too")
+    parser.add_argument("--folds", type=whole(2), metavar="K", help="cross-validation: a datalist for each fold too")
     parser.add_argument(
         "--unit", choices=("mm", "px"), help="px: pixel size unknown (default: px for pictures, else mm)"
     )
@@ -109,7 +116,8 @@ class _Check(argparse.Action):
 
 
 def _prepare(arguments: argparse.Namespace) -> None:
-    from .command import with_progress
+    from monai_calib.progress import with_progress
+
     from .prepare import prepare
 
     options = ("labels", "patients", "block", "test", "fractions", "folds", "unit", "raters", "exclude", "seed")
@@ -125,5 +133,5 @@ def _prepare(arguments: argparse.Namespace) -> None:
     )
     print(f"Wrote {arguments.output.absolute() / 'datalist.json'}")
     print(
-        f"Next: look at contact_sheet.png; then python -m monai_calib run {arguments.output} RUN, see docs/own_data.md."
+        f"Next: look at {arguments.output / 'contact_sheet.png'}; then python -m monai_calib run {arguments.output} RUN"
     )

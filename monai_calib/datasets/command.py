@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
+
+from monai_calib.progress import with_progress
 
 from .checksums import check_conversion
 from .convert import convert
-from .dataset import Case, Dataset, SourceError
+from .dataset import Dataset, SourceError
 from .download import download_decathlon
 
-__all__ = ["run", "with_progress"]
+__all__ = ["run"]
 
 
 def _parser(dataset: Dataset) -> argparse.ArgumentParser:
@@ -21,6 +23,9 @@ def _parser(dataset: Dataset) -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description=f"{dataset.title}: {dataset.description}\n\n"
         f"Licence: {dataset.licence}\nOfficial layout: {dataset.layout}",
+        epilog="example:\n"
+        f"  python data_scripts/{dataset.key}.py DOWNLOAD data/{dataset.key}\n"
+        f"  python data_scripts/{dataset.key}.py --check data/{dataset.key}",
     )
     parser.add_argument("source", type=Path, nargs="?", metavar="SOURCE", help="official download: folder or archive")
     parser.add_argument("output", type=Path, nargs="?", metavar="OUT", help="new folder to write")
@@ -40,20 +45,6 @@ def _parser(dataset: Dataset) -> argparse.ArgumentParser:
     return parser
 
 
-def with_progress(cases: Sequence[Case]) -> Iterable[Case]:
-    """The cases, one after the other, with a bar or a line for each on the error stream."""
-    try:
-        from tqdm import tqdm
-    except ImportError:
-        return (_announced(case, number, len(cases)) for number, case in enumerate(cases, 1))
-    return tqdm(cases, unit="case", file=sys.stderr)
-
-
-def _announced(case: Case, number: int, total: int) -> Case:
-    print(f"{number}/{total} {case.name}", file=sys.stderr)
-    return case
-
-
 def run(dataset: Dataset, arguments: Sequence[str] | None = None) -> int:
     """Convert or check as the arguments say; returns 0, or 1 after telling what is wrong."""
     parser = _parser(dataset)
@@ -69,6 +60,7 @@ def run(dataset: Dataset, arguments: Sequence[str] | None = None) -> int:
             download_decathlon(dataset.archive, given.source)
         print(convert(dataset, given.source, given.output, given.seed, given.fractions, given.exclude, with_progress))
         print(f"Wrote {given.output.absolute() / 'datalist.json'}")
+        print(f"Next: look at {given.output / 'contact_sheet.png'}; then python -m monai_calib run {given.output} RUN")
     except (SourceError, OSError, ValueError) as error:
         print(f"{parser.prog}: {error}", file=sys.stderr)
         return 1

@@ -97,14 +97,17 @@ def refusal(problems: Sequence[str]) -> SourceError:
     return name_problems(problems, f"{len(problems)} problem{'s'[: len(problems) > 1]}; nothing was written")
 
 
-def check_output(output: Path, sources: Sequence[Path], overwrite: bool = False) -> None:
-    """Refuse an output that holds something, or that lies inside a source.
+def check_output(output: Path, sources: Sequence[Path], overwrite: bool | None = None) -> None:
+    """Refuse an output that holds something, or that lies inside a source; None where it cannot be asked to replace.
 
     Raises: :class:`SourceError` that says what to do.
     """
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         if not overwrite:
-            raise SourceError(f"{output} is not an empty folder: name a new one, or verify this one with --check.")
+            replace = "" if overwrite is None else "replace it with --overwrite True, "
+            raise SourceError(
+                f"{output} is not an empty folder: name a new one, {replace}or verify this one with --check."
+            )
         if not (output / "datalist.json").is_file():
             raise SourceError(f"{output} holds no datalist.json, so it is not replaced: name a new folder.")
     for source in sources:

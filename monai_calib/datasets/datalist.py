@@ -57,12 +57,12 @@ def load_datalist(
     Example:
         >>> load_datalist("nowhere", "test", prepare="python -m monai_calib phantom nowhere")
         Traceback (most recent call last):
-        FileNotFoundError: there is no data folder 'nowhere'. Make it with: python -m monai_calib phantom nowhere ...
+        FileNotFoundError: there is no data folder 'nowhere'. Make it with: python -m monai_calib phantom nowhere...
     """
     if rater_labels not in RATER_LABELS:
         raise ValueError(f"rater_labels: expected one of {', '.join(RATER_LABELS)}, got {rater_labels!r}.")
     folder = Path(dataset_dir)
-    advice = f"Make it with: {prepare} (and name its output folder with --dataset_dir)"
+    advice = f"Make it with: {prepare}, and name the folder that it wrote."
     if not folder.is_dir():
         raise FileNotFoundError(f"there is no data folder {str(folder)!r}. {advice}")
     listing = folder / "datalist.json"

@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from monai_calib.arguments import whole
+
 from .run_command import add_run
 
 if TYPE_CHECKING:
@@ -42,7 +44,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         help="NAME or NAME:ARGUMENT=VALUE,...; of values separated by '|', as in mbls:margin=5|10, validation "
         "chooses one",
     )
-    parser.add_argument("--seeds", type=int, default=5, metavar="N", help="seeds 0 to N-1 (default: %(default)s)")
+    parser.add_argument("--seeds", type=whole(), default=5, metavar="N", help="seeds 0 to N-1 (default: %(default)s)")
     parser.add_argument("--network_names", nargs="+", default=[], metavar="NAME", help="(default: the bundle's own)")
     parser.add_argument(
         "--posthoc",
@@ -63,9 +65,9 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     _add_workers(parser)
     parser.add_argument("--dry_run", "--dry-run", action="store_true", help="say what would be done, and do nothing")
     parser.set_defaults(run=_benchmark)
-    whole = add_run(commands)
-    _add_workers(whole)
-    whole.set_defaults(run=_run)
+    in_one_go = add_run(commands)
+    _add_workers(in_one_go)
+    in_one_go.set_defaults(run=_run)
 
 
 def _add_workers(parser: argparse.ArgumentParser) -> None:
@@ -73,7 +75,9 @@ def _add_workers(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--set", nargs="+", default=[], metavar="NAME=VALUE", help="settings of the bundle, such as epochs=10"
     )
-    parser.add_argument("--jobs", type=int, default=1, help="runs side by side on this machine (default: %(default)s)")
+    parser.add_argument(
+        "--jobs", type=whole(), default=1, help="runs side by side on this machine (default: %(default)s)"
+    )
     parser.add_argument("--ray", metavar="ADDRESS", help="carry the runs out on this Ray cluster; 'auto' finds it")
     parser.add_argument(
         "--gpus_per_run",
@@ -85,17 +89,18 @@ def _add_workers(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--cpus_per_run",
         "--cpus-per-run",
-        type=int,
+        type=whole(),
         default=1,
         metavar="N",
         help="with --ray (default: %(default)s)",
     )
     parser.add_argument(
-        "--retries", type=int, default=1, help="how often a failed run is repeated (default: %(default)s)"
+        "--retries", type=whole(0), default=1, help="how often a failed run is repeated (default: %(default)s)"
     )
 
 
 def _run(arguments: argparse.Namespace) -> None:
+    print(f"Reading {arguments.data}", flush=True)  # before imports that take seconds
     from .run_command import run
 
     run(arguments, dict(_settings(arguments.set)), lambda: _workers(arguments))
@@ -111,11 +116,9 @@ def _benchmark(arguments: argparse.Namespace) -> None:
 
     if arguments.margins is not None:
         values = "|".join(arguments.margins) or "5|10"
-        raise ValueError(
+        raise argparse.ArgumentTypeError(
             f"--margins: expected the values behind the losses that take them. Write --losses 'mbls:margin={values}'."
         )
-    if arguments.seeds < 1 or arguments.jobs < 1 or arguments.retries < 0:
-        raise ValueError("--seeds and --jobs must be at least 1, --retries at least 0.")
     families = {text: variants(text) for text in arguments.losses}
     posthoc = [method for text in arguments.posthoc if text != "none" for method in variants(text)]
     settings = _settings(arguments.set)
@@ -165,7 +168,7 @@ def _settings(pairs: Sequence[str]) -> Mapping[str, Any]:
     for pair in pairs:
         name, separator, value = pair.partition("=")
         if not name or not separator:
-            raise ValueError(f"--set expects NAME=VALUE, got {pair!r}.")
+            raise argparse.ArgumentTypeError(f"--set: expected NAME=VALUE, got {pair!r}.")
         try:
             settings[name] = ast.literal_eval(value)
         except (SyntaxError, ValueError):

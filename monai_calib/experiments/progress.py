@@ -7,6 +7,8 @@ import sys
 import time
 from typing import TextIO
 
+from monai_calib.progress import in_words
+
 from .folders import epochs_done
 from .manifest import Manifest
 from .plan import Run
@@ -107,16 +109,3 @@ class Progress:
 
     def _count(self, state: str) -> int:
         return sum(self.manifest[run].state == state for run in self.manifest.plan.runs)
-
-
-def in_words(seconds: float) -> str:
-    """A duration to read.
-
-    Example:
-        >>> in_words(42), in_words(600), in_words(9000)
-        ('42 s', '10 min', '2 h 30 min')
-    """
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

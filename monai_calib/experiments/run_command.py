@@ -9,6 +9,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from monai_calib.arguments import whole
 from monai_calib.files import read_json
 
 if TYPE_CHECKING:
@@ -45,7 +46,7 @@ def add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> ar
     parser.add_argument("data", type=Path, metavar="DATA", help="folder made by prepare, a data script or phantom")
     parser.add_argument("output", type=Path, metavar="OUT", help="folder of the runs, the model and the page")
     parser.add_argument("--bundle", type=Path, metavar="FOLDER", help="(default: one planned for DATA, written to OUT)")
-    parser.add_argument("--epochs", type=int, metavar="N", help="(default: the bundle's)")
+    parser.add_argument("--epochs", type=whole(), metavar="N", help="(default: the bundle's)")
     parser.add_argument(
         "--loss_name",
         nargs="+",
@@ -54,7 +55,11 @@ def add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> ar
     )
     parser.add_argument("--network_name", metavar="NAME", help="(default: the bundle's)")
     parser.add_argument(
-        "--seeds", type=int, default=1, metavar="N", help="seeds 0 to N-1, of which the best is shipped (default: 1)"
+        "--seeds",
+        type=whole(),
+        default=1,
+        metavar="N",
+        help="seeds 0 to N-1, of which the best is shipped (default: 1)",
     )
     return parser
 
@@ -149,9 +154,6 @@ def run(arguments: argparse.Namespace, settings: dict[str, Any], make_workers: C
     from .ship import ship
     from .specification import variants
 
-    for name in ("epochs", "seeds", "jobs"):
-        if getattr(arguments, name) is not None and getattr(arguments, name) < 1:
-            raise ValueError(f"--{name}: expected a whole number from 1, got {getattr(arguments, name)}.")
     if arguments.epochs is not None:
         settings = {"epochs": arguments.epochs, **settings}
     if arguments.loss_name is not None:

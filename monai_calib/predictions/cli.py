@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from monai_calib.arguments import truth
+
 __all__ = ["add_commands"]
 
 _MEASURE = """\
@@ -52,7 +54,7 @@ def _add_measure(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("--ignore_index", type=int, metavar="VALUE", help="value in the labels that counts nowhere")
     parser.add_argument(
-        "--logits", type=_truth, nargs="?", const=True, default=False, metavar="True", help="maps are logits"
+        "--logits", type=truth, nargs="?", const=True, default=False, metavar="True", help="maps are logits"
     )
     parser.add_argument(
         "--axes",
@@ -98,7 +100,7 @@ def _add_correct(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--region", help="voxels that count in the fit of a method by name (default: all)")
     parser.add_argument(
         "--force",
-        type=_truth,
+        type=truth,
         nargs="?",
         const=True,
         default=False,
@@ -108,13 +110,9 @@ def _add_correct(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.set_defaults(run=_correct)
 
 
-def _truth(text: str) -> bool:
-    if text.lower() not in ("true", "false"):
-        raise argparse.ArgumentTypeError(f"expected True or False, got {text!r}")
-    return text.lower() == "true"
-
-
 def _measure(arguments: argparse.Namespace) -> None:
+    from monai_calib.progress import with_progress
+
     from .classes import Classes
     from .lists import some
     from .measure import measure_maps
@@ -134,7 +132,8 @@ def _measure(arguments: argparse.Namespace) -> None:
         spacing=None if arguments.spacing is None else tuple(arguments.spacing),
         images=arguments.images,
     )
-    found = measure_maps(settings, arguments.output, arguments.protocols, arguments.subjects, arguments.name)
+    given = (arguments.protocols, arguments.subjects, arguments.name)
+    found = measure_maps(settings, arguments.output, *given, progress=with_progress)
     if found.unmapped:
         print(f"{len(found.unmapped)} labels have no map and were left out: {some(found.unmapped)}")
     if found.floored:
@@ -151,12 +150,13 @@ def _measure(arguments: argparse.Namespace) -> None:
 
 
 def _correct(arguments: argparse.Namespace) -> None:
+    from monai_calib.progress import with_progress
+
     from .correct import correct_maps
     from .lists import some
 
-    found = correct_maps(
-        arguments.evaluated, arguments.output, arguments.fit_on, arguments.method, arguments.region, arguments.force
-    )
+    how = (arguments.method, arguments.region, arguments.force)
+    found = correct_maps(arguments.evaluated, arguments.output, arguments.fit_on, *how, progress=with_progress)
     fitted = found.calibrator
     print(f"Correction: {fitted.method}, fitted on {found.fitted_on} cases ({found.why}).")
     if fitted.record.message:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -26,6 +26,7 @@ from monai_calib.predictions.cases import StoredCase, StoredCases
 from monai_calib.predictions.evaluate import StoredEvaluation
 from monai_calib.predictions.lists import case_list
 from monai_calib.predictions.settings import Settings
+from monai_calib.progress import Counted
 from monai_calib.version import __version__
 
 __all__ = ["CORRECTION_FORMAT", "CorrectedMaps", "correct_maps"]
@@ -70,6 +71,7 @@ def correct_maps(
     region: str | None = None,
     force: bool = False,
     most_bytes: int = MOST_BYTES,
+    progress: Callable[[Counted[StoredCase]], Iterable[StoredCase]] = iter,
 ) -> CorrectedMaps:
     """Fit on the cases of a list, correct all others, and measure these before and after.
 
@@ -86,6 +88,8 @@ def correct_maps(
         region: voxels that count in the fit of a method by name; the whole volume by default.
         force: take a method by name even if it makes held-out cases worse.
         most_bytes: of disk for logits of the cases of the fit; larger cases are kept as samples of their voxels.
+        progress: is given the cases to correct, and gives them one by one, such as
+            :func:`~monai_calib.progress.with_progress`.
 
     Raises: :class:`~monai_calib.files.FileError` for what cannot be read or does not fit;
         :class:`~monai_calib.posthoc.RefusedCorrectionError` for a method by name that makes things worse.
@@ -106,7 +110,7 @@ def correct_maps(
     with folder_lock(output, "correcting into it"), atomic_folder(output) as partial:
         calibrator, about = _fitted(kept, np.array(sizes), len(found.classes), method, region, force, to_fit.unit)
         told = correction_record({**about, **calibrator.to_json()}, calibrator.in_words(), "cases of --fit_on")
-        before, after, changed = _write(calibrator, rest, found, partial, output, told)
+        before, after, changed = _write(calibrator, rest, progress(rest), found, partial, output, told)
         record = {
             "format": CORRECTION_FORMAT,
             "version": __version__,
@@ -126,6 +130,7 @@ def correct_maps(
 def _write(
     calibrator: Calibrator,
     cases: StoredCases,
+    each: Iterable[StoredCase],
     found: Evaluated,
     folder: Path,
     output: Path,
@@ -136,6 +141,7 @@ def _write(
     Args:
         calibrator: the fitted correction.
         cases: to correct.
+        each: the same, one by one.
         found: what was measured before.
         folder: where to write.
         output: what ``folder`` will be called.
@@ -156,7 +162,7 @@ def _write(
         StoredEvaluation(folder / name / "eval", cases, found.classes, protocols, run) for name, run in runs.items()
     )
     changed = 0
-    for case in cases:
+    for case in each:
         values = _corrected(calibrator, case)
         cases.maps.write(case.name, maps, case.found, values)
         as_measured.add(case)

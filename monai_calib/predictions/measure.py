@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
@@ -19,6 +19,7 @@ from monai_calib.predictions.evaluate import StoredEvaluation
 from monai_calib.predictions.folders import class_names
 from monai_calib.predictions.lists import subjects_of
 from monai_calib.predictions.settings import Settings
+from monai_calib.progress import Counted
 from monai_calib.version import __version__
 
 __all__ = ["MeasuredMaps", "measure_maps"]
@@ -50,6 +51,7 @@ def measure_maps(
     protocols: Sequence[str | Protocol] | None = None,
     subjects: str | None = None,
     name: str | None = None,
+    progress: Callable[[Counted[StoredCase]], Iterable[StoredCase]] = iter,
 ) -> MeasuredMaps:
     """Measure every map that has a label, one case in memory at a time, into ``output/eval``.
 
@@ -60,6 +62,7 @@ def measure_maps(
             pictures ``by_region_px``.
         subjects: see :func:`~.lists.subjects_of`.
         name: what a report calls these predictions; the folder's name by default.
+        progress: is given the cases, and gives them one by one, such as :func:`~monai_calib.progress.with_progress`.
 
     Raises: :class:`~monai_calib.files.FileError` naming what does not fit; nothing is then left of the new evaluation.
     """
@@ -86,7 +89,7 @@ def measure_maps(
         evaluation: StoredEvaluation | None = None
         swapped = SwappedAxes(cases.maps.axes)
         numbers = floored = 0
-        for case in cases:
+        for case in progress(cases):
             if evaluation is None:
                 classes = named.named(len(case.probabilities))
                 evaluation = StoredEvaluation(partial, cases, classes, protocols, run)

@@ -161,5 +161,5 @@ def test_the_command_packs_several_bundles_and_one_with_weights(tmp_path: Path, 
     bundles = [str(HIPPOCAMPUS), str(named("busi_segmentation_2d"))]
     assert main(["pack", *bundles, "--output", str(tmp_path)]) == 0
     assert len(list(tmp_path.glob("*.zip"))) == 2
-    assert main(["pack", *bundles, "--output", str(tmp_path), "--run_dir", str(tmp_path)]) == 1
+    assert main(["pack", *bundles, "--output", str(tmp_path), "--run_dir", str(tmp_path)]) == 2
     assert "expected one bundle, got 2" in capsys.readouterr().err

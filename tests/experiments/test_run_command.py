@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 import zipfile
 from pathlib import Path
 from typing import Any
@@ -138,13 +140,30 @@ def test_bad_input_is_refused_before_anything_is_written(
     text = refused(capsys, "run", phantom, out, "--set", "patch_size=[16,16,16]")
     assert "Take [32, 16, 16]" in text
     assert "3 whole numbers" in refused(capsys, "run", phantom, out, "--set", "patch_size=32")
-    assert "--seeds: expected" in refused(capsys, "run", phantom, out, "--seeds", "0")
     assert "--set run_dir" in refused(capsys, "run", phantom, out, "--set", "run_dir=x")
     assert "there is no data folder" in refused(capsys, "run", tmp_path / "nowhere", out)
     with pytest.raises(SystemExit) as unknown:
         main(["run", str(phantom), str(out), "--epoch_count", "3"])
     assert unknown.value.code == 2
     assert not out.exists()
+
+
+def test_the_block_of_the_page_predicts_an_image_without_this_package(
+    finished: Path, phantom: Path, tmp_path: Path
+) -> None:
+    page = (Path(__file__).parents[2] / "docs" / "own_data.md").read_text(encoding="utf-8")
+    block = next(text.partition("```")[0] for text in page.split("```python\n")[1:] if "model.ts" in text)
+    image = json.loads((phantom / "datalist.json").read_text())["test"][0]["image"]
+    code = block.replace("runs/usgra/model.ts", "model.ts").replace("picture.png", str(phantom / image))
+    code += "import sys\nassert not [name for name in sys.modules if name.startswith('monai_calib')]\n"
+    code += "print(*probabilities.shape, float(probabilities.sum(0).mean()))"
+    shutil.copy(finished / "model.ts", tmp_path)
+    ended = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+    assert ended.returncode == 0, ended.stderr
+    classes, *shape, total = map(float, ended.stdout.split())
+    assert classes == 3
+    assert len(shape) == 3
+    assert total == pytest.approx(1.0, abs=1e-5)
 
 
 def test_a_bundle_of_other_classes_is_refused(

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import base64
 import csv
 import json
-import shutil
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,277 +14,261 @@ import pytest
 
 from monai_calib.report import write_report
 
-selenium = pytest.importorskip("selenium")
-from selenium import webdriver  # noqa: E402
-from selenium.webdriver.common.by import By  # noqa: E402
-from selenium.webdriver.common.keys import Keys  # noqa: E402
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-DRIVER = shutil.which("chromedriver")
-FLAGS = (
-    "--headless=new",
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-    "--disable-dev-shm-usage",
-    "--window-size=1280,1000",
-)
 PUBLISHED = {"title": "T", "source": "S", "columns": ["method", "DSC"], "rows": [["b", 0.8], ["a", 0.9]]}
-pytestmark = [
-    pytest.mark.slow,
-    pytest.mark.skipif(CHROMIUM is None or DRIVER is None, reason="needs chromium and chromedriver"),
-]
+pytestmark = pytest.mark.slow
 
-
-@pytest.fixture(scope="module")
-def downloads(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("downloads")
-
-
-@pytest.fixture(scope="module")
-def browser(
-    run_folders: list[Path], downloads: Path, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[webdriver.Chrome]:
-    root = tmp_path_factory.mktemp("page")
-    published = root / "published.json"
-    published.write_text(json.dumps({"format": "monai_calib/published/1", "tables": [PUBLISHED]}))
-    page = write_report(run_folders, root / "report.html", published)
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
-    driver = webdriver.Chrome(options=options, service=webdriver.ChromeService(executable_path=str(DRIVER)))
-    try:
-        driver.execute_cdp_cmd("Browser.setDownloadBehavior", {"behavior": "allow", "downloadPath": str(downloads)})
-        driver.get(page.as_uri())
-        _wait(lambda: driver.execute_script("return document.documentElement.dataset.ready") == "true")
-        yield driver
-    finally:
-        driver.quit()
-
-
-def _wait(done: Callable[[], Any], seconds: float = 60.0) -> Any:
-    end = time.monotonic() + seconds
-    while time.monotonic() < end:
-        result = done()
-        if result:
-            return result
-        time.sleep(0.1)
-    raise AssertionError("the page did not get there")
-
-
-UNDRAWN = """
+DRAWN = """() => {
     const open = [...document.querySelectorAll('figure.plot')].filter(f => !f.closest('details:not([open])'));
     const missing = open.filter(f => !f.querySelector('.main-svg'));
     missing[0]?.scrollIntoView({behavior: 'instant'});
-    return [missing.length, open.length];
-"""
+    return missing.length ? 0 : open.length;
+}"""
+CURVES = """() => [...document.querySelectorAll('.canvas.js-plotly-plot')].flatMap(plot => plot.data)
+    .filter(trace => trace.legendgroup === 'nacl' && trace.visible !== false).length"""
+PHONE = {"viewport": {"width": 420, "height": 900}, "is_mobile": True, "has_touch": True, "device_scale_factor": 2}
 
 
-def _draw_all(browser: webdriver.Chrome) -> int:
-    """Scrolls to every figure that is not folded up, as a reader would, until all are drawn; gives their number.
+def _until(part: Any, expression: str, seconds: float = 60.0) -> Any:
+    """Return what a page, or an element of it, gives for an expression, as soon as it gives something.
 
-    Of all regions, which then stay on the page.
+    Playwright's own waiting asks from inside, by ``eval``, which our pages do not allow.
     """
-    browser.execute_script("document.querySelectorAll('.regions input[value=\"\"]').forEach(box => box.click())")
-    _wait(lambda: browser.execute_script(UNDRAWN)[0] == 0, 300)
-    return int(browser.execute_script(UNDRAWN)[1])
+    end = time.monotonic() + seconds
+    while not (result := part.evaluate(expression)):
+        assert time.monotonic() < end, f"the page did not get there: {expression}"
+        time.sleep(0.1)
+    return result
 
 
-def test_first_of_all_it_draws_without_errors_and_without_the_network(browser: webdriver.Chrome) -> None:
-    at_first = browser.execute_script("return document.querySelectorAll('figure.plot .main-svg').length")
-    assert _draw_all(browser) > 20
-    assert at_first < browser.execute_script("return document.querySelectorAll('figure.plot .main-svg').length")
-    assert browser.get_log("browser") == []
-    messages = [json.loads(entry["message"])["message"] for entry in browser.get_log("performance")]
-    sent = [message["params"] for message in messages if message["method"] == "Network.requestWillBeSent"]
-    # The browser's own start page asks for its own parts.
-    requests = [request["request"]["url"] for request in sent if request["documentURL"].startswith("file:")]
-    assert [url for url in requests if not url.startswith(("file:", "data:", "blob:"))] == []
-    assert sum(url.startswith("file:") for url in requests) == 1
+def _open(context: Any, address: Path) -> Any:
+    """Open a page that notes its requests, and what the console says, in ``page.asked`` and ``page.said``."""
+    page = context.new_page()
+    page.asked, page.said = [], []
+    page.on("request", lambda request: page.asked.append(request.url))
+    page.on("console", lambda message: page.said.append(message.text))
+    page.on("pageerror", lambda error: page.said.append(str(error)))
+    page.goto(address.absolute().as_uri())
+    _until(page, "document.documentElement.dataset.ready === 'true'", 120)
+    return page
 
 
-def _column(browser: webdriver.Chrome, column: int) -> list[float]:
-    return browser.execute_script(
-        "return [...document.querySelector('table.results').tBodies[0].querySelectorAll('tr.method')]"
-        ".map(row => Number(row.cells[arguments[0]].dataset.value))",
-        column,
-    )
+def _draw_all(page: Any) -> int:
+    """Scroll to every figure of all regions that is not folded up, as a reader would; return their number."""
+    page.evaluate("document.querySelectorAll('.regions input[value=\"\"]').forEach(box => box.click())")
+    return int(_until(page, DRAWN, 300))
 
 
-def test_sorting_by_keyboard_moves_methods_with_their_runs(browser: webdriver.Chrome) -> None:
-    header = browser.find_elements(By.CSS_SELECTOR, "table.results thead th")[2]
-    button = header.find_element(By.TAG_NAME, "button")
-    button.send_keys(Keys.ENTER)
+def _fits(page: Any) -> bool:
+    return bool(page.evaluate("document.documentElement.scrollWidth <= innerWidth"))
+
+
+@pytest.fixture(scope="module")
+def report(run_folders: list[Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    root = tmp_path_factory.mktemp("page")
+    published = root / "published.json"
+    published.write_text(json.dumps({"format": "monai_calib/published/1", "tables": [PUBLISHED]}))
+    return write_report(run_folders, root / "report.html", published)
+
+
+@pytest.fixture(scope="module")
+def page(chromium: Any, report: Path) -> Iterator[Any]:
+    context = chromium.new_context(viewport={"width": 1280, "height": 1000})
+    yield _open(context, report)
+    context.close()
+
+
+def test_first_of_all_it_draws_without_errors_and_without_the_network(page: Any) -> None:
+    at_first = page.locator("figure.plot .main-svg").count()
+    assert _draw_all(page) > 20
+    assert at_first < page.locator("figure.plot .main-svg").count()
+    assert page.said == []
+    assert [url for url in page.asked if not url.startswith(("file:", "data:", "blob:"))] == []
+    assert sum(url.startswith("file:") for url in page.asked) == 1
+
+
+def _column(page: Any, column: int) -> list[float]:
+    rows = page.locator("table.results").first.locator("tbody tr.method")
+    return rows.evaluate_all("(rows, column) => rows.map(row => Number(row.cells[column].dataset.value))", column)
+
+
+def test_sorting_by_keyboard_moves_methods_with_their_runs(page: Any) -> None:
+    header = page.locator("table.results").first.locator("thead th").nth(2)
+    button = header.locator("button")
+    button.press("Enter")
     assert header.get_attribute("aria-sort") == "ascending"
-    assert _column(browser, 2) == sorted(_column(browser, 2))
-    assert "Sorted by DSC" in browser.find_element(By.ID, "status").get_attribute("textContent")
-    button.send_keys(Keys.SPACE)
+    assert _column(page, 2) == sorted(_column(page, 2))
+    assert "Sorted by DSC" in page.text_content("#status")
+    button.press("Space")
     assert header.get_attribute("aria-sort") == "descending"
-    assert _column(browser, 2) == sorted(_column(browser, 2), reverse=True)
-    rows = browser.find_elements(By.CSS_SELECTOR, "table.results:first-of-type tbody")[0].find_elements(
-        By.TAG_NAME, "tr"
-    )
-    methods = [row.get_attribute("data-method") for row in rows]
+    assert _column(page, 2) == sorted(_column(page, 2), reverse=True)
+    rows = page.locator("table.results").first.locator("tbody tr")
+    methods = rows.evaluate_all("rows => rows.map(row => row.dataset.method)")
     assert [m for i, m in enumerate(methods) if i == 0 or m != methods[i - 1]] == list(dict.fromkeys(methods))
 
 
-def test_one_region_at_a_time_by_keyboard_and_by_link(browser: webdriver.Chrome) -> None:
-    def shown() -> list[str | None]:
-        sections = browser.find_elements(By.CSS_SELECTOR, "section.region")
-        return [section.get_attribute("id") for section in sections if section.is_displayed()]
+def test_one_region_at_a_time_by_keyboard_and_by_link(page: Any) -> None:
+    def shown() -> list[str]:
+        visible = "sections => sections.filter(one => one.checkVisibility()).map(one => one.id)"
+        return page.locator("section.region").evaluate_all(visible)
 
-    boxes = browser.find_elements(By.CSS_SELECTOR, ".regions input")
-    boxes[0].click()
-    assert shown() == [boxes[0].get_attribute("value")]
-    boxes[0].send_keys(Keys.ARROW_DOWN)
-    assert shown() == [boxes[1].get_attribute("value")]
-    browser.find_element(By.CSS_SELECTOR, f"nav a[href='#{boxes[3].get_attribute('value')}']").click()
-    assert shown() == [boxes[3].get_attribute("value")]
-    boxes[-1].click()
-    assert len(shown()) == len(boxes) - 1
-
-
-def test_every_run_can_be_shown(browser: webdriver.Chrome) -> None:
-    runs = browser.find_elements(By.CSS_SELECTOR, "table.results")[0].find_elements(By.CSS_SELECTOR, "tr.run")
-    assert not any(run.is_displayed() for run in runs)
-    toggle = browser.find_element(By.CSS_SELECTOR, "[data-show-runs]")
-    toggle.send_keys(Keys.SPACE)
-    assert all(run.is_displayed() for run in runs)
-    toggle.send_keys(Keys.SPACE)
+    boxes = page.locator(".regions input")
+    values = boxes.evaluate_all("boxes => boxes.map(box => box.value)")
+    boxes.first.click()
+    assert shown() == [values[0]]
+    boxes.first.press("ArrowDown")
+    assert shown() == [values[1]]
+    page.click(f"nav a[href='#{values[3]}']")
+    assert shown() == [values[3]]
+    boxes.last.click()
+    assert shown() == values[:-1]
 
 
-def test_methods_can_be_hidden_from_all_figures(browser: webdriver.Chrome) -> None:
-    visible = (
-        "return [...document.querySelectorAll('.canvas.js-plotly-plot')].flatMap(plot => plot.data)"
-        ".filter(trace => trace.legendgroup === 'nacl' && trace.visible !== false).length"
-    )
-    assert browser.execute_script(visible) > 10
-    none, all_ = (browser.find_element(By.CSS_SELECTOR, f"[data-methods={which}]") for which in ("none", "all"))
-    none.send_keys(Keys.ENTER)
-    assert browser.execute_script(visible) == 0
-    all_.send_keys(Keys.ENTER)
-    box = browser.find_element(By.CSS_SELECTOR, ".methods input[value='nacl']")
-    box.send_keys(Keys.SPACE)
-    assert browser.execute_script(visible) == 0
-    box.send_keys(Keys.SPACE)
-    assert browser.execute_script(visible) > 10
+def test_every_run_can_be_shown(page: Any) -> None:
+    runs = page.locator("table.results").first.locator("tr.run").all()
+    assert runs
+    assert not any(run.is_visible() for run in runs)
+    page.locator("[data-show-runs]").first.press("Space")
+    assert all(run.is_visible() for run in runs)
+    page.locator("[data-show-runs]").first.press("Space")
 
 
-def test_folded_figures_are_drawn_when_unfolded(browser: webdriver.Chrome) -> None:
-    folded = browser.find_elements(By.CSS_SELECTOR, ".region details")
-    details = next(one for one in folded if "More plots" in one.text)
-    assert not details.find_elements(By.CSS_SELECTOR, ".main-svg")
-    details.find_element(By.TAG_NAME, "summary").send_keys(Keys.ENTER)
-    _wait(lambda: len(details.find_elements(By.CSS_SELECTOR, ".canvas.js-plotly-plot")) > 3)
-    details.find_element(By.TAG_NAME, "summary").send_keys(Keys.ENTER)
-    box = browser.find_element(By.CSS_SELECTOR, ".methods input[value='nacl']")
-    box.send_keys(Keys.SPACE)
-    details.find_element(By.TAG_NAME, "summary").send_keys(Keys.ENTER)
-    first = details.find_element(By.CSS_SELECTOR, ".canvas.js-plotly-plot")
-    browser.execute_script("arguments[0].scrollIntoView({behavior: 'instant'})", first)
-    hidden = "return arguments[0].data.filter(t => t.legendgroup === 'nacl').every(t => t.visible === false)"
-    _wait(lambda: browser.execute_script(hidden, first))
-    box.send_keys(Keys.SPACE)
-    details.find_element(By.TAG_NAME, "summary").send_keys(Keys.ENTER)
+def test_methods_can_be_hidden_from_all_figures(page: Any) -> None:
+    assert page.evaluate(CURVES) > 10
+    page.locator("[data-methods=none]").press("Enter")
+    assert page.evaluate(CURVES) == 0
+    page.locator("[data-methods=all]").press("Enter")
+    box = page.locator(".methods input[value=nacl]")
+    box.press("Space")
+    assert page.evaluate(CURVES) == 0
+    box.press("Space")
+    assert page.evaluate(CURVES) > 10
 
 
-def test_downloads_are_an_svg_and_a_table(browser: webdriver.Chrome, downloads: Path) -> None:
-    figure = browser.find_element(By.CSS_SELECTOR, "figure.plot")
-    name = figure.get_attribute("data-name")
-    for kind in ("svg", "csv"):
-        browser.execute_script("arguments[0].click()", figure.find_element(By.CSS_SELECTOR, f"[data-download={kind}]"))
-        _wait(lambda kind=kind: (downloads / f"{name}.{kind}").exists())
-    assert (downloads / f"{name}.svg").read_text().startswith("<svg")
-    rows = list(csv.DictReader((downloads / f"{name}.csv").open()))
+def test_folded_figures_are_drawn_when_unfolded(page: Any) -> None:
+    details = page.locator(".region details", has_text="More plots").first
+    summary, box = details.locator("summary").first, page.locator(".methods input[value=nacl]")
+    assert details.locator(".main-svg").count() == 0
+    summary.press("Enter")
+    details.locator(".canvas.js-plotly-plot").nth(3).wait_for(timeout=60_000)
+    summary.press("Enter")
+    box.press("Space")
+    summary.press("Enter")
+    first = details.locator(".canvas.js-plotly-plot").first
+    first.scroll_into_view_if_needed()
+    hidden = "plot => plot.data.filter(t => t.legendgroup === 'nacl').every(t => t.visible === false)"
+    _until(first, hidden)
+    box.press("Space")
+    summary.press("Enter")
+
+
+def _downloaded(page: Any, part: Any, kind: str) -> Path:
+    with page.expect_download() as waiting:
+        part.locator(f"[data-download={kind}]").click()
+    assert waiting.value.suggested_filename == f"{part.get_attribute('data-name')}.{kind}"
+    return Path(waiting.value.path())
+
+
+def test_downloads_are_an_svg_and_a_table(page: Any) -> None:
+    figure = page.locator("figure.plot").first
+    assert _downloaded(page, figure, "svg").read_text().startswith("<svg")
+    rows = list(csv.DictReader(_downloaded(page, figure, "csv").open()))
     assert {row["series"] for row in rows} == {"ce", "dice_ce", "nacl"}
     assert len(rows) == 3 * 15
 
 
-def test_slices_are_downloaded_as_one_drawing_and_its_figures(browser: webdriver.Chrome, downloads: Path) -> None:
-    section = browser.find_element(By.CSS_SELECTOR, "section.case")
-    name = section.get_attribute("data-name")
-    for kind in ("svg", "csv"):
-        browser.execute_script("arguments[0].click()", section.find_element(By.CSS_SELECTOR, f"[data-download={kind}]"))
-        _wait(lambda kind=kind: (downloads / f"{name}.{kind}").exists())
-    drawing = ElementTree.parse(downloads / f"{name}.svg").getroot()
+def test_slices_are_downloaded_as_one_drawing_and_its_figures(page: Any) -> None:
+    section = page.locator("section.case").first
+    drawing = ElementTree.parse(_downloaded(page, section, "svg")).getroot()
     images = drawing.findall("{http://www.w3.org/2000/svg}image")
     assert len(images) == 2 + 3 * 3, "image and truth, then prediction, confidence and gap of three methods"
     assert all(image.attrib["href"].startswith("data:image/png") for image in images)
-    rows = list(csv.DictReader((downloads / f"{name}.csv").open()))
+    rows = list(csv.DictReader(_downloaded(page, section, "csv").open()))
     assert [row["method"] for row in rows] == ["ce", "dice_ce", "nacl"]
     assert all(0 <= int(row["wrong and sure"]) <= int(row["wrong pixels"]) <= int(row["pixels"]) for row in rows)
 
 
-def test_published_figures_stand_apart_and_sort(browser: webdriver.Chrome) -> None:
-    section = browser.find_element(By.ID, "published")
-    assert "Not measured here." in section.text
-    section.find_element(By.CSS_SELECTOR, "thead button").send_keys(Keys.ENTER)
-    assert [cell.text for cell in section.find_elements(By.CSS_SELECTOR, "tbody th")] == ["a", "b"]
+def test_published_figures_stand_apart_and_sort(page: Any) -> None:
+    section = page.locator("#published")
+    assert "Not measured here." in section.inner_text()
+    section.locator("thead button").first.press("Enter")
+    assert section.locator("tbody th").all_inner_texts() == ["a", "b"]
 
 
-def test_fits_a_phone(browser: webdriver.Chrome) -> None:
-    device = {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", device)
-    try:
-        widest = "return Math.max(...[...document.querySelectorAll('.canvas')].map(s => s.clientWidth))"
-        _wait(lambda: browser.execute_script(widest) <= 360)
-        assert browser.execute_script("return document.documentElement.scrollWidth") <= 360
-    finally:
-        browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-        _wait(lambda: browser.execute_script(widest) > 360)
+def test_a_window_made_narrow_draws_figures_that_fit(page: Any) -> None:
+    widest = "Math.max(...[...document.querySelectorAll('.canvas')].map(one => one.clientWidth))"
+    page.set_viewport_size({"width": 360, "height": 740})
+    _until(page, f"{widest} <= 360")
+    assert _fits(page)
+    page.set_viewport_size({"width": 1280, "height": 1000})
+    _until(page, f"{widest} > 360")
 
 
-def test_dark_and_light_text_contrasts_with_its_ground(browser: webdriver.Chrome) -> None:
-    colours = (
-        "const css = getComputedStyle(document.body);"
-        "return [css.color, css.backgroundColor, document.querySelector('.xtitle').style.fill]"
-    )
+def test_dark_and_light_text_contrasts_with_its_ground(page: Any) -> None:
+    ground, text = ("getComputedStyle(document.body)." + name for name in ("backgroundColor", "color"))
     seen = {}
-    for scheme in ("dark", "light"):
-        feature = [{"name": "prefers-color-scheme", "value": scheme}]
-        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": feature})
-        ground = "rgb(21, 24, 29)" if scheme == "dark" else "rgb(255, 255, 255)"
-        _wait(lambda ground=ground: browser.execute_script(colours)[1] == ground)
-        _wait(lambda: (c := browser.execute_script(colours))[0] == c[2])
-        seen[scheme] = browser.execute_script(colours)
+    for scheme, colour in (("dark", "rgb(21, 24, 29)"), ("light", "rgb(255, 255, 255)")):
+        page.emulate_media(color_scheme=scheme)
+        drawn = f"document.querySelector('.xtitle').style.fill === {text}"
+        _until(page, f"{ground} === '{colour}' && {drawn}")
+        seen[scheme] = page.evaluate(text)
     assert seen["dark"] != seen["light"]
 
 
-def test_prints_without_cutting_off(browser: webdriver.Chrome) -> None:
-    browser.execute_script(
-        "window.widths = []; addEventListener('beforeprint', () => window.widths ="
+@pytest.mark.parametrize("scheme", ["dark", "light"])
+def test_axe_finds_nothing_on_the_wide_page(page: Any, violations: Callable[[Any], list[str]], scheme: str) -> None:
+    """With every figure drawn, and everything unfolded."""
+    page.emulate_media(color_scheme=scheme)
+    page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = true; })")
+    _draw_all(page)
+    assert violations(page) == []
+    page.evaluate("document.querySelectorAll('details').forEach(one => { one.open = false; })")
+
+
+def test_prints_without_cutting_off(page: Any) -> None:
+    page.evaluate(
+        "window.widths = []; addEventListener('beforeprint', () => { window.widths ="
         "[...document.querySelectorAll('.canvas .main-svg')].filter(s => !s.closest('details:not([open])'))"
-        ".map(s => Number(s.getAttribute('width'))))"
+        ".map(s => Number(s.getAttribute('width'))); })"
     )
-    printed = browser.execute_cdp_cmd("Page.printToPDF", {"preferCSSPageSize": True})
-    assert base64.b64decode(printed["data"]).startswith(b"%PDF")
-    widths = set(browser.execute_script("return window.widths"))
+    assert page.pdf(prefer_css_page_size=True).startswith(b"%PDF")
+    widths = set(page.evaluate("window.widths"))
+    assert widths
     assert widths <= {322, 664}, "two figures fit side by side on A4, or one"
-    _wait(lambda: browser.execute_script("return document.querySelector('.canvas .main-svg').clientWidth") > 330)
-    assert browser.get_log("browser") == []
+    _until(page, "document.querySelector('.canvas .main-svg').clientWidth > 330")
+    assert page.said == []
 
 
-def test_page_on_a_calibration_draws_sorts_and_fits_a_phone(
-    browser: webdriver.Chrome, calibrated: Path, tmp_path: Path
+@pytest.mark.parametrize("which", ["comparison", "calibration"])
+def test_a_phone_shows_all_without_errors_or_violations(
+    chromium: Any, violations: Callable[[Any], list[str]], which: str, report: Path, calibrated: Path, tmp_path: Path
 ) -> None:
-    page = write_report([calibrated], tmp_path / "report.html")
-    browser.get(page.absolute().as_uri())
-    _wait(lambda: browser.execute_script("return document.documentElement.dataset.ready") == "true")
-    assert _draw_all(browser) > 7
-    table = browser.find_element(By.CSS_SELECTOR, "#section-1-2 table.results")
-    table.find_elements(By.CSS_SELECTOR, "thead button")[2].send_keys(Keys.ENTER)
-    values = [float(row.find_elements(By.TAG_NAME, "td")[1].get_attribute("data-value"))
-              for row in table.find_elements(By.CSS_SELECTOR, "tbody tr")]  # fmt: skip
+    address = report if which == "comparison" else write_report([calibrated], tmp_path / "report.html")
+    context = chromium.new_context(**PHONE)
+    page = _open(context, address)
+    assert _draw_all(page) > 7
+    assert page.evaluate("innerWidth") == 420
+    assert _fits(page)
+    assert violations(page) == []
+    assert page.said == []
+    context.close()
+
+
+def test_page_on_a_calibration_sorts(chromium: Any, calibrated: Path, tmp_path: Path) -> None:
+    context = chromium.new_context()
+    page = _open(context, write_report([calibrated], tmp_path / "report.html"))
+    table = page.locator("#section-1-2 table.results").first
+    page.click("nav a[href='#section-1-2']")
+    table.locator("thead button").nth(2).press("Enter")
+    values = table.locator("tbody tr").evaluate_all("rows => rows.map(row => Number(row.cells[2].dataset.value))")
     assert values == sorted(values)
-    device = {"width": 360, "height": 740, "deviceScaleFactor": 2, "mobile": True}
-    browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", device)
-    _wait(lambda: browser.execute_script("return document.documentElement.clientWidth") == 360)
-    assert browser.execute_script("return document.documentElement.scrollWidth") <= 360
-    browser.execute_cdp_cmd("Emulation.clearDeviceMetricsOverride", {})
-    assert browser.get_log("browser") == []
+    assert page.said == []
+    context.close()
+
+
+def test_axe_is_awake(chromium: Any, violations: Callable[[Any], list[str]]) -> None:
+    page = chromium.new_page()
+    page.set_content(
+        "<html lang=en><title>t</title><main><h1>t</h1><p style='color:#ccc'>pale</p><img src=a.png></main>"
+    )
+    assert [one.split()[0] for one in violations(page)] == ["color-contrast", "image-alt"]
+    page.close()

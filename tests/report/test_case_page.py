@@ -5,8 +5,10 @@ from __future__ import annotations
 import csv
 import math
 import re
+from collections.abc import Callable
 from html.parser import HTMLParser
 from pathlib import Path
+from typing import Any
 
 import nibabel as nib
 import numpy as np
@@ -206,3 +208,22 @@ def test_nothing_predicted_shows_the_middle() -> None:
     views = slice_views(empty * 1.0, empty, np.ones((2, *SHAPE), bool), empty > 9, AFFINE, ["a", "b"])
     assert [view.name for view in views] == ["slice 4 of 6"]
     assert views[0].outlines == ()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("width", [1280, 420])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing_and_nothing_is_wider_than_the_window(
+    chromium: Any, violations: Callable[[Any], list[str]], model: ClinicalModel, tmp_path: Path, width: int, scheme: str
+) -> None:
+    image = np.random.default_rng(0).normal(size=SHAPE)
+    address = tmp_path / "case.html"
+    address.write_text(case_page("a", model.apply(case(40)[0], (1.0, 1.0, 4.0)), model, image, AFFINE))
+    context = chromium.new_context(viewport={"width": width, "height": 900}, color_scheme=scheme)
+    page, said = context.new_page(), []
+    page.on("console", lambda message: said.append(message.text))
+    page.goto(address.as_uri())
+    assert violations(page) == []
+    assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert said == []
+    context.close()

@@ -1,0 +1,99 @@
+"""Progress of a loop: how many, at what rate, and the time left; one line of a terminal, now and then one in a log."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import time
+from collections.abc import Iterator
+from typing import Protocol, TextIO, TypeVar
+
+__all__ = ["Counted", "Progress", "in_words", "with_progress"]
+
+_TERMINAL_SECONDS = 0.2
+_LOG_SECONDS = 30.0
+Item = TypeVar("Item")
+Given = TypeVar("Given", covariant=True)
+
+
+class Counted(Protocol[Given]):
+    """Items that are counted and given one by one; they need not all be held."""
+
+    def __len__(self) -> int: ...
+
+    def __iter__(self) -> Iterator[Given]: ...
+
+
+class Progress:
+    """Tell how many are done, on the error stream; on a terminal one line that is renewed, and goes in the end.
+
+    Args:
+        unit: what is counted, in the singular.
+        stream: where to write; the error stream if not given.
+
+    Example:
+        >>> Progress("case", sys.stdout).line(10, 40, seconds=20.0)
+        '10/40 cases, 2.0 s a case, about 60 s left'
+        >>> Progress("case", sys.stdout).line(100, 1100, seconds=10.0)
+        '100/1100 cases, 10 cases a second, about 2 min left'
+    """
+
+    def __init__(self, unit: str = "case", stream: TextIO | None = None) -> None:
+        self.unit = unit
+        self.stream = stream or sys.stderr
+        self._terminal = self.stream.isatty()
+        self._began = self._last = time.monotonic()
+
+    def __call__(self, done: int, total: int) -> None:
+        """Tell that so many are done, if it was not told just now; the last one is told by what the command says."""
+        now = time.monotonic()
+        if done < total and now - self._last >= (_TERMINAL_SECONDS if self._terminal else _LOG_SECONDS):
+            self._last = now
+            text = self.line(done, total, now - self._began)
+            if self._terminal:
+                self.stream.write(f"\r\033[K{text[: shutil.get_terminal_size().columns - 1]}")
+            else:
+                self.stream.write(f"{text}\n")
+            self.stream.flush()
+
+    def clear(self) -> None:
+        """Leave nothing on a terminal's line."""
+        if self._terminal:
+            self.stream.write("\r\033[K")
+            self.stream.flush()
+
+    def line(self, done: int, total: int, seconds: float) -> str:
+        """Return the words for so many done in so many seconds."""
+        each = seconds / done
+        rate = f"{each:.1f} s a {self.unit}" if each >= 1 else f"{done / seconds:.3g} {self.unit}s a second"
+        return f"{done}/{total} {self.unit}s, {rate}, about {in_words((total - done) * each)} left"
+
+
+def with_progress(items: Counted[Item], unit: str = "case", stream: TextIO | None = None) -> Iterator[Item]:
+    """Give the items, one after the other, and tell how far they are.
+
+    Example:
+        >>> list(with_progress([1, 2, 3]))
+        [1, 2, 3]
+    """
+    progress = Progress(unit, stream)
+    source = iter(items)
+    try:
+        for done in range(1, len(items) + 1):
+            yield next(source)  # under no name here: a volume is to go before the next is read
+            progress(done, len(items))
+    finally:
+        progress.clear()
+
+
+def in_words(seconds: float) -> str:
+    """Return a duration to read.
+
+    Example:
+        >>> in_words(42), in_words(600), in_words(9000)
+        ('42 s', '10 min', '2 h 30 min')
+    """
+    if seconds < 90:
+        return f"{seconds:.0f} s"
+    minutes = round(seconds / 60)
+    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"
