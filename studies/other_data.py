@@ -16,7 +16,7 @@ from typing import Any
 
 import results
 from pages import table, write_json, write_page
-from results import PUBLISHED, change_table, figure_table, figures_of, name_of, rank_table, seed_table
+from results import PUBLISHED, change_table, figure_table, figures_of, name_of, seed_table
 
 from monai_calib.report.comparison import compare
 from monai_calib.report.published import read_published
@@ -34,6 +34,9 @@ COLUMNS = (
     "expected_volume_error",
 )
 DRAWN = (("ece_foreground_15bins", "ECE of the foreground"), ("nll_all", "NLL of the whole image"))
+
+TICKS = (0.03, 0.032, 0.034, 0.036, 0.04, 0.05, 0.06, 0.07), (0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2)
+"""Of a narrow range of errors and of a wide one."""
 
 
 def measured(name: str, runs: Path) -> dict[str, Any]:
@@ -69,30 +72,34 @@ def tables(parts: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     for part in parts:
         of = part["part"]
         made[of] = figure_table(part, COLUMNS)
-        made[f"change, {of}"] = change_table(part, "`dice_ce`", COLUMNS[:5])
-        made[f"change after correction, {of}"] = change_table(part, "`dice_ce` → auto", COLUMNS[:5])
+        corrected = [each for each in part["changes"] if each["method"].endswith("→ auto")]
+        made[f"corrected, {of}"] = change_table({"changes": corrected}, "`dice_ce` → auto", COLUMNS[:5])
         if any(len(method["seeds"]) > 1 for method in part["methods"]):
             made[f"seeds, {of}"] = seed_table(part, COLUMNS)
-        if part["ranks"]:
-            made[f"ranks, {of}"] = rank_table(part)
     return made
 
 
 def draw(parts: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """DSC against errors: a point a loss as trained, an arrow to where its correction takes it."""
+    """A row a loss, best corrected NLL on top: a point as trained, an arrow to where its correction takes it."""
     import matplotlib
 
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
 
     matplotlib.rcParams |= {"svg.hashsalt": "other_data", "svg.fonttype": "none", "font.size": 9}
-    size = (4.6 * len(DRAWN), 3.9 * len(parts))
-    picture, axes = plt.subplots(len(parts), len(DRAWN), figsize=size, squeeze=False)
+    rows = [sum(not method["posthoc"] for method in part["methods"]) for part in parts]
+    picture, axes = plt.subplots(
+        len(parts),
+        len(DRAWN),
+        figsize=(9.5, 0.26 * sum(rows) + 1.0 * len(parts)),
+        squeeze=False,
+        sharey="row",
+        gridspec_kw={"height_ratios": rows},
+    )
     for row, part in zip(axes, parts, strict=True):
         for axis, (name, title) in zip(row, DRAWN, strict=True):
             _draw_panel(axis, part, name)
-            axis.set(xlabel="DSC", ylabel=title, title=part["part"])
-            axis.set_ylim(bottom=0)
+            axis.set(xlabel=title, title=part["part"])
             axis.spines[["top", "right"]].set_visible(False)
     picture.tight_layout()
     picture.savefig(path, metadata={"Date": None})
@@ -100,18 +107,24 @@ def draw(parts: Sequence[Mapping[str, Any]], path: Path) -> None:
 
 
 def _draw_panel(axis: Any, part: Mapping[str, Any], name: str) -> None:
+    trained = {_training(method): method for method in part["methods"] if not method["posthoc"]}
     corrected = {_training(method): method["figures"] for method in part["methods"] if method["posthoc"]}
-    for method in part["methods"]:
-        if method["posthoc"]:
-            continue
-        x, y = method["figures"]["dsc"][0], method["figures"][name][0]
-        axis.plot(x, y, "o", ms=5, color="#b2182b", zorder=3)
-        axis.annotate(_short(method), (x, y), xytext=(4, 3), textcoords="offset points", fontsize=7)
-        after = corrected.get(_training(method))
-        if after is not None:
-            to = after["dsc"][0], after[name][0]
-            arrow = {"arrowstyle": "-|>", "color": "#1b7837", "lw": 0.8, "shrinkA": 3, "shrinkB": 0}
-            axis.annotate("", to, (x, y), arrowprops=arrow, zorder=2)
+    order = sorted(trained, key=lambda key: -corrected.get(key, trained[key]["figures"])["nll_all"][0])
+    for place, key in enumerate(order):
+        before, after = trained[key]["figures"][name][0], corrected.get(key, trained[key]["figures"])[name][0]
+        if before != after:
+            arrow = {"arrowstyle": "-|>", "color": "#1b7837", "lw": 1.0, "shrinkA": 0, "shrinkB": 0}
+            axis.annotate("", (after, place), (before, place), arrowprops=arrow)
+        axis.plot(before, place, "o", ms=4.5, color="#b2182b", zorder=3)
+    axis.set_yticks(range(len(order)), [_short(trained[key]) for key in order])
+    axis.set_xscale("log")
+    values = [figures[name][0] for key in order for figures in (trained[key]["figures"], corrected.get(key)) if figures]
+    low, high = min(values) / 1.05, max(values) * 1.05
+    ticks = [tick for tick in TICKS[high > 3 * low] if low <= tick <= high]
+    axis.set(xlim=(low, high), ylim=(-0.6, len(order) - 0.4))
+    axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axis.minorticks_off()
+    axis.grid(axis="x", color="#dddddd", lw=0.6)
 
 
 def _training(method: Mapping[str, Any]) -> tuple[str, str]:
@@ -119,7 +132,7 @@ def _training(method: Mapping[str, Any]) -> tuple[str, str]:
 
 
 def _short(method: Mapping[str, Any]) -> str:
-    return name_of(method).replace("`", "").replace("margin=", "")
+    return f"{name_of(method).replace('`', '').replace('margin=', '')}, DSC {method['figures']['dsc'][0]:.3f}"
 
 
 def main() -> None:

@@ -24,6 +24,7 @@ import jinja2
 HERE = Path(__file__).parent
 PAGES = (
     "results",
+    "other_data",
     "posthoc_results",
     "clinical",
     "recipe",

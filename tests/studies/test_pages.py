@@ -18,6 +18,7 @@ LIMITS = {"0.1", "0.2"}
     ("name", "not_measured"),
     [
         ("results", set()),
+        ("other_data", set()),
         ("posthoc_results", BARS),
         ("clinical", LIMITS),
         ("recipe", BARS | {"0.06"}),
