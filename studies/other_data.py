@@ -35,7 +35,7 @@ COLUMNS = (
 )
 DRAWN = (("ece_foreground_15bins", "ECE of the foreground"), ("nll_all", "NLL of the whole image"))
 
-TICKS = (0.03, 0.032, 0.034, 0.036, 0.04, 0.05, 0.06, 0.07), (0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2)
+TICKS = (0.03, 0.032, 0.035, 0.04, 0.05, 0.06, 0.07), (0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2)
 """Of a narrow range of errors and of a wide one."""
 
 
