@@ -3,19 +3,27 @@
 It ends when the process that started it ends, however that came about: its standard input is a pipe from there, and a
 pipe closes with its writer. It has a process group of its own, since Ctrl-C in the terminal is for the comparison,
 which then ends its runs. And it holds a lock on the run's folder, so that no second process writes there.
+
+Where the disk is full it ends with :data:`NO_SPACE`, since its log, which would say so, lies on that disk.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import runpy
 import signal
 import sys
 import threading
+import traceback
+from contextlib import suppress
 
 from monai_calib.lock import FolderLock
 
-__all__: list[str] = []
+__all__ = ["NO_SPACE"]
+
+NO_SPACE = 74
+"""Exit status of a step that found no space left; EX_IOERR of sysexits.h."""
 
 
 def _end_with_the_parent() -> None:
@@ -31,7 +39,23 @@ def main() -> None:
     threading.Thread(target=_end_with_the_parent, daemon=True).start()
     with FolderLock(folder, "a run of a benchmark", name=".run.lock", wait=True):
         sys.argv = ["monai.bundle", *arguments]
-        runpy.run_module("monai.bundle", run_name="__main__", alter_sys=True)
+        try:
+            runpy.run_module("monai.bundle", run_name="__main__", alter_sys=True)
+        except Exception as error:
+            if not _no_space(error):
+                raise
+            with suppress(OSError):
+                traceback.print_exc()
+            sys.exit(NO_SPACE)
+
+
+def _no_space(error: BaseException | None) -> bool:
+    """Whether an error, or one that it was raised from, is that of a full disk."""
+    while error is not None:
+        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 if __name__ == "__main__":

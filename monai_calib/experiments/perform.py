@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from .bundle_process import NO_SPACE
 from .folders import missing_steps
 from .plan import Run
 from .steps import step_of
@@ -125,6 +127,9 @@ def perform(run: Run, environment: Mapping[str, str], children: Children, traine
             if status:
                 how = f"ended with exit status {status}" if status > 0 else f"was ended by signal {-status}"
                 cause, last = _what_went_wrong(log, length)
+                if status == NO_SPACE:  # which the log may have had no room for
+                    free = shutil.disk_usage(run.folder).free / 1e6
+                    how = f"found no space left ({free:.1f} MB free) in {run.folder}"
                 yield Event("failed", name=name, lines=(f"{name} {how}{cause}", *last))
                 return
             yield Event("step", name=name, seconds=time.monotonic() - began)
