@@ -62,7 +62,7 @@ def _full(victim: Victim, inputs: int, written: int, share: float) -> Outcome:
         done = subprocess.run(
             victim.command.call(folder, False), capture_output=True, text=True, env=environment(), check=False
         )
-        outcome = "equal" if done.returncode == 0 else _told(done.stderr, folder)
+        outcome = "equal" if done.returncode == 0 else _told(done.stdout + done.stderr, folder)
         if outcome == "named":
             subprocess.run(["mount", "-o", f"remount,size={2 * (inputs + 4 * written)}", folder], check=True)
             try:
