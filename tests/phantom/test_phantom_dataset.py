@@ -117,7 +117,6 @@ def test_a_folder_that_holds_something_is_left_alone(tmp_path, capsys):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--cases", "2"], "at least 3 cases"),
         (["--shape", "4", "50", "36"], "at least 8 voxels"),
         (["--spacing", "1", "0", "1"], "three positive sizes"),
         (["--noise", "-1"], "noise >= 0"),
@@ -127,6 +126,13 @@ def test_impossible_sizes_are_refused_and_leave_nothing(tmp_path, capsys, option
     assert main(["phantom", str(tmp_path / "new"), *options]) == 1
     assert message in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []
+
+
+def test_too_few_cases_are_a_wrong_call(tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        main(["phantom", str(tmp_path / "new"), "--cases", "2"])
+    assert ended.value.code == 2
+    assert "expected a whole number from 3, got '2'" in capsys.readouterr().err
 
 
 def test_the_command_line_is_light():

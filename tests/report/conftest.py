@@ -6,10 +6,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from browsers import chromium, violations
 from monai.inferers import SimpleInferer
 from synthetic_runs import case, write_run
 
 from monai_calib.posthoc import calibrate
+
+__all__ = ["chromium", "violations"]
 
 METHODS = {"ce": (1.0, 1.0), "dice_ce": (0.9, 0.45), "nacl": (1.1, 1.2)}
 
