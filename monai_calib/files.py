@@ -21,6 +21,7 @@ __all__ = [
     "atomic_path",
     "folder_lock",
     "full_disk_named",
+    "is_full_disk",
     "read_json",
     "replace_folder",
     "write_json",
@@ -242,12 +243,16 @@ def full_disk_named(target: Path) -> Iterator[None]:
         if isinstance(error, OSError) and "MB free" in str(error):
             raise  # named already, by a file in the folder
         free = _free(target.parent)
-        full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
-        if full or (isinstance(error, RuntimeError) and free < 1 << 20):  # torch.save hides the reason
+        if is_full_disk(error) or (isinstance(error, RuntimeError) and free < 1 << 20):  # torch.save hides the reason
             raise OSError(
                 errno.ENOSPC, f"no space left ({free / 1e6:.1f} MB free), nothing was changed", str(target)
             ) from error
         raise
+
+
+def is_full_disk(error: BaseException) -> bool:
+    """Whether an error is the operating system's word for a disk, or a share of it, that is full."""
+    return isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def _free(folder: Path) -> float:

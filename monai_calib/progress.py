@@ -8,7 +8,7 @@ import time
 from collections.abc import Iterator
 from typing import Protocol, TextIO, TypeVar
 
-__all__ = ["Counted", "Progress", "in_words", "with_progress"]
+__all__ = ["Counted", "LastLine", "Progress", "in_words", "with_progress"]
 
 _TERMINAL_SECONDS = 0.2
 _LOG_SECONDS = 30.0
@@ -22,6 +22,35 @@ class Counted(Protocol[Given]):
     def __len__(self) -> int: ...
 
     def __iter__(self) -> Iterator[Given]: ...
+
+
+class LastLine:
+    """On a terminal one line that is renewed, cut to its width; elsewhere lines, one after the other.
+
+    Args:
+        stream: where to write.
+
+    Attributes:
+        terminal: whether it is one.
+    """
+
+    def __init__(self, stream: TextIO) -> None:
+        self.stream = stream
+        self.terminal = stream.isatty()
+
+    def renew(self, text: str) -> None:
+        """Write the line in place of the last."""
+        if self.terminal:
+            self.stream.write(f"\r\033[K{text[: shutil.get_terminal_size().columns - 1]}")
+        else:
+            self.stream.write(f"{text}\n")
+        self.stream.flush()
+
+    def clear(self) -> None:
+        """Leave nothing on a terminal's line."""
+        if self.terminal:
+            self.stream.write("\r\033[K")
+            self.stream.flush()
 
 
 class Progress:
@@ -40,27 +69,19 @@ class Progress:
 
     def __init__(self, unit: str = "case", stream: TextIO | None = None) -> None:
         self.unit = unit
-        self.stream = stream or sys.stderr
-        self._terminal = self.stream.isatty()
+        self._line = LastLine(stream or sys.stderr)
         self._began = self._last = time.monotonic()
 
     def __call__(self, done: int, total: int) -> None:
         """Tell that so many are done, if it was not told just now; the last one is told by what the command says."""
         now = time.monotonic()
-        if done < total and now - self._last >= (_TERMINAL_SECONDS if self._terminal else _LOG_SECONDS):
+        if done < total and now - self._last >= (_TERMINAL_SECONDS if self._line.terminal else _LOG_SECONDS):
             self._last = now
-            text = self.line(done, total, now - self._began)
-            if self._terminal:
-                self.stream.write(f"\r\033[K{text[: shutil.get_terminal_size().columns - 1]}")
-            else:
-                self.stream.write(f"{text}\n")
-            self.stream.flush()
+            self._line.renew(self.line(done, total, now - self._began))
 
     def clear(self) -> None:
         """Leave nothing on a terminal's line."""
-        if self._terminal:
-            self.stream.write("\r\033[K")
-            self.stream.flush()
+        self._line.clear()
 
     def line(self, done: int, total: int, seconds: float) -> str:
         """Return the words for so many done in so many seconds."""

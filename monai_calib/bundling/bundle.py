@@ -99,8 +99,10 @@ def _entry(name: str, seen: Fingerprint, plan: Plan) -> dict[str, Any]:
     if seen.ignore_index is not None:
         note = f"{note} Label {seen.ignore_index} counts nowhere.".strip()
     if seen.posterior:
-        note += " Test cases are judged by the known probability of each class, not by the one label that was drawn "
-        note = f"{note}from it; `--truth label` judges by the label.".strip()
+        judged = (
+            "Test cases are judged by the known probability of each class, not by the one label that was drawn from"
+        )
+        note = f"{note} {judged} it; `--truth label` judges by the label.".strip()
     asked = plan.choices["dimensions"].reason == "asked for"
     return {
         **plan.entry,

@@ -9,7 +9,6 @@ Where the disk is full it ends with :data:`NO_SPACE`, since its log, which would
 
 from __future__ import annotations
 
-import errno
 import os
 import runpy
 import signal
@@ -18,6 +17,7 @@ import threading
 import traceback
 from contextlib import suppress
 
+from monai_calib.files import is_full_disk
 from monai_calib.lock import FolderLock
 
 __all__ = ["NO_SPACE"]
@@ -52,7 +52,7 @@ def main() -> None:
 def _no_space(error: BaseException | None) -> bool:
     """Whether an error, or one that it was raised from, is that of a full disk."""
     while error is not None:
-        if isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT):
+        if is_full_disk(error):
             return True
         error = error.__cause__ or error.__context__
     return False

@@ -29,7 +29,7 @@ class Run:
     Attributes:
         key: ``<bundle>/<network>/<loss>/seed_<k>``, also the place below ``OUT/runs``.
         family: the losses among which validation chooses; several runs of a seed share it.
-        on_validation: whether such a choice is to be made, so that the run is evaluated on validation too.
+        on_validation: whether validation chooses, among these or among losses, so that the run is evaluated there too.
         settings: what the bundle is given beyond the plan, by ``--set``.
         recorded: what the bundle's training.json has to say about this run.
         posthoc: corrections to fit on validation after training.
@@ -89,7 +89,6 @@ def make_plan(
     uncorrected: bool = True,
     choose_by: str = "nll_all_macro",
     exports: Sequence[str] = (),
-    on_validation: bool = False,
 ) -> Plan:
     """Lays out the runs.
 
@@ -106,7 +105,6 @@ def make_plan(
         choose_by: metric on validation, smaller is better, by which a variant is chosen; a key of the summary in
             calibration.json. The default is a proper score over the whole volume.
         exports: forms of the corrected networks to write; the bundle's own if none.
-        on_validation: evaluate every run on validation too, not only where variants of a loss are to be chosen among.
 
     Raises:
         ValueError: no bundle where one was named, an unknown network, a setting that the plan itself gives, or two
@@ -142,7 +140,7 @@ def make_plan(
                             loss=loss,
                             seed=seed,
                             family=family,
-                            on_validation=on_validation or len(variants) > 1,
+                            on_validation=len(losses) > 1 or len(variants) > 1,
                             settings=settings,
                             recorded=_recorded(config, {**settings, **given, "seed": seed}),
                             posthoc=tuple(posthoc),

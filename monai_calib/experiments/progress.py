@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import shutil
 import sys
 import time
 from typing import TextIO
 
-from monai_calib.progress import in_words
+from monai_calib.progress import LastLine, in_words
 
 from .folders import epochs_done
 from .manifest import Manifest
@@ -32,7 +31,7 @@ class Progress:
         self.manifest = manifest
         self.places = places
         self.stream = stream or sys.stdout
-        self._terminal = self.stream.isatty()
+        self._line = LastLine(self.stream)
         self._began: dict[str, float] = {}
         self._last = time.monotonic()
 
@@ -52,30 +51,23 @@ class Progress:
 
     def say(self, text: str) -> None:
         """One line, with how far the comparison is."""
-        if self._terminal:
-            self.stream.write("\r\033[K")
+        self._line.clear()
         self.stream.write(f"[{self._count('done')}/{len(self.manifest.plan.runs)}] {text}\n")
-        self._last = 0.0 if self._terminal else time.monotonic()
+        self._last = 0.0 if self._line.terminal else time.monotonic()
         self.tick()
         self.stream.flush()
 
     def tick(self) -> None:
         """Renews the last line of a terminal; elsewhere says something every few minutes."""
         elapsed = time.monotonic() - self._last
-        if elapsed < (1.0 if self._terminal else _QUIET_SECONDS):
+        if elapsed < (1.0 if self._line.terminal else _QUIET_SECONDS):
             return
         self._last = time.monotonic()
-        text = f"[{self._count('done')}/{len(self.manifest.plan.runs)}] {self.standing()}"
-        if self._terminal:
-            self.stream.write(f"\r\033[K{text[: shutil.get_terminal_size().columns - 1]}")
-        else:
-            self.stream.write(f"{text}\n")
-        self.stream.flush()
+        self._line.renew(f"[{self._count('done')}/{len(self.manifest.plan.runs)}] {self.standing()}")
 
     def clear(self) -> None:
         """Leaves the last line of a terminal empty."""
-        if self._terminal:
-            self.stream.write("\r\033[K")
+        self._line.clear()
 
     def standing(self) -> str:
         """Progress of the runs under way, and the time left."""

@@ -136,7 +136,6 @@ def plan_run(arguments: argparse.Namespace, settings: Mapping[str, Any], bundle:
         [Named(_METHOD)],
         settings,
         exports=("pt2", "ts"),
-        on_validation=len(losses) > 1,
     )
     check_settings(settings, [bundle])
     try_patch({**config, **settings, "network_name": plan.runs[0].network})

@@ -84,7 +84,9 @@ def test_a_plan_goes_seed_by_seed_and_knows_what_training_will_record(phantom: P
         "batch_size": 2,  # the bundle's own
     }
     assert {name: run.recorded[name] for name in expected} == expected
-    assert [run.on_validation for run in plan.runs[:3]] == [False, True, True]
+    assert all(run.on_validation for run in plan.runs), "the page chooses among the losses there"
+    (alone,) = small_plan(tmp_path / "alone", phantom, "ce").runs
+    assert not alone.on_validation
 
 
 def test_a_plan_that_cannot_be_is_refused(phantom: Path, tmp_path: Path) -> None:
@@ -110,10 +112,10 @@ def test_a_dry_run_says_what_is_to_do_and_writes_nothing(
     steps = {line.split("/")[2]: line.partition(": ")[2] for line in said[:-1]}
     corrected = "calibrate temperature, evaluate temperature"
     assert steps == {
-        "ce": f"train, evaluate, {corrected}",
+        "ce": f"train, evaluate, evaluate validation, {corrected}",
         "mbls_margin=5.0": f"train, evaluate, evaluate validation, {corrected}",
         "mbls_margin=10.0": f"train, evaluate, evaluate validation, {corrected}",
-        "nacl": f"train, evaluate, {corrected}",
+        "nacl": f"train, evaluate, evaluate validation, {corrected}",
     }
     assert said[-1].startswith("4 of 4 runs to do")
     assert not (tmp_path / "out").exists()
