@@ -15,7 +15,19 @@ import numpy as np
 
 from .tables import csv_text
 
-__all__ = ["COLOURS", "Figure", "figure_csv", "new_plot", "p_text", "packed", "plain", "style", "swatch", "transparent"]
+__all__ = [
+    "COLOURS",
+    "Figure",
+    "figure_csv",
+    "figure_json",
+    "new_plot",
+    "p_text",
+    "pack",
+    "plain",
+    "style",
+    "swatch",
+    "transparent",
+]
 
 # Told apart by the colour-blind; each has a contrast of 3:1 or more on the page's light and dark grounds.
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#2A95CE", "#C48600", "#8E63B8", "#7F7F7F")
@@ -119,13 +131,13 @@ def figure_csv(columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     return csv_text(columns, ([_short(value) for value in row] for row in rows))
 
 
-def packed(figure: Figure) -> str:
-    """Plot and CSV as JSON, compressed, as letters: a tenth of the text, and nothing in it can look like markup."""
+def figure_json(figure: Figure) -> str:
+    """Plot and CSV as JSON."""
     content = {"csv": figure.csv, "plot": _short(figure.plot)}
     if figure.grid:
         cells = [csv_text(["name"], [[name] for name in names]).splitlines()[1:] for names in figure.grid]
         content |= {"csv": figure.csv.splitlines()[0], "grid": cells}
-    return pack(json.dumps(content, separators=(",", ":"), allow_nan=False))
+    return json.dumps(content, separators=(",", ":"), allow_nan=False)
 
 
 def pack(text: str) -> str:
@@ -139,13 +151,13 @@ def pack(text: str) -> str:
 
 
 def _short(value: Any) -> Any:
-    """Numbers to five digits, those that are not finite as null, arrays as lists."""
+    """Numbers to four digits, those that are not finite as null, arrays as lists."""
     if isinstance(value, Mapping):
         return {key: _short(inner) for key, inner in value.items()}
     if isinstance(value, (list, tuple, np.ndarray)):
         return [_short(inner) for inner in value]
     if isinstance(value, (float, np.floating)):
-        return float(f"{value:.5g}") if math.isfinite(value) else None
+        return float(f"{value:.4g}") if math.isfinite(value) else None
     return value.item() if isinstance(value, np.generic) else value
 
 

@@ -3,7 +3,7 @@
 (async () => {
   const PRINT_WIDTH = { half: 322, full: 664 };
   const LIGHT = { text: "#1c2126", grid: "#e4e8ec" };
-  const texts = new Map();
+  let contents = [];
   const drawn = new Map();
   const status = document.getElementById("status");
   const say = (text) => { status.textContent = text; };
@@ -61,7 +61,7 @@
   };
 
   const contentOf = (figure) => {
-    if (!drawn.has(figure)) drawn.set(figure, { ...JSON.parse(texts.get(figure)), width: 0 });
+    if (!drawn.has(figure)) drawn.set(figure, { ...contents[figure.dataset.figure], width: 0 });
     return drawn.get(figure);
   };
 
@@ -268,14 +268,11 @@
     const bytes = new Uint8Array(view.buffer, 0, 4 * groups - (5 * groups - text.length));
     return new Response(new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"))).text();
   };
-  // Text of all figures at once, since a page about to print cannot wait; each is parsed when it is drawn.
-  const read = Promise.all(figures.map(async (figure) => {
-    texts.set(figure, await unpack(figure.querySelector("script").textContent));
-  }));
   const library = document.createElement("script");
   library.textContent = await unpack(document.getElementById("plotly").textContent);
   document.head.append(library);
-  await read;
+  // All figures at once, since a page about to print cannot wait.
+  contents = JSON.parse(await unpack(document.getElementById("figures").textContent));
 
   // A figure is drawn when it comes near the window, or is about to be printed.
   const near = new IntersectionObserver((entries) => {

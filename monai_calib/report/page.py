@@ -7,7 +7,7 @@ from importlib import resources
 from typing import Any
 
 from ..version import __version__
-from .figures import p_text, pack, packed
+from .figures import Figure, figure_json, p_text, pack
 from .tables import figure_text
 
 __all__ = ["render_document", "render_page", "require_extra"]
@@ -45,7 +45,15 @@ def render_document(template: str, **content: Any) -> str:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"figure": figure_text, "p": p_text, "packed": packed}
+    drawn: list[str] = []
+
+    def kept(figure: Figure) -> int:
+        drawn.append(figure_json(figure))
+        return len(drawn) - 1
+
+    # Packed together at the page's end: what figures have in common, case ids above all, is then sent once.
+    environment.filters |= {"figure": figure_text, "p": p_text, "kept": kept}
+    environment.globals["kept_figures"] = lambda: pack(f"[{','.join(drawn)}]")
     return environment.get_template(template).render(**content, version=__version__, style=_text("page.css"))
 
 

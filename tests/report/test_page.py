@@ -21,7 +21,7 @@ from synthetic_runs import write_run
 from monai_calib.metrics.protocols import PROTOCOLS
 from monai_calib.report.comparison import compare
 from monai_calib.report.distributions import class_distribution, distribution
-from monai_calib.report.figures import COLOURS, pack, packed
+from monai_calib.report.figures import COLOURS, figure_json, pack
 from monai_calib.report.html import write_report
 from monai_calib.report.runs import read_runs
 
@@ -59,8 +59,8 @@ class Page(HTMLParser):
             kind, name = (self.elements[-1][1].get(key) for key in ("type", "id"))
             packed = kind == "text/plain"
             self.scripts.append(unpacked(data) if packed else data)
-            if packed and name != "plotly":
-                self.figures.append(json.loads(self.scripts[-1]))
+            if packed and name == "figures":
+                self.figures = json.loads(self.scripts[-1])
         elif self._open is None:
             self.text += data
 
@@ -115,7 +115,9 @@ def test_says_what_was_run_and_what_did_not_converge(page: Page) -> None:
 
 
 def test_every_figure_carries_its_data(page: Page) -> None:
-    assert len(page.figures) == sum("plot" in (figure.get("class") or "") for figure in page.all("figure")) > 20
+    shown = [figure.get("data-figure") for figure in page.all("figure") if "plot" in (figure.get("class") or "")]
+    assert shown == [str(place) for place in range(len(page.figures))]
+    assert len(shown) > 20
     for figure in page.figures:
         header, *rows = figure["csv"].splitlines()
         assert rows or all(figure["grid"]), header
@@ -130,7 +132,7 @@ def test_numbers_that_are_drawn_are_sent_once_and_downloaded_with_their_rows(run
         class_distribution(comparison, comparison.columns_of_kind("dice")[0]),
     ):
         assert figure is not None
-        sent = json.loads(unpacked(packed(figure)))
+        sent = json.loads(figure_json(figure))
         numbers = [number for trace in sent["plot"]["data"] for number in trace["x"]]
         rows = [",".join(names) for names in product(*sent["grid"])]
         whole = [f"{row},{'' if number is None else number}" for row, number in zip(rows, numbers, strict=True)]
