@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_calib.files import FileError, read_json
+from monai_calib.metrics.metric import Metric
 from monai_calib.variants import choose_variant
 
 from .choice import VALIDATION, mean_of_cases, score_of, training_of
@@ -38,9 +39,10 @@ class Shipped:
 def shipped_of(comparison: Comparison, runs: Sequence[Run], folders: Sequence[Path], page: Path) -> Shipped:
     """Choose what to ship by what no test case had a part in.
 
-    Of several trainings, the one with the lowest NLL on validation, mean over cases and common seeds; of its
-    corrections, the one that ``auto`` chose, or the one with the lowest NLL on held-out cases that is below that of
-    the network as trained and makes nothing worse there. Of its seeds, the best on validation.
+    Of a training's corrections, the one that ``auto`` chose, or the one with the lowest NLL on held-out cases that is
+    below that of the network as trained and makes nothing worse there. Of several trainings, each with its correction,
+    the one with the lowest NLL on held-out validation cases, mean over cases and common seeds; as trained, where a
+    correction has no figures of such cases. Of its seeds, the best in the same way.
 
     Args:
         comparison: of the methods on the page.
@@ -53,12 +55,12 @@ def shipped_of(comparison: Comparison, runs: Sequence[Run], folders: Sequence[Pa
         trainings.setdefault(method.place[0], []).append(method)
     if not trainings:
         return Shipped(None, None, "", ("No training converged.",))
-    held = {place: _on_validation(members[0], runs) for place, members in trainings.items()}
-    place, why = _training(trainings, held)
-    if place is None:
+    picked = [(*_correction(members), _on_validation(members[0], runs)) for members in trainings.values()]
+    chosen, why = _training([(method, held) for method, _, held in picked])
+    if chosen is None:
         return Shipped(None, None, "", (why,))
-    method, reason = _correction(trainings[place])
-    run, seed = _seed(method, held[place])
+    method, reason, held = picked[chosen]
+    run, seed = _seed(method, held)
     return Shipped(method, run, _file(run, folders, page), tuple(filter(None, (why, reason, seed))))
 
 
@@ -68,23 +70,46 @@ def _on_validation(method: Method, runs: Sequence[Run]) -> list[Run]:
     return [r for r in runs if r.split in VALIDATION and "posthoc" not in r.settings and training_of(r) == training]
 
 
-def _training(trainings: Mapping[int, Sequence[Method]], held: Mapping[int, Sequence[Run]]) -> tuple[int | None, str]:
-    """The training's place and the sentence on it; None if validation cannot choose."""
-    if len(trainings) == 1:
-        return next(iter(trainings)), ""
-    score = score_of([run for found in held.values() for run in found])
-    if score is not None and all(held.values()):
-        values: dict[int, dict[Hashable, float]] = {
-            place: {run.seed: mean_of_cases(run, score) for run in found} for place, found in held.items()
-        }
-        chosen = choose_variant(values)
-        if chosen.best >= 0:
-            return list(values)[chosen.best], f"Lowest NLL on validation of {len(trainings)} trainings."
+def _training(picked: Sequence[tuple[Method, Sequence[Run]]]) -> tuple[int | None, str]:
+    """The training's number and the sentence on it; None if validation cannot choose."""
+    if len(picked) == 1:
+        return 0, ""
+    score = score_of([run for _, held in picked for run in held])
+    as_shipped = [_nll_as_shipped(method, held) for method, held in picked]
+    if all(math.isfinite(value) for of_seed in as_shipped for value in of_seed.values()):
+        values, how = as_shipped, "on held-out validation cases of {} trainings, each as it would ship."
+    elif score is not None and all(held for _, held in picked):
+        values, how = [_by_seed(held, score) for _, held in picked], "on validation of {} trainings, each as trained."
+    else:
+        values, how = [{}], ""
+    chosen = choose_variant(dict(enumerate(values)))
+    if chosen.best >= 0:
+        return chosen.best, f"Lowest NLL {how.format(len(picked))}"
     return None, (
-        f"No choice among {len(trainings)} trainings: not all were evaluated on the validation split, and a choice by "
+        f"No choice among {len(picked)} trainings: not all were evaluated on the validation split, and a choice by "
         "the figures below would be one on the test cases. Evaluate each into RUN/validation/eval and write the page "
         "again."
     )
+
+
+def _nll_as_shipped(method: Method, held: Sequence[Run]) -> dict[Hashable, float]:
+    """NLL of the whole image on validation cases that no fit has seen, by seed; NaN where that is not on record."""
+    score = score_of(list(held))
+    as_trained = _by_seed(held, score) if score is not None and score.region == "all" else {}
+    return {
+        run.seed: _mean([_held_out(record) for record in _records(run)])
+        if "posthoc" in run.settings
+        else as_trained.get(run.seed, math.nan)
+        for run in method.runs
+    }
+
+
+def _by_seed(held: Sequence[Run], score: Metric) -> dict[Hashable, float]:
+    return {run.seed: mean_of_cases(run, score) for run in held}
+
+
+def _mean(values: Sequence[float]) -> float:
+    return math.fsum(values) / len(values) if values else math.nan
 
 
 def _records(run: Run) -> list[Mapping[str, Any]]:
@@ -105,10 +130,10 @@ def _correction(members: Sequence[Method]) -> tuple[Method, str]:
             if chosen["chosen"] == "none":
                 return method, f"The network as trained: {on} chose no correction."
             return method, f"Correction chosen on {on}: {chosen['chosen']}, {chosen['why']}."
-    scores = {method.label: _held_out(method, None) for method in fitted}
+    scores = {method.label: _mean_held_out(method) for method in fitted}
     known = [method for method in fitted if math.isfinite(scores[method.label]) and not _guards(method)]
     best = min(known, key=lambda method: scores[method.label], default=None)
-    before = math.nan if best is None else _held_out(best, "none")
+    before = math.nan if best is None else _mean_held_out(best, "none")
     if best is not None and not scores[best.label] >= before:
         return best, "The correction with the lowest NLL on held-out cases."
     if plain is None:
@@ -118,14 +143,15 @@ def _correction(members: Sequence[Method]) -> tuple[Method, str]:
     return plain, "As trained: no correction lowers NLL on held-out cases and makes nothing worse there."
 
 
-def _held_out(method: Method, name: str | None) -> float:
-    """Mean held-out NLL of a correction over runs and channels, or of another candidate of its fits."""
-    found = [
-        number(record.get("held_out", {}).get(name or record.get("method"), {}).get("nll"))
-        for run in method.runs
-        for record in _records(run)
-    ]
-    return math.fsum(found) / len(found) if found else math.nan
+def _held_out(record: Mapping[str, Any], name: str | None = None) -> float:
+    """Held-out NLL of the correction that a record is of, or of another candidate of its fits."""
+    choice = record.get("choice") or {}
+    figures = choice.get("candidates") or record.get("held_out") or {}
+    return number(figures.get(name or choice.get("chosen") or record.get("method"), {}).get("nll"))
+
+
+def _mean_held_out(method: Method, name: str | None = None) -> float:
+    return _mean([_held_out(record, name) for run in method.runs for record in _records(run)])
 
 
 def _guards(method: Method) -> bool:
@@ -136,9 +162,11 @@ def _seed(method: Method, held: Sequence[Run]) -> tuple[Run, str]:
     """The run to ship of a method's seeds: by NLL on validation, else by the metric that chose its checkpoint."""
     if len(method.runs) == 1:
         return method.runs[0], ""
+    values = [-value for value in _nll_as_shipped(method, held).values()]
     score = score_of(list(held))
-    by_nll = {} if score is None else {run.seed: -mean_of_cases(run, score) for run in held}
-    values = [by_nll.get(run.seed, math.nan) for run in method.runs]
+    if score is not None and not all(map(math.isfinite, values)):
+        as_trained = _by_seed(held, score)
+        values = [-as_trained.get(run.seed, math.nan) for run in method.runs]
     if not all(map(math.isfinite, values)):
         values = [_best_value(run) for run in method.runs]
     if not all(map(math.isfinite, values)):

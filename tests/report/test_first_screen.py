@@ -195,7 +195,8 @@ def test_of_several_trainings_validation_chooses_and_without_it_nothing(tmp_path
         )
     shipped = _of(tmp_path)[1]
     assert shipped.method is not None
-    assert (shipped.method.label, shipped.why[0]) == ("nacl", "Lowest NLL on validation of 2 trainings.")
+    why = "Lowest NLL on held-out validation cases of 2 trainings, each as it would ship."
+    assert (shipped.method.label, shipped.why[0]) == ("nacl", why)
     for path in (tmp_path / "ce" / "validation" / "eval").iterdir():
         if path.is_file():
             path.unlink()
@@ -204,6 +205,30 @@ def test_of_several_trainings_validation_chooses_and_without_it_nothing(tmp_path
     assert "a choice by the figures below would be one on the test cases" in shipped.why[0]
     html = write_report([tmp_path], tmp_path / "report.html").read_text()
     assert '<span class="flag">ship</span>' not in html
+
+
+@pytest.mark.parametrize("nacl_corrected", [0.1, 0.2])
+def test_of_several_trainings_the_one_that_is_best_with_its_correction_ships(
+    nacl_corrected: float, tmp_path: Path
+) -> None:
+    """As trained, ``nacl`` is better on validation; with the corrections the order turns, or not, by held-out cases."""
+    for loss, before, after, temperature in (("ce", 0.5, 0.15, 0.2), ("nacl", 0.3, nacl_corrected, 1.0)):
+        write_run(tmp_path / loss, _settings(loss), [0, 1], noise=3, protocols=["by_region"])
+        held = _settings(loss, split="validation")
+        on = tmp_path / loss / "validation"
+        write_run(on, held, [2, 3], noise=3, temperature=temperature, protocols=["by_region"])
+        figures = {"none": {"nll": before}, "temperature": {"nll": after}}
+        record = {"choice": {"chosen": "temperature", "why": "the best", "candidates": figures}}
+        write_run(
+            tmp_path / loss / "posthoc/auto",
+            _corrected("temperature", **record) | {"loss_name": loss, "posthoc": "auto"},
+            [0, 1],
+            noise=3,
+            protocols=["by_region"],
+        )
+    shipped = _of(tmp_path)[1]
+    assert shipped.method is not None
+    assert shipped.method.label == ("nacl + auto" if nacl_corrected < 0.15 else "ce + auto")
 
 
 def test_of_several_seeds_the_best_on_validation_ships(tmp_path: Path) -> None:
