@@ -15,7 +15,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
-from bundle_runs import BUNDLES_FOLDER, run_bundle
+from bundle_runs import BUNDLES_FOLDER, run_bundle, whole_story
 
 BUNDLES = [BUNDLES_FOLDER / f"msd_hippocampus_segmentation_{dims}d" for dims in (2, 3)]
 SMALL = {"networks#unet#features": [4, 4, 4, 4, 4, 4], "seed": 3}
@@ -120,11 +120,7 @@ def test_a_run_that_was_not_calibrated_says_so(
     settings = {"dataset_dir": str(phantom / images), "run_dir": str(run), "output_dir": str(tmp_path)}
     with pytest.raises((RuntimeError, FileNotFoundError)) as caught:
         run_bundle(bundle, workflow, **SMALL, **settings, calibrated=True)
-    error: BaseException | None = caught.value
-    story = ""
-    while error is not None:
-        story, error = f"{story} {error}", error.__cause__ or error.__context__
-    assert "model_calibrated.pt" in story
+    assert "model_calibrated.pt" in whole_story(caught.value)
 
 
 def test_flips_are_averaged_in_the_evaluation(bundle: Path, run: Path, phantom: Path, tmp_path: Path) -> None:
@@ -211,8 +207,4 @@ def test_snapshots_of_one_training_are_averaged_and_corrected(bundle: Path, phan
     assert calibration(tmp_path / "snapshots")["run"]["inference"] == "snapshots, mean of 2"
     with pytest.raises((RuntimeError, ValueError)) as caught:
         run_bundle(bundle, "train", **{**shared, "run_dir": str(tmp_path / "b")}, **{**small, "snapshots": 9})
-    error: BaseException | None = caught.value
-    story = ""
-    while error is not None:
-        story, error = f"{story} {error}", error.__cause__ or error.__context__
-    assert "snapshots: expected 0 to 2 in the second half of 4 epochs, got 9" in story
+    assert "snapshots: expected 0 to 2 in the second half of 4 epochs, got 9" in whole_story(caught.value)

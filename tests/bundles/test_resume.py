@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ import pytest
 import torch
 from bundle_runs import load_workflow, named, run_bundle, small_networks, tiny_patch, whole_story
 from ignite.engine import Engine, Events
+from other_process import held
 from torch.optim import SGD
 from torch.optim.lr_scheduler import CosineAnnealingLR, MultiStepLR, OneCycleLR
 
@@ -275,17 +274,9 @@ def test_monais_loader_reads_the_checkpoint(two_epochs: Path, phantom: Path, tmp
 
 def test_a_folder_in_which_another_process_trains_is_refused(phantom: Path, tmp_path: Path) -> None:
     models = tmp_path / "models"
-    code = (
-        "import time; from monai_calib.lock import FolderLock\n"
-        f"with FolderLock({str(models)!r}, 'training'): print(1, flush=True); time.sleep(60)"
-    )
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as other:
-        assert other.stdout is not None
-        other.stdout.readline()
-        with pytest.raises(RuntimeError) as caught:
-            run_bundle(BUNDLES[3], "train", **options(3, phantom, tmp_path, epochs=1))
-        other.kill()
-    assert f"{models} is in use by process {other.pid}" in whole_story(caught.value)
+    with held(models) as process, pytest.raises(RuntimeError) as caught:
+        run_bundle(BUNDLES[3], "train", **options(3, phantom, tmp_path, epochs=1))
+    assert f"{models} is in use by process {process}" in whole_story(caught.value)
     run_bundle(BUNDLES[3], "train", **options(3, phantom, tmp_path, epochs=1))
     with FolderLock(models, "training"):
         pass

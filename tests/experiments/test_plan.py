@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from other_process import held
 from small_comparisons import BUNDLE, small_plan
 
 from monai_calib.__main__ import main
@@ -230,18 +231,10 @@ def test_a_manifest_of_another_kind_is_not_overwritten(phantom: Path, tmp_path: 
 
 
 def test_a_lock_ends_with_its_holder(tmp_path: Path) -> None:
-    code = (
-        "import sys; from monai_calib.lock import FolderLock\n"
-        "with FolderLock(sys.argv[1], 'a test'): print('held', flush=True); sys.stdin.read()"
-    )
-    command = [sys.executable, "-c", code, str(tmp_path)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "held\n"
-        told = rf"in use by process {holder.pid} on .*\(a test\)"
+    with held(tmp_path, doing="a test") as process:
+        told = rf"in use by process {process} on .*\(a test\)"
         with pytest.raises(FolderInUseError, match=told), FolderLock(tmp_path):
             pass
-        holder.kill()
     with FolderLock(tmp_path), FolderLock(tmp_path):  # a step of a locked work may lock again
         pass
 

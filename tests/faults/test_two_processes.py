@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import torch
+from other_process import held
 from readers import readers
 
 from monai_calib.files import atomic_folder
@@ -17,20 +14,6 @@ from monai_calib.lock import FolderInUseError
 from monai_calib.posthoc import calibrate
 
 READERS = {(reader.name, reader.kind): reader for reader in readers()}
-
-
-@contextmanager
-def held(folder: Path, name: str) -> Iterator[int]:
-    """Another process holds the lock."""
-    code = (
-        "import time; from monai_calib.lock import FolderLock\n"
-        f"with FolderLock({str(folder)!r}, 'its work', {name!r}): print(1, flush=True); time.sleep(60)"
-    )
-    with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE) as other:
-        assert other.stdout is not None
-        other.stdout.readline()
-        yield other.pid
-        other.kill()
 
 
 @pytest.mark.parametrize(
@@ -75,8 +58,6 @@ def test_a_calibration_is_refused_while_another_writes_its_model(tmp_path: Path)
 
 
 def test_a_folder_is_written_by_one_process_at_a_time(tmp_path: Path) -> None:
-    write: Callable[[], None]
-
     def write() -> None:
         with atomic_folder(tmp_path / "out") as partial:
             (partial / "a").write_text("a")
