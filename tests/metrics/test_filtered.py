@@ -85,7 +85,9 @@ def test_masks_empty_structures_and_wrong_values() -> None:
     none = filtered_overlap(~label & label, ~label & label, uncertainty, 4)
     assert none.dice.tolist() == [1] * 5
     assert all(math.isnan(value) for value in none.filtered_positive)
-    assert none.score == pytest.approx((1 + 1 + 1 - np.array([1, 0.875, 0.75, 0.5, 0.125]).mean()) / 3, abs=0.2)
+    # true negatives that are lost: all, then 1/2, 1/4, 1/4, 0, of which the area by trapezia is 3/8
+    assert none.filtered_negative.tolist() == [1, 0.5, 0.25, 0.25, 0]
+    assert none.score == pytest.approx((1 + 1 + 1 - 0.375) / 3)
     with pytest.raises(ValueError, match="from 0 to 1, got"):
         filtered_overlap(label, label, 100 * uncertainty)
     with pytest.raises(ValueError, match="one shape"):

@@ -49,23 +49,6 @@ def test_ignore_index_is_compared_as_a_number(kind: str, value: int) -> None:
     assert_same(filled(numbers().to(torch.uint8), ignore_index=256), filled(numbers()))
 
 
-@pytest.mark.parametrize("wrong", [255, 7, -1, float("nan"), 1.9998, float("inf")])
-def test_wrong_numbers_are_named(wrong: float) -> None:
-    label = numbers().float()
-    label[label == 2] = wrong
-    with pytest.raises(ValueError, match="expected whole class numbers from 0 to 2, got"):
-        filled(label)
-
-
-def test_wrong_numbers_outside_the_mask_change_nothing() -> None:
-    label, mask = numbers(), torch.ones(2, 6, 5)
-    label[0, 0, 0], mask[0, 0] = 77, 0
-    hist, expected = CalibrationHistogram(3), CalibrationHistogram(3)
-    hist.update(logits(), label, mask)
-    expected.update(logits(), numbers(), mask)
-    assert_same(hist, expected)
-
-
 @pytest.mark.parametrize("raters", [2, 3, 4])
 @pytest.mark.parametrize("from_logits", [True, False])
 def test_the_mean_label_of_raters_is_the_mean_of_their_histograms(raters: int, from_logits: bool) -> None:
