@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,6 +11,7 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 import pytest
+from other_process import held
 from own_data import (
     blocks,
     decathlon,
@@ -248,23 +247,8 @@ def test_a_subject_in_two_groups_and_a_case_with_two_patients(tmp_path: Path) ->
 
 def test_two_at_once_are_refused(tmp_path: Path) -> None:
     source = picture_folders(tmp_path / "mine", 8)
-    code = (
-        "import sys; from pathlib import Path; from monai_calib.lock import FolderLock\n"
-        "with FolderLock(Path(sys.argv[1]), 'a conversion'):\n    print('held', flush=True); sys.stdin.read()"
-    )
-    holder = subprocess.Popen(
-        [sys.executable, "-c", code, str(tmp_path / ".out.partial")],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    try:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "held\n"
-        with pytest.raises(FolderInUseError, match="in use by process"):
-            prepare(source, tmp_path / "out")
-    finally:
-        holder.communicate("")
+    with held(tmp_path / ".out.partial"), pytest.raises(FolderInUseError, match="in use by process"):
+        prepare(source, tmp_path / "out")
     prepare(source, tmp_path / "out")
     assert (tmp_path / "out/datalist.json").is_file()
 

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from monai.bundle import ConfigParser
+from other_process import held
 from pydicom import dcmread
 from synthetic_series import identifiers_in, ras_affine, rotation, write_series
 
@@ -150,20 +151,12 @@ def test_a_bundle_that_cannot_run_is_told_in_one_line(settings, told, oblique_fo
 
 
 def test_an_output_folder_in_use_is_refused_with_one_line(oblique_folder, tmp_path, capsys):
-    code = (
-        "import sys; from monai_calib.lock import FolderLock\n"
-        "with FolderLock(sys.argv[1], 'dicom segment'): print('held', flush=True); sys.stdin.read()"
-    )
     output = tmp_path / "out"
-    command = [sys.executable, "-c", code, str(output)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as holder:
-        assert holder.stdout is not None
-        assert holder.stdout.readline() == "held\n"
+    with held(output) as process:
         assert main(["dicom", "segment", str(oblique_folder), str(BUNDLE), str(output)]) == 1
         said = capsys.readouterr().err
-        assert f"{output} is in use by process {holder.pid}" in said
+        assert f"{output} is in use by process {process}" in said
         assert len(said.splitlines()) == 1
-        holder.kill()
 
 
 @pytest.mark.parametrize("missing", ["highdicom", "pydicom"])
