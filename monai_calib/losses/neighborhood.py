@@ -15,7 +15,7 @@ from .arguments import one_of
 from .neighborhood_cpu import image_guided_proportions
 from .window import middle, pad, per_axis, window
 
-__all__ = ["IMAGE_GUIDED", "KERNEL_OPS", "PADDINGS", "label_proportions", "neighbor_counts", "outer_voxels"]
+__all__ = ["IMAGE_GUIDED", "KERNEL_OPS", "PADDINGS", "label_proportions", "outer_voxels"]
 
 IMAGE_GUIDED = ("image_proportions_l1", "image_proportions_l2")
 KERNEL_OPS = ("mean", "gaussian", "mode", "median", "max", "min", *IMAGE_GUIDED)
@@ -50,34 +50,6 @@ def _classes_first(label: Tensor, num_classes: int, sizes: Sequence[int], paddin
     total = torch.uint8 if math.prod(sizes) <= 255 else torch.int16 if math.prod(sizes) <= 32767 else torch.int32
     classes = torch.arange(num_classes, dtype=integer, device=label.device)
     return (padded == classes.view(1, -1, *[1] * len(sizes))).to(total)
-
-
-def neighbor_counts(
-    label: Tensor,
-    num_classes: int,
-    kernel_size: int | Sequence[int] = 3,
-    padding: str = "replicate",
-    ignore: int | None = None,
-) -> Tensor:
-    """Number of voxels of each class in the window around each voxel.
-
-    Args:
-        label: class numbers ``(B, *spatial)``.
-        num_classes: K.
-        kernel_size: odd window, one number or one per axis.
-        padding: as in :func:`label_proportions`.
-        ignore: label value that counts as no class.
-
-    Returns:
-        integers ``(B, K, *spatial)`` of the narrowest type that holds the largest count.
-
-    Example:
-        >>> neighbor_counts(torch.tensor([[0, 0, 1]]), num_classes=2)
-        tensor([[[3, 2, 1],
-                 [0, 1, 2]]], dtype=torch.uint8)
-    """
-    sizes = window(kernel_size, label.ndim - 1)
-    return _box(_classes_first(label, num_classes, sizes, padding, ignore), sizes)
 
 
 def outer_voxels(label: Tensor, kernel_size: int | Sequence[int] = 3, ignore: int | None = None) -> Tensor:
@@ -120,7 +92,10 @@ def _gaussian_weights(sizes: Sequence[int], sigma: float | Sequence[float]) -> l
         raise ValueError(f"sigma must be positive, got {sigma!r}.")
     if all(k == 1 for k in sizes):
         raise ValueError("The gaussian prior needs a neighbour: kernel_size must exceed 1 along at least one axis.")
-    rows = [[math.exp(-0.5 * (j / s) ** 2) for j in range(-(k // 2), k // 2 + 1)] for k, s in zip(sizes, sigmas)]  # noqa: B905
+    rows = [
+        [math.exp(-0.5 * (j / s) ** 2) for j in range(-(k // 2), k // 2 + 1)]
+        for k, s in zip(sizes, sigmas, strict=True)
+    ]
     return [[w / sum(row) for w in row] for row in rows]
 
 
