@@ -72,7 +72,7 @@ def log_mean_probability(predictions: Iterable[torch.Tensor]) -> torch.Tensor:
             _add(total, logits)
         del logits  # or it would stay while the next is computed
     if total is None:
-        raise ValueError("nothing to average: there was no prediction")
+        raise ValueError("predictions: expected at least one, got none")
     return total.sub_(math.log(count))
 
 

@@ -10,7 +10,7 @@ import torch
 
 from monai_calib.inferers.averaging import AveragingInferer
 
-__all__ = ["FlipInferer"]
+__all__ = ["FlipInferer", "flips_along"]
 
 
 class FlipInferer(AveragingInferer):
@@ -44,19 +44,31 @@ class FlipInferer(AveragingInferer):
 
     def __init__(self, axes: Sequence[int], inferer: Callable[..., torch.Tensor] | None = None) -> None:
         super().__init__(inferer)
-        if not axes or min(axes) < 0 or len(set(axes)) < len(axes):
-            raise ValueError(
-                "axes: expected spatial axes along which the training images were mirrored too, each once, such as [0] "
-                f"(left and right in RAS), got {list(axes)}"
-            )
+        self.flips = flips_along(axes)
         self.axes = tuple(axes)
 
     def predictions(
         self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> Iterator[torch.Tensor]:
         if max(self.axes) >= inputs.ndim - 2:
-            raise ValueError(f"axes {list(self.axes)}: the image has {inputs.ndim - 2} spatial axes, from 0")
-        for count in range(len(self.axes) + 1):
-            for subset in combinations(self.axes, count):
-                dims = [axis + 2 for axis in subset]
-                yield self.inferer(inputs.flip(dims), network, *args, **kwargs).flip(dims)
+            raise ValueError(f"axes: expected some out of {list(range(inputs.ndim - 2))}, got {list(self.axes)}")
+        for dims in self.flips:
+            yield self.inferer(inputs.flip(dims), network, *args, **kwargs).flip(dims)
+
+
+def flips_along(axes: Sequence[int]) -> list[list[int]]:
+    """Axes of ``(B, C, *spatial)`` along which each mirror image is flipped: every subset, the empty one first.
+
+    Raises: ``ValueError`` for no axis, a negative one, or one named twice.
+
+    Example:
+        >>> flips_along([0, 2])
+        [[], [2], [4], [2, 4]]
+    """
+    if not axes or min(axes) < 0 or len(set(axes)) < len(axes):
+        raise ValueError(
+            "axes: expected spatial axes along which the training images were mirrored too, each once, such as [0] "
+            f"(left and right in RAS), got {list(axes)}"
+        )
+    subsets = (subset for count in range(len(axes) + 1) for subset in combinations(axes, count))
+    return [[axis + 2 for axis in subset] for subset in subsets]

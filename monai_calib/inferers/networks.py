@@ -10,13 +10,13 @@ import copy
 import math
 import os
 from collections.abc import Sequence
-from itertools import combinations
 
 import torch
 from torch import Tensor, nn
 
 from monai_calib.handlers.weights import load_weights, read_checkpoint
 from monai_calib.inferers.dropout import dropout_layers
+from monai_calib.inferers.flips import flips_along
 
 __all__ = ["AveragedNetwork", "DropoutNetwork", "EnsembleNetwork", "FlipNetwork"]
 
@@ -76,7 +76,7 @@ class FlipNetwork(AveragedNetwork):
         network: predicts one image.
         axes: spatial axes along which training images were mirrored too; see :class:`~.flips.FlipInferer`.
 
-    Raises: ``ValueError`` as :class:`~.flips.FlipInferer`.
+    Raises: ``ValueError`` as :func:`~.flips.flips_along`.
 
     Example:
         >>> network, image = nn.Conv2d(1, 2, kernel_size=1), torch.randn(1, 1, 4, 4)
@@ -86,11 +86,8 @@ class FlipNetwork(AveragedNetwork):
 
     def __init__(self, network: nn.Module, axes: Sequence[int]) -> None:
         super().__init__()
-        if not axes or min(axes) < 0 or len(set(axes)) < len(axes):
-            raise ValueError(f"axes: expected spatial axes, each once, such as [0], got {list(axes)}")
         self.network = network
-        counts = range(len(axes) + 1)
-        self.flips = [[axis + 2 for axis in subset] for count in counts for subset in combinations(axes, count)]
+        self.flips = flips_along(axes)
 
     def forward(self, image: Tensor) -> Tensor:
         """Log-probabilities ``(B, K, *spatial)``."""

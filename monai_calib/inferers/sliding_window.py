@@ -8,9 +8,10 @@ from typing import Any, Literal
 import torch
 from monai.inferers import SlidingWindowInferer
 
+from monai_calib.metrics.inputs import Activation
+
 __all__ = ["ProbabilitySlidingWindowInferer", "activate_in_slabs"]
 
-Activation = Literal["softmax", "sigmoid"]
 _SLAB_VOXELS = 2**20
 
 

@@ -212,5 +212,5 @@ def test_they_nest_and_keep_headers(members: list[str]) -> None:
 def test_what_is_no_tensor_is_refused() -> None:
     with pytest.raises(TypeError, match="got tuple"):
         MCDropoutInferer(1, lambda x, net: (x, x))(image(16, 16), network(2, dropout=0.1))
-    with pytest.raises(ValueError, match="nothing to average"):
+    with pytest.raises(ValueError, match="at least one, got none"):
         log_mean_probability([])
