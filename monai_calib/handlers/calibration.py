@@ -15,7 +15,7 @@ from ignite.engine import Engine, Events
 from ignite.metrics.metric import MetricUsage, reinit__is_reduced
 from monai.handlers import from_engine
 
-from monai_calib.handlers.case_metric import CaseMetric, mean_without_nan
+from monai_calib.handlers.case_metric import CaseMetric
 from monai_calib.handlers.cases import Case, as_tensor
 from monai_calib.handlers.ranks import broadcast, gather_lists, rank, world_size
 from monai_calib.metrics.case_table import CaseTable
@@ -23,7 +23,7 @@ from monai_calib.metrics.evaluated_writer import EvaluatedWriter
 from monai_calib.metrics.evaluation import CaseEvaluation
 from monai_calib.metrics.histogram import CalibrationHistogram
 from monai_calib.metrics.inputs import Activation
-from monai_calib.metrics.metric import Metric
+from monai_calib.metrics.metric import Metric, mean_without_nan
 from monai_calib.metrics.protocols import Protocol, measure
 from monai_calib.metrics.regions import Region
 

@@ -14,10 +14,9 @@ from ignite.metrics.metric import EpochWise, MetricUsage, reinit__is_reduced, sy
 
 from monai_calib.handlers.cases import Case, cases_of_iteration
 from monai_calib.handlers.ranks import gather_lists, rank
-from monai_calib.metrics.evaluation import mean_without_nan
-from monai_calib.metrics.metric import Metric
+from monai_calib.metrics.metric import Metric, mean_without_nan
 
-__all__ = ["CaseMetric", "lower_is_better", "mean_without_nan"]
+__all__ = ["CaseMetric", "lower_is_better"]
 
 
 class CaseMetric(IgniteMetric):

@@ -37,9 +37,8 @@ from numpy.typing import NDArray
 
 from monai_calib.files import FileError, read_json
 from monai_calib.metrics.case_table import ADVICE, MOST_ROWS, Store
-from monai_calib.metrics.evaluation import mean_without_nan
 from monai_calib.metrics.histogram import CalibrationHistogram
-from monai_calib.metrics.metric import Metric
+from monai_calib.metrics.metric import Metric, mean_without_nan
 from monai_calib.metrics.protocols import Protocol
 
 __all__ = ["EVALUATION_FORMAT", "Evaluated", "EvaluatedCase", "Value", "read_evaluated"]

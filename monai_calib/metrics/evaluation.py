@@ -11,13 +11,13 @@ import torch
 from monai_calib.labels import check_label, mean_label, top_class
 from monai_calib.metrics.histogram import CalibrationHistogram
 from monai_calib.metrics.inputs import Activation
-from monai_calib.metrics.metric import Metric
+from monai_calib.metrics.metric import Metric, mean_without_nan
 from monai_calib.metrics.overlap import expected_dice_coefficients, expected_dice_metric
 from monai_calib.metrics.protocols import METRICS, Protocol, measure, resolve_protocols
 from monai_calib.metrics.raters import agreement, measure_raters, rater_metrics
 from monai_calib.metrics.regions import Region, RegionMasks
 
-__all__ = ["VOLUME_METRICS", "CaseEvaluation", "Measured", "mean_without_nan", "volume_errors"]
+__all__ = ["VOLUME_METRICS", "CaseEvaluation", "Measured", "volume_errors"]
 
 VOLUME_METRICS = {
     "expected_volume_bias": ("error of the expected volume, signed, relative", 0),
@@ -314,14 +314,3 @@ def volume_errors(whole: CalibrationHistogram, predicted: CalibrationHistogram |
     if predicted is not None:
         errors["argmax_volume_error"] = abs(predicted.voxels - true) / true
     return errors
-
-
-def mean_without_nan(values: Sequence[float]) -> float:
-    """Mean of the values that are numbers, NaN if there is none.
-
-    Example:
-        >>> mean_without_nan([1.0, math.nan, 2.0]), mean_without_nan([math.nan])
-        (1.5, nan)
-    """
-    known = [value for value in values if not math.isnan(value)]
-    return math.fsum(known) / len(known) if known else math.nan

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-__all__ = ["Metric"]
+__all__ = ["Metric", "mean_without_nan"]
 
 
 @dataclass(frozen=True)
@@ -101,3 +102,14 @@ class Metric:
             return cls(**known)
         except TypeError as error:
             raise ValueError(f"metric: {error}") from error
+
+
+def mean_without_nan(values: Sequence[float]) -> float:
+    """Mean of the values that are numbers, NaN if there is none.
+
+    Example:
+        >>> mean_without_nan([1.0, math.nan, 2.0]), mean_without_nan([math.nan])
+        (1.5, nan)
+    """
+    known = [value for value in values if not math.isnan(value)]
+    return math.fsum(known) / len(known) if known else math.nan

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from monai_calib.labels import check_label
 from monai_calib.metrics.histogram import CalibrationHistogram
-from monai_calib.metrics.metric import Metric
+from monai_calib.metrics.metric import Metric, mean_without_nan
 from monai_calib.metrics.protocols import METRICS, measure
 
 __all__ = [
@@ -116,13 +116,13 @@ def agreement(
     table = dice_table(torch.cat([predicted, raters.to(torch.int64)]), num_classes, ignore_index)
     others = ~torch.eye(len(raters), dtype=torch.bool)
     found = {
-        "dice_raters": [_mean(of_class[0, 1:].tolist()) for of_class in table],
-        "dice_between_raters": [_mean(of_class[1:, 1:][others].tolist()) for of_class in table],
+        "dice_raters": [mean_without_nan(of_class[0, 1:].tolist()) for of_class in table],
+        "dice_between_raters": [mean_without_nan(of_class[1:, 1:][others].tolist()) for of_class in table],
     }
     if volumes is not None:
         counted = [[float((rater == k).sum()) for rater in raters] for k in range(1, num_classes)]
         found["volume_crps"] = [
-            volume_crps(volume, of_raters) / (_mean(of_raters) or math.nan)
+            volume_crps(volume, of_raters) / (mean_without_nan(of_raters) or math.nan)
             for volume, of_raters in zip(volumes, counted, strict=True)
         ]
     return found
@@ -231,15 +231,9 @@ def thresholded_dice(
             found, true = p > t, m > t
             size = int(found.sum()) + int(true.sum())
             of_thresholds.append(2 * int((found & true).sum()) / size if size else 1.0)
-        scores.append(_mean(of_thresholds))
+        scores.append(mean_without_nan(of_thresholds))
     return scores
 
 
 def _mean_of_rows(rows: Sequence[Sequence[float]]) -> list[float]:
-    return [_mean(column) for column in zip(*rows, strict=True)]
-
-
-def _mean(values: Sequence[float]) -> float:
-    """Mean of the values that are numbers, NaN if there is none."""
-    known = [value for value in values if not math.isnan(value)]
-    return math.fsum(known) / len(known) if known else math.nan
+    return [mean_without_nan(column) for column in zip(*rows, strict=True)]

@@ -14,10 +14,10 @@ from torch import Tensor
 from monai_calib.files import atomic_folder
 from monai_calib.labels import top_class
 from monai_calib.metrics.evaluated_writer import EvaluatedWriter
-from monai_calib.metrics.evaluation import CaseEvaluation, mean_without_nan
+from monai_calib.metrics.evaluation import CaseEvaluation
 from monai_calib.metrics.histogram import CalibrationHistogram
 from monai_calib.metrics.inputs import Activation
-from monai_calib.metrics.metric import Metric
+from monai_calib.metrics.metric import Metric, mean_without_nan
 from monai_calib.metrics.overlap import dice_coefficients, mean_dice
 from monai_calib.metrics.protocols import Protocol
 from monai_calib.posthoc.base import Calibrator

@@ -15,7 +15,8 @@ from monai_calib.handlers.preview import cut_preview, save_preview
 from monai_calib.handlers.surface import SurfaceHandler
 from monai_calib.labels import top_class
 from monai_calib.metrics.evaluated_writer import EvaluatedWriter
-from monai_calib.metrics.evaluation import CaseEvaluation, mean_without_nan
+from monai_calib.metrics.evaluation import CaseEvaluation
+from monai_calib.metrics.metric import mean_without_nan
 from monai_calib.metrics.overlap import dice_coefficients, mean_dice
 from monai_calib.metrics.protocols import Protocol
 from monai_calib.predictions.cases import IGNORED, StoredCase, StoredCases
