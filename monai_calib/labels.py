@@ -10,7 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-__all__ = ["CheckedLabel", "as_plain_tensor", "check_label", "check_soft_label", "mean_label", "wrong_shares"]
+__all__ = [
+    "CheckedLabel",
+    "as_plain_tensor",
+    "check_label",
+    "check_soft_label",
+    "mean_label",
+    "top_class",
+    "wrong_shares",
+]
 
 _UNSIGNED = {torch.uint16: torch.int32, torch.uint32: torch.int64, torch.uint64: torch.int64}
 

@@ -10,12 +10,13 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from monai_calib.lock import FolderLock
+from monai_calib.progress import in_words
 
 from .folders import missing_steps, training_record
 from .manifest import Manifest, now
 from .perform import Event
 from .plan import Plan, Run
-from .progress import Progress, in_words
+from .progress import Progress
 from .results import write_results
 from .workers import Workers
 

@@ -12,7 +12,7 @@ from .folders import epochs_done
 from .manifest import Manifest
 from .plan import Run
 
-__all__ = ["Progress", "in_words"]
+__all__ = ["Progress"]
 
 _QUIET_SECONDS = 300.0
 _FEW_RUNS = 5

@@ -16,8 +16,9 @@ from ignite.metrics.metric import MetricUsage, reinit__is_reduced
 from monai.handlers import from_engine
 
 from monai_calib.handlers.case_metric import CaseMetric
-from monai_calib.handlers.cases import Case, as_tensor
+from monai_calib.handlers.cases import Case
 from monai_calib.handlers.ranks import broadcast, gather_lists, rank, world_size
+from monai_calib.labels import as_plain_tensor
 from monai_calib.metrics.case_table import CaseTable
 from monai_calib.metrics.evaluated_writer import EvaluatedWriter
 from monai_calib.metrics.evaluation import CaseEvaluation
@@ -156,7 +157,7 @@ class CalibrationHandler(CaseMetric):
 
     def measure(self, case: Case) -> dict[str, list[float]]:
         raters, posterior = (
-            None if key is None or case.data.get(key) is None else as_tensor(case.data[key])
+            None if key is None or case.data.get(key) is None else as_plain_tensor(case.data[key])
             for key in (self.raters_key, self.posterior_key)
         )
         try:
@@ -251,7 +252,7 @@ class CalibrationHandler(CaseMetric):
                         CaseTable.from_state(saved), saved["case"], saved["values"], saved["subject"], saved["spacing"]
                     )
         if rank() == 0:
-            metrics = [m for n, m in engine.state.metric_descriptions.items()]  # type: ignore[attr-defined]
+            metrics = list(engine.state.metric_descriptions.values())  # type: ignore[attr-defined]
             if self.prefix:
                 summary = {name: engine.state.metrics[self.prefix + name] for name in self.summary_metrics}
                 described, values = [*self.summary_metrics.values()], {}

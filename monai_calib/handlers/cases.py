@@ -11,11 +11,11 @@ import torch
 from monai.data import MetaTensor
 from monai.utils import ImageMetaKey
 
-from monai_calib.datasets.case import case_name, case_of_file, check_geometry, spacing_of
+from monai_calib.datasets.case import case_name, check_geometry, spacing_of
 from monai_calib.handlers.ranks import rank, world_size
 from monai_calib.labels import as_plain_tensor, top_class
 
-__all__ = ["Case", "as_tensor", "case_of_file", "cases_of_iteration", "index_map", "top_class"]
+__all__ = ["Case", "cases_of_iteration", "index_map"]
 
 
 class Case(NamedTuple):
@@ -75,14 +75,9 @@ def cases_of_iteration(
             )
         _check_place(name, data.get("image"), labels[i] if isinstance(labels, (list, tuple)) else data.get("label"))
         voxel = _spacing(labels, i, ndim) or _spacing(predictions, i, ndim) or _default_spacing(spacing, ndim, name)
-        plain = as_tensor(prediction).detach()
-        cases.append(Case(name, plain, as_tensor(label).detach().to(plain.device), voxel, data))
+        plain = as_plain_tensor(prediction)  # arithmetic on headers costs more than on small volumes
+        cases.append(Case(name, plain, as_plain_tensor(label).to(plain.device), voxel, data))
     return cases
-
-
-def as_tensor(values: Any) -> torch.Tensor:
-    """The plain tensor behind a MetaTensor or an array: arithmetic on headers costs more than on small volumes."""
-    return as_plain_tensor(values)
 
 
 def index_map(label: torch.Tensor) -> torch.Tensor:

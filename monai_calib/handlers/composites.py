@@ -13,8 +13,8 @@ from monai.handlers import from_engine
 
 from monai_calib.handlers.calibration import CalibrationHandler
 from monai_calib.handlers.case_metric import CaseMetric
-from monai_calib.handlers.cases import Case, as_tensor
-from monai_calib.labels import check_label
+from monai_calib.handlers.cases import Case
+from monai_calib.labels import as_plain_tensor, check_label
 from monai_calib.metrics.metric import Metric
 from monai_calib.metrics.protocols import Protocol
 
@@ -22,8 +22,6 @@ __all__ = ["BRATS_COMPOSITES", "CompositeHandler", "composite_transform"]
 
 BRATS_COMPOSITES: dict[str, list[int]] = {"WT": [1, 2, 3], "TC": [1, 3], "ET": [3]}
 """Whole tumour, tumour core and enhancing tumour out of 1 necrosis, 2 oedema, 3 enhancing tumour."""
-
-
 _IGNORED = 255
 
 
@@ -116,7 +114,7 @@ def composite_transform(
     def transform(output: Any) -> tuple[list[torch.Tensor], list[torch.Tensor]]:
         predictions, truths = output_transform(output)
         binary = []
-        for prediction in map(as_tensor, predictions):
+        for prediction in map(as_plain_tensor, predictions):
             if prediction.shape[0] != num_classes:
                 raise ValueError(f"expected {num_classes} probabilities a voxel, got shape {tuple(prediction.shape)}")
             binary.append(torch.stack([prediction[rest].sum(0), prediction[chosen].sum(0)]))
@@ -129,7 +127,7 @@ def _is_one_of(
     label: torch.Tensor, chosen: Sequence[int], rest: Sequence[int], ignore_index: int | None
 ) -> torch.Tensor:
     """1 in the composite, 0 outside, 255 where ignored, and -1 where the label is no class, which is refused later."""
-    plain = as_tensor(label)
+    plain = as_plain_tensor(label)
     classes = len(chosen) + len(rest)
     if plain.shape[0] == classes:
         plain = torch.where(plain.sum(0, keepdim=True) == 1, plain.argmax(0, keepdim=True), -1)

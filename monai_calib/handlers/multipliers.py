@@ -115,7 +115,7 @@ class MultiplierHandler:
         for number, (penalty, ignore_index) in enumerate(self.adaptive):
             batch = penalty.sums(logits, label, ignore_index)
             before = self._sums.get(number)
-            self._sums[number] = batch if before is None else ConstraintSums(*(a + b for a, b in zip(before, batch)))  # noqa: B905
+            self._sums[number] = batch if before is None else ConstraintSums(*map(torch.add, before, batch))
 
     def epoch_completed(self, engine: Engine) -> None:
         """Update every multiplier from the sums over all ranks."""

@@ -14,7 +14,8 @@ from monai.handlers import from_engine
 from numpy.typing import NDArray
 
 from monai_calib.files import atomic_path
-from monai_calib.handlers.cases import Case, as_tensor, cases_of_iteration, index_map
+from monai_calib.handlers.cases import Case, cases_of_iteration, index_map
+from monai_calib.labels import as_plain_tensor
 
 __all__ = ["SlicePreviewHandler", "cut_preview", "save_preview"]
 
@@ -73,7 +74,8 @@ class SlicePreviewHandler:
         images, labels, predictions, probabilities = self.output_transform(engine.state.output)
         cases = cases_of_iteration(engine.state.batch, probabilities, labels, first=self._num_cases + 1)
         for case, image, prediction in zip(cases, images, predictions, strict=True):
-            save_preview(self.folder / f"{case.name}.npz", cut_preview(case, as_tensor(image), as_tensor(prediction)))
+            preview = cut_preview(case, as_plain_tensor(image), as_plain_tensor(prediction))
+            save_preview(self.folder / f"{case.name}.npz", preview)
         self._num_cases += len(cases)
 
 

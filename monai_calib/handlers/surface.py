@@ -11,8 +11,8 @@ from monai.handlers import from_engine
 from monai.metrics.utils import get_edge_surface_distance
 
 from monai_calib.handlers.case_metric import CaseMetric
-from monai_calib.handlers.cases import Case, top_class
-from monai_calib.labels import CheckedLabel, check_label
+from monai_calib.handlers.cases import Case
+from monai_calib.labels import CheckedLabel, check_label, top_class
 from monai_calib.metrics.metric import Metric
 
 __all__ = ["SurfaceHandler", "surface_metrics"]

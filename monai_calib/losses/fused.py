@@ -51,7 +51,7 @@ def using(path: str) -> Iterator[None]:
         0.7431...
     """
     global _plain
-    before, _plain = _plain, one_of("path", path, ("compiled", "plain")) == "plain"  # the "slabs" of 0.1.0 are gone
+    before, _plain = _plain, one_of("path", path, ("compiled", "plain")) == "plain"
     try:
         yield
     finally:
