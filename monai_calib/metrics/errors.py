@@ -13,15 +13,12 @@ import math
 import torch
 
 from monai_calib.metrics.bins import coarse_of_fine
-from monai_calib.metrics.classwise import classwise_ece, classwise_ece_per_class
 from monai_calib.metrics.histogram import CalibrationHistogram
 from monai_calib.metrics.selective import Bounded
 
 __all__ = [
     "ace",
     "adaptive_ece",
-    "classwise_ece",
-    "classwise_ece_per_class",
     "debiased_ece",
     "ece",
     "ks_error",
