@@ -17,7 +17,7 @@ from .version import __version__
 COMMANDS = {
     "prepare": ("datasets", "make a data set of your own images and labels"),
     "bundle": ("bundling", "write a bundle for a data set: fingerprint and plan, with a reason for each number"),
-    "pack": ("bundling", "pack bundles as zips, alone or with a run's weights and their figures"),
+    "pack": ("bundling", "pack bundles as zips, alone or with a run's weights and their metrics"),
     "run": ("experiments", "plan, train, calibrate, evaluate, export and report on a data set, in one go"),
     "phantom": ("datasets", "write a synthetic data set whose label posterior is known"),
     "benchmark": ("experiments", "train and compare losses over seeds, networks and bundles"),

@@ -71,10 +71,10 @@ class CalibrationHandler(CaseMetric):
         prefix: put before every reported name, for a second handler on the same engine, whose evaluated folder is
             ``output_dir/<prefix>``, without the prefix's last ``_``.
         raters_key: item of the loader's data with the class numbers of several raters ``(R, *spatial)``, as
-            :class:`~monai_calib.transforms.KeepRatersd` leaves it. Where a case has it, figures against the label are
+            :class:`~monai_calib.transforms.KeepRatersd` leaves it. Where a case has it, metrics against the label are
             against their mean; the protocol ``"raters"`` asks for those of each rater. None to disregard it.
         posterior_key: item of the loader's data with the known probability of each class ``(K, *spatial)``, as
-            :class:`~monai_calib.transforms.LoadPosteriord` leaves it: figures against the label are then against it.
+            :class:`~monai_calib.transforms.LoadPosteriord` leaves it: metrics against the label are then against it.
 
     Raises: ``ValueError`` for protocols that do not fit; while running, ``ValueError`` naming the case.
 

@@ -73,6 +73,6 @@ def find_snapshots(directory: str | os.PathLike[str]) -> list[str]:
     found = sorted(Path(directory, FOLDER).glob("epoch_*.pt"))
     if not found:
         raise FileNotFoundError(
-            f"there is no snapshot in {os.fspath(Path(directory, FOLDER))!r}: train with --snapshots 4"
+            f"{Path(directory, FOLDER)}: expected snapshots of a training, got none. Train with --snapshots 4."
         )
     return [os.fspath(path) for path in found]

@@ -66,7 +66,7 @@ class AdaptivePenalty(nn.Module):
         if known == num_classes:
             return
         if known:
-            raise ValueError(f"The multipliers are for {known} classes, the logits have {num_classes} channels.")
+            raise ValueError(f"multipliers: expected logits of {known} classes, got {num_classes}. Build another loss.")
         for name, value in zip(STATE, (self.first_multiplier, self.first_rho, torch.nan), strict=True):
             setattr(self, name, torch.full((len(self.regions), num_classes), value, device=self.multiplier.device))
 

@@ -108,7 +108,9 @@ class ConstrainedLoss(nn.Module):
     ) -> None:
         super().__init__()
         if lambda_dice and reduction == "none":
-            raise ValueError("Dice is one figure a class, not one a voxel: reduction='none' needs lambda_dice=0.")
+            raise ValueError(
+                "reduction: expected 'mean' or 'sum' beside Dice, one number a class, got 'none'. Leave Dice out."
+            )
         if isinstance(primary, ConstrainedLoss) and (primary.reduction, primary.ignore_index) != (
             reduction,
             ignore_index,
@@ -136,7 +138,7 @@ class ConstrainedLoss(nn.Module):
         """The loss of a batch; ``label`` may be a :class:`~.target.Target` where a loss extends another."""
         target = label if isinstance(label, Target) else prepare(logits, label, self.ignore_index, image)
         if self.weight is not None and len(self.weight) != target.num_classes:
-            raise ValueError(f"weight has {len(self.weight)} numbers for {target.num_classes} classes.")
+            raise ValueError(f"weight: expected {target.num_classes} numbers, one a class, got {len(self.weight)}.")
         logits = readable(logits, target)
         term = self._swept_term(logits, target)
         if term is None:
@@ -194,7 +196,8 @@ class ConstrainedLoss(nn.Module):
         excess: Tensor = self.penalty(logits, target)
         if excess.ndim == 0:
             if self.reduction == "none":
-                raise ValueError(f"{type(self.penalty).__name__} is one figure a batch: reduction='none' is undefined.")
+                what = type(self.penalty).__name__
+                raise ValueError(f"reduction: expected 'mean' or 'sum' of {what}, one number a batch, got 'none'.")
             return excess
         if not self.include_background:
             excess = excess[:, 1:]
@@ -208,9 +211,9 @@ class ConstrainedLoss(nn.Module):
 
 
 class StatisticLoss(ConstrainedLoss):
-    """A primary objective plus ``alpha`` times one figure of the whole batch, such as a binned calibration error.
+    """A primary objective plus ``alpha`` times one number of the whole batch, such as a binned calibration error.
 
-    ``penalty_region="outer"`` takes the figure over the outer voxels only. ``reduction="none"`` is an error, and
+    ``penalty_region="outer"`` takes the number over the outer voxels only. ``reduction="none"`` is an error, and
     ``"sum"`` adds it once.
     """
 

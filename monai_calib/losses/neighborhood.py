@@ -89,9 +89,9 @@ def _extreme(label: Tensor, sizes: Sequence[int], of_two: Callable[[Tensor, Tens
 def _gaussian_weights(sizes: Sequence[int], sigma: float | Sequence[float]) -> list[list[float]]:
     sigmas = per_axis(sigma, len(sizes), "sigma")
     if any(not s > 0 for s in sigmas):
-        raise ValueError(f"sigma must be positive, got {sigma!r}.")
+        raise ValueError(f"sigma: expected positive numbers, got {sigma!r}.")
     if all(k == 1 for k in sizes):
-        raise ValueError("The gaussian prior needs a neighbour: kernel_size must exceed 1 along at least one axis.")
+        raise ValueError("kernel_size: expected more than 1 along some axis, for a neighbour to the gaussian prior.")
     rows = [
         [math.exp(-0.5 * (j / s) ** 2) for j in range(-(k // 2), k // 2 + 1)]
         for k, s in zip(sizes, sigmas, strict=True)
@@ -204,7 +204,7 @@ def label_proportions(
         if image is None:
             raise ValueError(f"kernel_ops={kernel_ops!r} weights neighbours by the image: call the loss with image=….")
         if image.shape[0] != label.shape[0] or image.shape[2:] != label.shape[-axes:]:
-            raise ValueError(f"image {tuple(image.shape)} does not fit the label {tuple(label.shape)}.")
+            raise ValueError(f"image: expected the grid of the label {tuple(label.shape)}, got {tuple(image.shape)}.")
         eager = label.device.type == "cpu" and label.numel() > 0 and not torch.compiler.is_compiling()
         if eager and not soft and dtype == torch.float32 and num_classes < 255 and ignore in (None, num_classes):
             squared = kernel_ops.endswith("l2")

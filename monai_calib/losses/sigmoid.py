@@ -24,7 +24,7 @@ __all__ = ["SigmoidLoss"]
 REFUSED: dict[type[nn.Module], str] = {
     NormalizedCrossEntropy: "of one logit divided by its length only the sign is left",
     AdaptivePenalty: "it learns a multiplier for each softmax class, and a channel is none",
-    FrequencyGap: "it is one figure of the whole batch, in which channels that are too sure and too unsure cancel",
+    FrequencyGap: "it is one number of the whole batch, in which channels that are too sure and too unsure cancel",
     ErroneousConfidence: "it is one mean over the wrong voxels of the batch, in which channels with many would rule",
 }
 """Terms that mean nothing, or something else, over channels that are folded into the batch."""
@@ -42,7 +42,7 @@ class SigmoidLoss(nn.Module):
     - MbLS: ``relu(|z| - margin) / 2``, the mean over off and on
     - NACL: ``(|tau - z/2| + |1 - tau + z/2|) / 2``
 
-    Nothing changes if a channel and its label are turned round. Terms that are one figure a class (Dice, DSC++,
+    Nothing changes if a channel and its label are turned round. Terms that are one number a class (Dice, DSC++,
     mL1-ACE) are those of the channel itself and not of its complement, as MONAI's with ``sigmoid=True``.
 
     Args:
@@ -89,7 +89,7 @@ class SigmoidLoss(nn.Module):
                 _refuse_classes(part)
                 part.ignore_index = IGNORED if ignore_channel else part.ignore_index
             elif isinstance(part, SoftDice | DSCPlusPlus | BinnedError):
-                part.include_background = False  # one figure a class: not that of the channel's complement
+                part.include_background = False  # one number a class: not that of the channel's complement
 
     @property
     def needs_image(self) -> bool:

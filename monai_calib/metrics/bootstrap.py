@@ -102,7 +102,7 @@ def bootstrap_ratio(
     # A resample without any voxel of a bin says nothing about that bin; a bin that no case fills stays NaN.
     finite = np.isfinite(drawn)
     always, sometimes = finite.all(axis=0) & told, finite.any(axis=0) & ~finite.all(axis=0) & told
-    # The same figures either way; the one that looks for NaN takes several times as long.
+    # The same numbers either way; the one that looks for NaN takes several times as long.
     for quantile, chosen in ((np.quantile, always), (np.nanquantile, sometimes)):
         if chosen.any():
             low[chosen], high[chosen] = quantile(drawn[:, chosen], [tail, 1.0 - tail], axis=0)
@@ -187,7 +187,7 @@ def bootstrap_interval(
     Args:
         cases: one histogram a case.
         measure: such as :func:`monai_calib.metrics.ece`, or ``lambda hist: ece(hist, class_index=2)``.
-        reduction: ``"macro"``, the mean of the cases' figures; ``"micro"``, the figure of all cases added. Both are
+        reduction: ``"macro"``, the mean of the cases' values; ``"micro"``, the value of all cases added. Both are
             legitimate, and differ: of an over- and an under-confident case the errors average, or cancel.
         groups: what is drawn as a whole, one value a case, such as the subject. Each case by itself by default.
         level: coverage of the interval.

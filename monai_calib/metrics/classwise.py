@@ -57,7 +57,7 @@ def classwise_ece_per_class(hist: CalibrationHistogram, num_bins: int = 15, thre
 def class_mean(
     hist: CalibrationHistogram, values: torch.Tensor, absent: Absent = "skip", include_background: bool = True
 ) -> float:
-    """Mean of one figure a class, ``values (K,)``, over the classes that should count; NaN if none does.
+    """Mean of one value a class, ``values (K,)``, over the classes that should count; NaN if none does.
 
     Args:
         absent: classes that no voxel's label bears: ``"skip"`` leaves them out; ``"count"`` takes all classes;

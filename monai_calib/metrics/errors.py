@@ -3,7 +3,7 @@
 ``class_index=None`` is the top label (confidence = largest probability), a number is that class. ``n_b`` is the number
 of voxels in a bin, ``N`` their sum, ``conf_b`` and ``acc_b`` the mean confidence and the share of hits in it, and
 ``gap_b = conf_b - acc_b``. Bins are of equal width, and their number is a divisor of the histogram's (``ValueError``
-otherwise). Of no voxel, every figure is NaN; :meth:`CalibrationHistogram.describe` says why.
+otherwise). Of no voxel, every metric is NaN; :meth:`CalibrationHistogram.describe` says why.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ def adaptive_ece(hist: CalibrationHistogram, num_bins: int = 15, class_index: in
     """ECE over bins that hold (nearly) the same number of voxels.
 
     Equal-mass bins are runs of fine bins: a fine bin goes, whole, where the rank of its first voxel belongs. Ties
-    are thereby never torn apart. The figure differs from one on sorted confidences by less than what fine bins
+    are thereby never torn apart. The value differs from one on sorted confidences by less than what fine bins
     can hide; in published test vectors of a few hundred voxels, by less than 0.005.
 
     Source: Nixon et al., CVPR workshops 2019; https://arxiv.org/abs/1904.01685
@@ -242,5 +242,4 @@ def penalised_ece(hist: CalibrationHistogram, num_bins: int = 10, fp_weight: flo
     parts = [gap + penalty * summed(side) for side in (background * mean, low, high)]
     value, below, above = (part.abs() for part in parts)
     least = torch.where(parts[1] * parts[2] < 0, torch.zeros_like(value), torch.minimum(below, above))
-    figures = (float(side.sum() / total) for side in (value, least, torch.maximum(below, above)))
-    return Bounded(*figures)
+    return Bounded(*(float(side.sum() / total) for side in (value, least, torch.maximum(below, above))))

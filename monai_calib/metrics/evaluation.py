@@ -78,7 +78,7 @@ class CaseEvaluation:
     ) -> None:
         self.classes = list(classes) if classes else [f"class {k}" for k in range(num_classes)]
         if len(self.classes) != num_classes:
-            raise ValueError(f"expected {num_classes} class names, got {self.classes}")
+            raise ValueError(f"classes: expected {num_classes} names, got {self.classes}")
         default = ("by_region_sigmoid",) if activation == "sigmoid" else ("paper", "by_region")
         self.protocols = resolve_protocols(default if protocols is None else protocols)
         self.num_classes = num_classes
@@ -152,7 +152,7 @@ class CaseEvaluation:
             raters: class numbers of several raters ``(R, *spatial)``. Their mean then stands in the place of the label,
                 and regions are drawn from the class that most of them gave. Without, the label is the only rater's.
             posterior: known probability of each class ``(K, *spatial)``. It stands in the place of the label, so that
-                no figure depends on how the label was drawn; regions are drawn from the likeliest class.
+                no value depends on how the label was drawn; regions are drawn from the likeliest class.
 
         Raises: ``ValueError`` for wrong values, as :meth:`CalibrationHistogram.update` and as
             :class:`~monai_calib.metrics.regions.RegionMasks`.

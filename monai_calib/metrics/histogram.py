@@ -128,7 +128,7 @@ class CalibrationHistogram:
             TypeError, ValueError: for dtypes or shapes that do not fit; and, on the CPU, for voxels in the mask with
                 NaN, infinity, values that are no probabilities, or labels that are no classes, and for input
                 refused by ``strict``: nothing has been added then. On other devices, which are not waited for,
-                such voxels are left out and counted, and every figure asked of this histogram raises.
+                such voxels are left out and counted, and every metric asked of this histogram raises.
         """
         flat = flatten_inputs(prediction, label, mask, self.num_classes, self.activation)
         if not flat.prediction.numel():
@@ -230,16 +230,16 @@ class CalibrationHistogram:
         return self._bins(num_bins, slice(self.num_classes))
 
     def describe(self) -> str:
-        """One sentence on what was seen, and why figures are NaN if they are.
+        """One sentence on what was seen, and why metrics are NaN if they are.
 
         Example:
             >>> CalibrationHistogram(2).describe()
-            'no voxel in 0 updates: the region was empty, all figures are NaN'
+            'no voxel in 0 updates: the region was empty, all metrics are NaN'
         """
         problems = dict(zip(PROBLEMS, self.sums.problems.tolist(), strict=True))
         found = "".join(f"; {n} {name}" for name, n in problems.items() if n)
         if not self.voxels:
-            return f"no voxel in {self.updates} updates: the region was empty, all figures are NaN{found}"
+            return f"no voxel in {self.updates} updates: the region was empty, all metrics are NaN{found}"
         absent = [k for k, n in enumerate(self.class_voxels().tolist()) if n == 0]
         missing = f"; classes in no label: {absent}" if absent else ""
         return f"{self.voxels} voxels in {self.updates} updates{missing}{found}"

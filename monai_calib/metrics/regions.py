@@ -35,7 +35,7 @@ _SIZED = ("dilated", "boundary", "bbox")
 
 @dataclass(frozen=True)
 class Region:
-    """A part of the volume, in which figures are taken.
+    """A part of the volume, in which calibration is measured.
 
     - ``all``: every voxel.
     - ``foreground``: voxels whose true label is not 0 (the papers' choice).
@@ -52,7 +52,7 @@ class Region:
 
     Where the true label decides what belongs to a region, as in ``foreground`` and ``union``, even a perfect posterior
     does not score 0, since the voxels were chosen by how the draw came out (on the phantom, true posterior: 0.012 and
-    0.056, against 0.0003 in ``all`` and 0.0025 in ``predicted``). Compare methods there, but do not read the figure as
+    0.056, against 0.0003 in ``all`` and 0.0025 in ``predicted``). Compare methods there, but do not read the value as
     a distance to perfection.
 
     Distances run from voxel centre to voxel centre; a voxel at exactly the given distance belongs to the region.

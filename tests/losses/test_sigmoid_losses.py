@@ -23,7 +23,7 @@ from monai_calib.losses import PRESETS, SigmoidLoss, build_loss, fused
 REFUSED = ("logitnorm", "cals", "crac", "mdca", "meep")
 NAMES = [name for name in PRESETS if name not in REFUSED] + ["dice_ce+mbls", "mbls+nacl", "dice_ce+soft_l1ace"]
 OF_A_CLASS = ("dice_ce", "recommended", "dscpp", "dice_semimetric", "l1ace")
-"""Terms that are one figure a class: of a channel that of "on" alone."""
+"""Terms that are one number a class: of a channel that of "on" alone."""
 VOXELWISE = [name for name in NAMES if not any(part in name for part in OF_A_CLASS)]
 
 
