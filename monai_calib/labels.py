@@ -10,6 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from monai_calib.words import counted
+
 __all__ = [
     "CheckedLabel",
     "as_plain_tensor",
@@ -148,7 +150,8 @@ def check_soft_label(label: Any, axis: int = 1, what: str = "label", look: bool 
         first = ", ".join(f"{value:.6g}" for value in plain.movedim(axis, -1)[wrong][0].tolist()[:12])
         raise ValueError(
             f"{what}: expected shares of the classes that are not negative and sum to 1 at every voxel, got {first} at "
-            f"the first of {int(wrong.sum())} voxels. Divide by the sum, or give class numbers (B, 1, *spatial)."
+            f"the first of {counted(int(wrong.sum()), 'voxel')}. Divide by the sum, or give class numbers "
+            "(B, 1, *spatial)."
         )
     return None
 

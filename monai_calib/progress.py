@@ -8,7 +8,9 @@ import time
 from collections.abc import Iterator
 from typing import Protocol, TextIO, TypeVar
 
-__all__ = ["Counted", "LastLine", "Progress", "in_words", "with_progress"]
+from .words import in_words
+
+__all__ = ["Counted", "LastLine", "Progress", "with_progress"]
 
 _TERMINAL_SECONDS = 0.2
 _LOG_SECONDS = 30.0
@@ -105,16 +107,3 @@ def with_progress(items: Counted[Item], unit: str = "case", stream: TextIO | Non
             progress(done, len(items))
     finally:
         progress.clear()
-
-
-def in_words(seconds: float) -> str:
-    """Return a duration to read.
-
-    Example:
-        >>> in_words(42), in_words(600), in_words(9000)
-        ('42 s', '10 min', '2 h 30 min')
-    """
-    if seconds < 90:
-        return f"{seconds:.0f} s"
-    minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 90 else f"{minutes // 60} h {minutes % 60} min"

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from monai.bundle import ConfigParser
 
 from monai_calib.files import atomic_folder
+from monai_calib.words import counted
 
 from .choices import Plan
 from .fill import format_json
@@ -92,7 +93,7 @@ def bundle_shipped(name: str, output: str | Path, overwrite: bool = False) -> Pa
 def _entry(name: str, seen: Fingerprint, plan: Plan) -> dict[str, Any]:
     """The data set's entry, as those in ``datasets.yaml``."""
     foreground = ", ".join(seen.labels[1:])
-    subjects = f"{sum(seen.cases.values())} cases of {sum(seen.subjects.values())} subjects"
+    subjects = f"{counted(sum(seen.cases.values()), 'case')} of {counted(sum(seen.subjects.values()), 'subject')}"
     note = ""
     if seen.unit == "px":
         note = "The size of a pixel is not known: distances are in pixels of the network's grid."

@@ -14,6 +14,7 @@ from monai_calib.datasets.checksums import sha256
 from monai_calib.datasets.datalist import SPLITS, load_datalist, read_datalist
 from monai_calib.datasets.dataset import SourceError
 from monai_calib.datasets.volumes import read_channels, read_volume, spacing
+from monai_calib.words import counted
 
 from .fingerprint import ANISOTROPIC, Box, Fingerprint, Intensity
 
@@ -108,8 +109,8 @@ class _Voxels:
             self.channels = ("image",) if count == 1 else tuple(f"channel_{k}" for k in range(count))
         if voxels.shape[3] != len(self.channels):
             raise SourceError(
-                f"{image[0]}: expected {len(self.channels)} channels as datalist.json names, got {voxels.shape[3]}. "
-                "Correct the list, or the image."
+                f"{image[0]}: expected {counted(len(self.channels), 'channel')} as datalist.json names, got "
+                f"{voxels.shape[3]}. Correct the list, or the image."
             )
         flat = voxels.reshape(-1, voxels.shape[3])
         self._ends.append((flat.min(0), flat.max(0)))

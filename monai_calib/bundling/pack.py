@@ -14,6 +14,7 @@ from monai_calib.files import FileError, atomic_path, read_json
 from monai_calib.metrics.evaluated import Evaluated, read_evaluated
 from monai_calib.posthoc.files import PARAMETERS, calibrated_model
 from monai_calib.posthoc.model_files import bundle_configs
+from monai_calib.words import counted
 
 from .fill import format_json
 
@@ -150,7 +151,8 @@ def _with_figures(readme: str, trained: Evaluated, calibrated: Evaluated | None)
     run = trained.run
     text = (
         f"The weights in `models`: network `{run['network_name']}`, loss `{run['loss_name']}`, seed {run['seed']}; "
-        f"means over the {len(trained.cases)} cases of the test split. `models/training.json` has all settings.\n\n"
+        f"means over the {counted(len(trained.cases), 'case')} of the test split. `models/training.json` has all "
+        "settings.\n\n"
     ) + "\n".join(lines)
     if NO_WEIGHTS in readme:
         return readme.replace(NO_WEIGHTS, text)

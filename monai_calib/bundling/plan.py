@@ -9,6 +9,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from monai_calib.words import counted
+
 from .choices import Choice, Plan
 from .crops import share_of_crops
 from .fingerprint import Fingerprint
@@ -51,7 +53,8 @@ def make_plan(seen: Fingerprint, given: Mapping[str, Any] | None = None) -> Plan
     plan.add(
         "augmentation",
         few,
-        f"{seen.subjects['training']} training subjects, {'fewer than' if few else 'at least'} {FEW_SUBJECTS}: "
+        f"{counted(seen.subjects['training'], 'training subject')}, "
+        f"{'fewer than' if few else 'at least'} {FEW_SUBJECTS}: "
         + ("rotation, scaling, noise and contrast keep the network from learning them by heart" if few else "enough"),
     )
     _memory(plan, seen, shape)
@@ -73,7 +76,9 @@ def _dimensions(seen: Fingerprint, asked: int | None) -> tuple[int, dict[str, Ch
         return asked, {"dimensions": Choice("dimensions", asked, "asked for")}
     dims = 3 if slices >= 5 else 2
     far = "far apart" if seen.anisotropic else "beside each other"
-    reason = f"{slices} slices, {far}" + (": too few for 3D" if dims == 2 else ": 3D kernels see their neighbours")
+    reason = f"{counted(slices, 'slice')}, {far}" + (
+        ": too few for 3D" if dims == 2 else ": 3D kernels see their neighbours"
+    )
     return dims, {"dimensions": Choice("dimensions", dims, reason)}
 
 
@@ -94,7 +99,7 @@ def _batch(plan: Plan, seen: Fingerprint, asked: int | None) -> int:
     usual = 2 if plan.dims == 3 else 8 if seen.pictures else 4
     why = {2: "two patches a step", 8: "8 pictures a step", 4: "4 volumes a step, 4 slices of each"}[usual]
     size = asked or min(usual, images)
-    plan.add("batch_size", size, "asked for" if asked else f"{why}; {images} training cases")
+    plan.add("batch_size", size, "asked for" if asked else f"{why}; {counted(images, 'training case')}")
     plan.entry |= {"batch_size": size, "samples_per_volume": samples}
     return samples
 
@@ -114,7 +119,7 @@ def _crops(dims: int, patch: Sequence[int], shape: NDArray[np.float64], seen: Fi
 def _length(plan: Plan, seen: Fingerprint, shape: NDArray[np.float64], samples: int, asked: int | None) -> None:
     images, batch = seen.cases["training"], plan.choices["batch_size"].value
     visits = math.ceil(LEAST_STEPS * batch / images)
-    reason = f"{images} training cases, so that an epoch has at least {LEAST_STEPS} steps"
+    reason = f"{counted(images, 'training case')}, so that an epoch has at least {LEAST_STEPS} steps"
     slices = math.ceil(shape[2] / samples) if plan.dims == 2 and not seen.pictures else 1
     if slices > visits:
         visits, reason = slices, f"an epoch sees about each of some {shape[2]:.0f} slices"

@@ -16,6 +16,7 @@ from torch import Tensor
 from monai_calib.datasets.checksums import sha256
 from monai_calib.files import FileError, read_json, write_json
 from monai_calib.labels import top_class
+from monai_calib.words import counted
 
 from .conformal import fewest_subjects
 from .conformal_volumes import ConformalVolumeFit
@@ -227,8 +228,8 @@ class ClinicalModel:
         ]
         if subjects < needed:
             told = [
-                f"No interval, margin or set is promised: {subjects} subjects are too few for {level}, which needs "
-                f"{needed}."
+                f"No interval, margin or set is promised: {level} needs {counted(needed, 'subject')}, the fit had "
+                f"{subjects}."
             ]
         if self.quality is not None and self.quality.possible:
             told.append(
@@ -246,8 +247,8 @@ class ClinicalModel:
             )
         elif self.inputs is not None:
             told.append(
-                f"No image is called strange: {self.inputs.seen} subjects are too few for a false-alarm rate of "
-                f"{_percent(self.false_alarms)}, which needs {self.inputs.fewest}."
+                f"No image is called strange: a false-alarm rate of {_percent(self.false_alarms)} needs "
+                f"{counted(self.inputs.fewest, 'subject')}, the fit had {self.inputs.seen}."
             )
         return told
 
@@ -331,7 +332,8 @@ def write_clinical_model(
     model.about |= {**about, "model": os.path.basename(network), "model_sha256": sha256(Path(network))}
     model.fit()
     write_json(path, model.to_json(), None)
-    _log.info("wrote %s: fitted on %d cases of %d subjects", path, model.about["cases"], model.about["subjects"])
+    cases, subjects = counted(model.about["cases"], "case"), counted(model.about["subjects"], "subject")
+    _log.info("wrote %s: fitted on %s of %s", path, cases, subjects)
     for line in model.in_words():
         _log.info("%s", line)
     return model

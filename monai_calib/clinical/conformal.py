@@ -10,6 +10,8 @@ from typing import Any, ClassVar, Generic, TypeVar
 
 from torch import Tensor
 
+from monai_calib.words import counted
+
 from .truth import Truth, check_truth
 
 __all__ = ["Conformal", "TooFewSubjectsWarning", "conformal_from_json", "fewest_subjects", "subject_quantile"]
@@ -179,8 +181,8 @@ class Conformal(ABC, Generic[Score]):
 
     def _warn(self, k: int, subjects: int, promised: str, needed: int, instead: str) -> None:
         warnings.warn(
-            f"{self.class_names[k]}: {subjects} validation subjects hold it, but {promised} cannot be guaranteed with "
-            f"fewer than {needed}; {instead}. Add subjects or promise less",
+            f"{self.class_names[k]}: held by {counted(subjects, 'validation subject')}, but {promised} cannot be "
+            f"guaranteed with fewer than {needed}; {instead}. Add subjects or promise less",
             TooFewSubjectsWarning,
             stacklevel=4,
         )

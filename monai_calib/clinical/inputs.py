@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from monai_calib.datasets.case import spacing_of
+from monai_calib.words import counted
 
 from .conformal import TooFewSubjectsWarning
 
@@ -148,8 +149,8 @@ class InputCheck:
         """Look whether there are enough images. Warns where there are not; nothing is called strange then."""
         if self.seen < self.fewest:
             warnings.warn(
-                f"images like those of training: {self.seen} subjects are too few for a false-alarm rate of "
-                f"{self.false_alarms:g}, which needs {self.fewest}; no image will be called strange",
+                f"images like those of training: a false-alarm rate of {self.false_alarms:g} needs "
+                f"{counted(self.fewest, 'subject')}, the fit had {self.seen}; no image will be called strange",
                 TooFewSubjectsWarning,
                 stacklevel=2,
             )

@@ -13,6 +13,7 @@ from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from monai_calib.labels import top_class
+from monai_calib.words import counted
 
 from .conformal import Conformal, fewest_subjects
 from .truth import Truth, check_probability
@@ -42,12 +43,13 @@ class Margin(NamedTuple):
 
         Example:
             >>> Margin(2.5, 20, 0, 9).in_words(), Margin(math.inf, 5, 0, 9).in_words()
-            ('2.5 mm', 'no margin: 5 validation subjects hold it, the promise needs 9')
+            ('2.5 mm', 'no margin: held by 5 validation subjects, the promise needs 9')
         """
         if self.possible:
             return f"{self.mm:.3g} mm"
         if self.subjects < self.needed:
-            return f"no margin: {self.subjects} validation subjects hold it, the promise needs {self.needed}"
+            held = counted(self.subjects, "validation subject")
+            return f"no margin: held by {held}, the promise needs {self.needed}"
         return f"no margin: nothing of it was found in {self.unfound} of {self.subjects} validation subjects"
 
 

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import ArrayLike
 
+from monai_calib.words import counted
+
 from .conformal import TooFewSubjectsWarning, subject_quantile
 
 __all__ = ["QUALITY_FORMAT", "QualityThreshold", "least_dice", "reasons_to_check"]
@@ -144,12 +146,12 @@ class QualityThreshold:
 
         Example:
             >>> QualityThreshold(math.inf, 0.7, 0.1, 2).impossible()
-            '2 validation subjects have a Dice below 0.7, a miss rate of 0.1 needs 9: every case is to be looked at.'
+            '2 validation subjects with a Dice below 0.7, a miss rate of 0.1 needs 9: every case is to be looked at.'
         """
         return (
-            f"{self.failed_subjects} validation subject{'' if self.failed_subjects == 1 else 's'} "
-            f"ha{'s' if self.failed_subjects == 1 else 've'} a Dice below {self.failed_below:g}, a miss rate of "
-            f"{self.miss_rate:g} needs {math.ceil(1 / self.miss_rate - 1 - 1e-9)}: every case is to be looked at."
+            f"{counted(self.failed_subjects, 'validation subject')} with a Dice below {self.failed_below:g}, a miss "
+            f"rate of {self.miss_rate:g} needs {math.ceil(1 / self.miss_rate - 1 - 1e-9)}: every case is to be looked "
+            "at."
         )
 
     def to_json(self) -> dict[str, Any]:

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_calib.arguments import whole
+from monai_calib.words import counted
 
 __all__ = ["add_commands"]
 
@@ -110,8 +111,8 @@ class _Check(argparse.Action):
 
         count, problems = check_conversion(Path(given[1]))
         if problems:
-            raise name_problems(problems, f"{given[1]}: {len(problems)} problems")
-        print(f"{given[1]}: all {count} cases are as they were written.")
+            raise name_problems(problems, f"{given[1]}: {counted(len(problems), 'problem')}")
+        print(f"{given[1]}: {counted(count, 'case')}, all as written.")
         parser.exit()
 
 

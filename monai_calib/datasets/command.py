@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from monai_calib.progress import with_progress
+from monai_calib.words import counted
 
 from .checksums import check_conversion
 from .convert import convert
@@ -52,7 +53,7 @@ def run(dataset: Dataset, arguments: Sequence[str] | None = None) -> int:
     try:
         if given.check:
             count, problems = check_conversion(given.check, dataset.title)
-            print("\n".join(problems) if problems else f"{given.check}: all {count} cases are as they were written.")
+            print("\n".join(problems) if problems else f"{given.check}: {counted(count, 'case')}, all as written.")
             return 1 if problems else 0
         if given.output is None:
             parser.error("give SOURCE and OUT, or --check OUT")

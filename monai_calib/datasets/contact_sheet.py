@@ -11,6 +11,8 @@ from typing import Any
 import nibabel as nib
 import numpy as np
 
+from monai_calib.words import counted
+
 from ..files import atomic_path
 from .datalist import SPLITS
 
@@ -80,7 +82,7 @@ def _draw(folder: Path, datalist: Mapping[str, Any], path: Path) -> None:
     figure = Figure(figsize=(2.2 * _COLUMNS, 2.4 * rows + 0.8), layout="constrained")
     FigureCanvasAgg(figure)
     slices = "" if datalist.get("dimensions") == 2 else ", the slice with most of the label"
-    figure.suptitle(f"{datalist['name']}: {count} of {len(entries)} cases{slices}")
+    figure.suptitle(f"{datalist['name']}: {count} of {counted(len(entries), 'case')}{slices}")
     for axes in (grid := figure.subplots(rows, _COLUMNS, squeeze=False)).flat:
         axes.axis("off")
     colour = colormaps["tab10" if len(datalist["labels"]) <= 11 else "tab20"]

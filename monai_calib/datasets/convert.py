@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+from monai_calib.words import counted
+
 from ..files import replace_folder, write_text
 from ..lock import FolderLock
 from .archives import find_root, open_source
@@ -169,7 +171,9 @@ def _write_all(
     if known:
         raise refusal([*known, *problems])
     if problems:
-        raise name_problems(problems, f"{len(problems)} of {len(cases)} cases cannot be used; nothing was written")
+        raise name_problems(
+            problems, f"{len(problems)} of {counted(len(cases), 'case')} cannot be used; nothing was written"
+        )
     described = {
         "name": dataset.title,
         "description": dataset.description,

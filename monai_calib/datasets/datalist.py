@@ -8,6 +8,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from monai_calib.words import counted
+
 from ..files import read_json, write_json
 from .case import file_safe, unique_names
 
@@ -148,8 +150,8 @@ def share_of_rank(count: int, rank: int, world_size: int) -> range:
     """
     if count < world_size:
         raise ValueError(
-            f"{count} cases for {world_size} processes: each needs at least one. Start at most {count} processes "
-            "(--nproc_per_node, --nnodes)"
+            f"{counted(count, 'case')} for {world_size} processes: each needs at least one. Start at most "
+            f"{counted(count, 'process')} (--nproc_per_node, --nnodes)"
         )
     return range(count * rank // world_size, count * (rank + 1) // world_size)
 

@@ -6,6 +6,8 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from monai_calib.words import counted
+
 from .dataset import Case, SourceError
 from .patients import read_test_list
 from .split import SPLITS, deal
@@ -57,8 +59,8 @@ def split_in_part(
     if folds is None:
         if rest and subjects < wanted:
             problems.append(
-                f"{subjects} subjects: expected at least {wanted}, one for each split that has a share. Add data, or "
-                "change --fractions."
+                f"{counted(subjects, 'subject')}: expected at least {wanted}, one for each split that has a share. "
+                "Add data, or change --fractions."
             )
         dealt = deal(rest, shares, seed, none_empty=True) if rest else [[], [], []]
         return [{split: _ordered([*placed[split], *more]) for split, more in zip(SPLITS, dealt, strict=True)}]
@@ -115,6 +117,6 @@ def few_subjects(split: Mapping[str, Sequence[Case]]) -> list[str]:
     if count >= FEWEST_TEST_SUBJECTS or not split["test"]:
         return [] if split["test"] else ["no test cases: nothing will tell how good a network is on data it never saw."]
     return [
-        f"{count} test subject{'s' if count > 1 else ''}: too few to tell two methods apart; with fewer than "
+        f"{counted(count, 'test subject')}: too few to tell two methods apart; with fewer than "
         f"{FEWEST_TEST_SUBJECTS} the signed-rank test cannot reach 5 %. Give more with --fractions or --test."
     ]

@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from monai_calib.words import counted
+
 from .dataset import Case, SourceError, Volume
 from .layouts.layout import is_picture
 from .pictures import PLACE_OF_PICTURE, mask_colours, mask_values
@@ -158,8 +160,8 @@ def _plain_mask(path: Path) -> NDArray[Any]:
         most = [int(found[i]) for i in np.argsort(counts, kind="stable")[::-1] if found[i] != 0][:4]
         names = " ".join(f"label_{number}='{_hex(colour)}'" for number, colour in enumerate(most, 1))
         raise SourceError(
-            f"{path}: expected a mask of class numbers, got {len(found)} colours. Name what they mean: --labels {names}"
-            f"{_smoothed(path, len(found))}."
+            f"{path}: expected a mask of class numbers, got {counted(len(found), 'colour')}. Name what they mean: "
+            f"--labels {names}{_smoothed(path, len(found))}."
         ) from None
 
 

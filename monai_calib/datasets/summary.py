@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from monai_calib.words import counted
+
 from ..spreadsheet import cell
 from .datalist import SPLITS
 
@@ -42,9 +44,9 @@ def summarise(datalist: Mapping[str, Any], records: Mapping[str, Mapping[str, An
     entries = {split: datalist[split] for split in SPLITS}
     subjects = {split: {entry["subject"] for entry in chosen} for split, chosen in entries.items()}
     cases, people = sum(map(len, entries.values())), len(set().union(*subjects.values()))
-    of_all = "" if official is None else f"of the official {official} "
+    every = f"{cases} of the official {official} labelled cases" if official else counted(cases, "labelled case")
     lines = [
-        f"{datalist['name']}: {cases} {of_all}labelled cases, {people} subjects, split with seed {datalist['seed']}",
+        f"{datalist['name']}: {every}, {counted(people, 'subject')}, split with seed {datalist['seed']}",
         "",
         f"{'split':<12}{'cases':>8}{'subjects':>10}",
         *(f"{split:<12}{len(entries[split]):>8}{len(subjects[split]):>10}" for split in SPLITS),
@@ -75,6 +77,6 @@ def _times(values: Sequence[float] | np.ndarray[Any, Any]) -> str:
 
 
 def _most_common(values: Sequence[str], shown: int = 4) -> str:
-    counted = Counter(values).most_common()
-    listed = [f"{value} ({count})" for value, count in counted[:shown]]
-    return ", ".join(listed) + (f" and {len(counted) - shown} others" if len(counted) > shown else "")
+    found = Counter(values).most_common()
+    listed = [f"{value} ({count})" for value, count in found[:shown]]
+    return ", ".join(listed) + (f" and {counted(len(found) - shown, 'other')}" if len(found) > shown else "")

@@ -14,6 +14,7 @@ from pydicom.sr.codedict import codes
 from pydicom.sr.coding import Code
 
 from monai_calib.files import atomic_path
+from monai_calib.words import counted
 
 from .concepts import CONFIDENCE, PROBABILITY, Algorithm, Structure
 from .derived import check_shape, identity, pixel_measures, probabilities_in, sources
@@ -125,8 +126,8 @@ def read_parametric_map(path: str | Path, series: Series) -> NDArray[np.float32]
     slices = [source_of(frame) for frame in image.PerFrameFunctionalGroupsSequence]
     if sorted(slices) != sorted(series.sop_instance_uids):
         raise ValueError(
-            f"{str(path)!r}: expected one frame a slice, got {len(slices)} frames of {len(set(slices))} slices for "
-            f"{series.shape[2]}; is it a map of several quantities?"
+            f"{str(path)!r}: expected one frame a slice, got {counted(len(slices), 'frame')} of "
+            f"{counted(len(set(slices)), 'slice')} for {series.shape[2]}; is it a map of several quantities?"
         )
     slice_of = {uid: k for k, uid in enumerate(series.sop_instance_uids)}
     values = np.empty(series.shape, np.float32)

@@ -17,6 +17,8 @@ import SimpleITK as sitk  # noqa: N813  # its customary name
 from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 
+from monai_calib.words import counted
+
 from .stacking import LPS_TO_RAS, instance_gaps, stack_slices
 
 __all__ = ["Series", "find_series", "read_series"]
@@ -321,5 +323,5 @@ def _listing(found: dict[str, tuple[Path, ...]]) -> str:
         except Exception:  # a broken file is named when its series is chosen
             modality = "?"
         names = f" ({', '.join(path.name for path in files)})" if len(files) < 4 else ""
-        lines.append(f"  {uid}  {modality}, {len(files)} files{names}")
+        lines.append(f"  {uid}  {modality}, {counted(len(files), 'file')}{names}")
     return "\n".join(lines)

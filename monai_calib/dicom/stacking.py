@@ -11,6 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pydicom import Dataset
 
+from monai_calib.words import counted
+
 __all__ = ["LPS_TO_RAS", "instance_gaps", "stack_slices"]
 
 # DICOM's axes run to the left, the back and the head; NIfTI's to the right, the front and the head.
@@ -137,7 +139,9 @@ def _check_headers(headers: Sequence[Dataset], series: str) -> None:
     }
     for what, values in same.items():
         if len(set(values)) > 1:
-            found = ", ".join(f"{value} in {count} slices" for value, count in Counter(values).most_common(4))
+            found = ", ".join(
+                f"{value} in {counted(count, 'slice')}" for value, count in Counter(values).most_common(4)
+            )
             raise ValueError(
                 f"{series} mixes slices of different {what}: {found}{_odd(headers, values)}; expected one for the "
                 "whole volume"
@@ -184,8 +188,8 @@ def _check_repeats(depth: NDArray[np.float64], headers: Sequence[Dataset], serie
         return
     if len(counts) == 1:
         raise ValueError(
-            f"{series} is 4D: {counts.pop()} images at each of {len(repeats)} positions (time points, echoes or "
-            "b-values); expected one. Part it into one folder a volume"
+            f"{series} is 4D: {counts.pop()} images at each of {counted(len(repeats), 'position')} (time points, "
+            "echoes or b-values); expected one. Part it into one folder a volume"
         )
     twice = next(group for group in repeats if len(group) > 1)
     there = [_instance(headers[k]) for k in np.flatnonzero(np.isin(depth, twice))[:4]]
@@ -210,8 +214,8 @@ def _check_spacing(
             for k in uneven[:4]
         )
         raise ValueError(
-            f"{series} lacks {int((steps - 1).sum())} slice(s): by instance number {where}, where {usual:.2f} mm is "
-            "usual; expected every slice. Export or copy the series again"
+            f"{series} lacks {counted(int((steps - 1).sum()), 'slice')}: by instance number {where}, where "
+            f"{usual:.2f} mm is usual; expected every slice. Export or copy the series again"
         )
     typical = float(np.median(gaps))
     odd = int(np.argmax(np.abs(gaps - typical)))

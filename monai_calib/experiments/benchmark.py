@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from typing import TextIO
 
 from monai_calib.lock import FolderLock
-from monai_calib.progress import in_words
+from monai_calib.words import counted, in_words
 
 from .folders import missing_steps, training_record
 from .manifest import Manifest, now
@@ -76,8 +76,8 @@ class _Dispatch:
 
     def carry_out(self, runs: list[Run]) -> None:
         by_key = {run.key: run for run in runs}
-        total = len(self.manifest.plan.runs)
-        self.progress.say(f"{len(runs)} of {total} runs to do, {self.workers.places} at a time")
+        total = counted(len(self.manifest.plan.runs), "run")
+        self.progress.say(f"{len(runs)} of {total} to do, {self.workers.places} at a time")
         try:
             for run in runs:
                 self.workers.submit(run, self.manifest[run].trained)

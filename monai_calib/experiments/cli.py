@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from monai_calib.arguments import whole
+from monai_calib.words import counted
 
 from .run_command import add_run
 
@@ -151,7 +152,7 @@ def _benchmark(arguments: argparse.Namespace) -> None:
         page = write_report(folders, plan.output / "report.html", benchmark=results)
         print(f"Wrote {page} and {results}\nNext: open the page in a browser; docs/report.md explains it.")
     if failed:
-        raise ValueError(f"{len(failed)} of {len(plan.runs)} runs failed; the same command repeats them.")
+        raise ValueError(f"{len(failed)} of {counted(len(plan.runs), 'run')} failed; the same command repeats them.")
 
 
 def _workers(arguments: argparse.Namespace) -> Workers:
@@ -185,4 +186,4 @@ def _show(plan: Plan) -> None:
     left = {run.key: missing_steps(run, manifest[run].trained) for run in plan.runs}
     for key, steps in left.items():
         print(f"{key}: {', '.join(steps) or 'finished'}")
-    print(f"{sum(map(bool, left.values()))} of {len(left)} runs to do, below {plan.output / 'runs'}")
+    print(f"{sum(map(bool, left.values()))} of {counted(len(left), 'run')} to do, below {plan.output / 'runs'}")

@@ -43,8 +43,8 @@ class RayWorkers:
         self._cpus, self._gpus = cpus_per_run, gpus_per_run
         if not self.places:
             raise ValueError(
-                f"no machine of the cluster has {cpus_per_run} cores and {gpus_per_run:g} GPUs for a run; "
-                "ask for fewer with --cpus-per-run and --gpus-per-run."
+                f"no machine of the cluster has what a run asks for, cores: {cpus_per_run}, GPUs: {gpus_per_run:g}. "
+                "Ask for fewer with --cpus_per_run and --gpus_per_run."
             )
         # A lost task is submitted again by the comparison, which counts it, and not by Ray.
         self._task = ray.remote(_carry_out).options(

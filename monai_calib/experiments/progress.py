@@ -6,7 +6,8 @@ import sys
 import time
 from typing import TextIO
 
-from monai_calib.progress import LastLine, in_words
+from monai_calib.progress import LastLine
+from monai_calib.words import in_words
 
 from .folders import epochs_done
 from .manifest import Manifest

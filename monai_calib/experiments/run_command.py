@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from monai_calib.arguments import whole
 from monai_calib.files import read_json
+from monai_calib.words import counted
 
 if TYPE_CHECKING:
     from .plan import Plan, Run
@@ -176,7 +177,7 @@ def run(arguments: argparse.Namespace, settings: dict[str, Any], make_workers: C
     print("\n".join(told(chosen_runs(plan, done)[0])))
     print(f"Ship: {shipped.file}\nPage: {page}\nNext: open the page in a browser; see docs/own_data.md.")
     if failed:
-        raise ValueError(f"{len(failed)} of {len(plan.runs)} runs failed; the same command repeats them.")
+        raise ValueError(f"{len(failed)} of {counted(len(plan.runs), 'run')} failed; the same command repeats them.")
 
 
 def told(runs: Sequence[Run]) -> list[str]:

@@ -27,6 +27,7 @@ from monai_calib.metrics.inputs import Activation
 from monai_calib.metrics.metric import Metric, mean_without_nan
 from monai_calib.metrics.protocols import Protocol, measure
 from monai_calib.metrics.regions import Region
+from monai_calib.words import counted
 
 __all__ = ["CalibrationHandler"]
 
@@ -274,7 +275,8 @@ def _measured_by_others(engine: Engine, own: Collection[str], cases: int) -> dic
         if name in own:
             continue
         if len(table) != cases:
-            _log.warning("%s: %d rows for %d cases, left out of the evaluated folder", name, len(table), cases)
+            rows = counted(len(table), "row")
+            _log.warning("%s: %s for %s, left out of the evaluated folder", name, rows, counted(cases, "case"))
             continue
         values[name] = table.reshape(cases, -1).tolist()
     return values

@@ -14,6 +14,7 @@ from monai.utils import ImageMetaKey
 from monai_calib.datasets.case import case_name, check_geometry, spacing_of
 from monai_calib.handlers.ranks import rank, world_size
 from monai_calib.labels import as_plain_tensor, top_class
+from monai_calib.words import counted
 
 __all__ = ["Case", "cases_of_iteration", "index_map"]
 
@@ -59,7 +60,8 @@ def cases_of_iteration(
         ('scan_7', (0.5, 2.0))
     """
     if len(predictions) != len(labels):
-        raise ValueError(f"expected one label a prediction, got {len(predictions)} predictions, {len(labels)} labels")
+        given = f"{counted(len(predictions), 'prediction')}, {counted(len(labels), 'label')}"
+        raise ValueError(f"expected one label a prediction, got {given}")
     cases = []
     for i, (prediction, label) in enumerate(zip(predictions, labels, strict=True)):
         data = _data_of_case(batch, i, len(predictions))

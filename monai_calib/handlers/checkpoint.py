@@ -22,6 +22,7 @@ from monai_calib.files import FileError, atomic_path, read_json, write_json
 from monai_calib.handlers.progress import validation_value
 from monai_calib.handlers.weights import load_weights, read_checkpoint
 from monai_calib.lock import FolderLock
+from monai_calib.words import counted
 
 __all__ = ["TrainingCheckpoint", "training_settings"]
 
@@ -219,7 +220,7 @@ class TrainingCheckpoint:
         epoch = engine.state.epoch
         engine.logger.warning(
             f"epochs: {then} when the run was started, now {now}; the learning rate follows from epoch {epoch + 1}"
-            + ("" if now > epoch else f". Nothing is left to train: {epoch} epochs are done")
+            + ("" if now > epoch else f". Nothing is left to train: {counted(epoch, 'epoch')} done")
         )
         self.epochs_changed.append({"after_epoch": epoch, "from": then, "to": now})
         if isinstance(self.lr_scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):

@@ -10,6 +10,7 @@ from ignite.engine import Engine, Events
 
 from monai_calib.files import atomic_path
 from monai_calib.handlers.ranks import rank
+from monai_calib.words import counted
 
 __all__ = ["SnapshotHandler", "find_snapshots", "snapshot_epochs"]
 
@@ -59,7 +60,8 @@ def snapshot_epochs(epochs: int, count: int) -> list[int]:
     """
     if not 0 <= count <= max(1, epochs // 2):
         raise ValueError(
-            f"snapshots: expected 0 to {max(1, epochs // 2)} in the second half of {epochs} epochs, got {count}"
+            f"snapshots: expected 0 to {max(1, epochs // 2)} in the second half of {counted(epochs, 'epoch')}, got "
+            f"{count}"
         )
     step = (epochs // 2) / count if count else 0.0
     return [round(epochs - step * (count - 1 - i)) for i in range(count)]

@@ -25,6 +25,7 @@ from monai_calib.metrics.histogram import CalibrationHistogram
 from monai_calib.metrics.metric import Metric
 from monai_calib.metrics.protocols import Protocol
 from monai_calib.metrics.sums import FIXED_POINT
+from monai_calib.words import counted
 
 __all__ = ["EvaluatedWriter"]
 
@@ -163,7 +164,8 @@ class EvaluatedWriter:
         more = dict(values or {})
         for name, column in more.items():
             if len(column) != len(self._cases):
-                raise ValueError(f"metric {name!r}: expected {len(self._cases)} values, one a case, got {len(column)}")
+                wanted = counted(len(self._cases), "value")
+                raise ValueError(f"metric {name!r}: expected {wanted}, one a case, got {len(column)}")
         described = self.metrics | {metric.name: metric for metric in metrics}
         cases = []
         for i, case in enumerate(kept.unpacked() for kept in self._cases):
@@ -266,8 +268,9 @@ def _explain(left_out: Mapping[str, Sequence[str]], metrics: Mapping[str, Metric
     for (where, of), names in reasons.items():
         more = f" and {len(of) - 10} more" if len(of) > 10 else ""
         listed = ", ".join(of[:10]) + more
+        without = counted(len(names), "metric")
         _log.warning(
-            "nothing to measure in %d of %d cases in %s (%d metrics): %s", len(of), cases, where, len(names), listed
+            "nothing to measure in %d of %s in %s (%s): %s", len(of), counted(cases, "case"), where, without, listed
         )
 
 

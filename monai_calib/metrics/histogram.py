@@ -17,16 +17,17 @@ from monai_calib.metrics.inputs import Activation, Flat, flatten_inputs
 from monai_calib.metrics.onepass import add_flat_compiled
 from monai_calib.metrics.sums import FIXED_POINT, PROBLEMS, Sums, add_flat
 from monai_calib.metrics.suspicion import looks_mistaken
+from monai_calib.words import counted
 
 __all__ = ["Bins", "CalibrationHistogram"]
 
 _SETTINGS = ("num_classes", "num_bins", "activation", "ignore_index")
 _NPZ_FORMAT = "monai_calib/histogram/3"
 _CAUSES = {
-    "non-finite": "voxels whose prediction holds NaN or infinity: the network diverged, or half precision overflowed",
-    "no probability": "voxels whose values lie outside [0, 1] or do not sum to 1 over the classes: "
+    "non-finite": "whose prediction holds NaN or infinity: the network diverged, or half precision overflowed",
+    "no probability": "whose values lie outside [0, 1] or do not sum to 1 over the classes: "
     "if these are logits, pass from_logits=True",
-    "bad label": "voxels whose label is no class number (0 ... {last}, or one-hot): remap the label, "
+    "bad label": "whose label is no class number (0 ... {last}, or one-hot): remap the label, "
     "or name the value to leave out with ignore_index",
 }
 
@@ -238,11 +239,12 @@ class CalibrationHistogram:
         """
         problems = dict(zip(PROBLEMS, self.sums.problems.tolist(), strict=True))
         found = "".join(f"; {n} {name}" for name, n in problems.items() if n)
+        updates = counted(self.updates, "update")
         if not self.voxels:
-            return f"no voxel in {self.updates} updates: the region was empty, all metrics are NaN{found}"
+            return f"no voxel in {updates}: the region was empty, all metrics are NaN{found}"
         absent = [k for k, n in enumerate(self.class_voxels().tolist()) if n == 0]
         missing = f"; classes in no label: {absent}" if absent else ""
-        return f"{self.voxels} voxels in {self.updates} updates{missing}{found}"
+        return f"{counted(self.voxels, 'voxel')} in {updates}{missing}{found}"
 
     def state_dict(self) -> dict[str, Any]:
         """Copies of all tensors, and the settings; ``torch.save`` it, and load with ``weights_only=True``."""
@@ -352,7 +354,11 @@ class CalibrationHistogram:
             return
         found = dict(zip(PROBLEMS, numbers, strict=True))
         last = self.num_classes - 1
-        reasons = [f"{found[name]} {cause.format(last=last)}" for name, cause in _CAUSES.items() if found[name]]
+        reasons = [
+            f"{counted(found[name], 'voxel')} {cause.format(last=last)}"
+            for name, cause in _CAUSES.items()
+            if found[name]
+        ]
         if found["suspicious"]:
             argmaxed = "every value given as a probability is exactly 0 or 1: an argmaxed (one-hot) prediction?"
             softmaxed = "every voxel given as logits lies in [0, 1] and sums to 1: probabilities (from_logits=False)?"

@@ -125,7 +125,7 @@ class Region:
     @property
     def words(self) -> str:
         """The region in words, for labels of metrics: "within 2 mm of a boundary"."""
-        mm, vx = f"{self.size_mm:g} mm", f"{self.size_vx:g} voxels"
+        mm, vx = f"{self.size_mm:g} mm", f"{self.size_vx:g} voxel" + ("s" if self.size_vx != 1 else "")
         size = f"{mm}, at least {vx}," if self.size_mm and self.size_vx else (vx if self.size_vx else mm)
         return {
             "all": "whole volume",

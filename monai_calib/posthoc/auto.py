@@ -20,6 +20,7 @@ from monai_calib.posthoc.base import Calibrator, fit
 from monai_calib.posthoc.methods import build_calibrator
 from monai_calib.posthoc.none import NoCorrection
 from monai_calib.posthoc.stream import LogitCase
+from monai_calib.words import counted
 
 __all__ = [
     "Candidate",
@@ -164,10 +165,10 @@ def choose(
     if not names:
         raise ValueError("no case to choose a correction on: the validation set is empty")
     subjects = list(dict.fromkeys(subject for _, subject in names))
-    few = len(subjects) < HARDLY_ANY
+    few, of = len(subjects) < HARDLY_ANY, counted(len(subjects), "subject")
     most = 1 if few else 2 if len(subjects) < FEW_SUBJECTS else math.inf
     taking_part = [candidate for candidate in everything if candidate.parameters <= most]
-    dropped = {c.name: f"{c.parameters} numbers, {len(subjects)} subjects" for c in everything if c not in taking_part}
+    dropped = {c.name: f"{counted(c.parameters, 'number')}, {of}" for c in everything if c not in taking_part}
     groups = groups_of(names)
     units = list(dict.fromkeys(groups))
     if len(units) < 2:
@@ -195,7 +196,7 @@ def choose(
                 )
             break
     if few:
-        why += f"; compared over the cases of {len(subjects)} subjects, which proves nothing about new ones"
+        why += f"; compared over the cases of {of}, which proves nothing about new ones"
     return Choice(chosen.name, why, len(subjects), len(names), folds, held, guards, dropped)
 
 

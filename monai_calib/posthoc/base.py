@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from monai_calib.metrics.regions import Region
 from monai_calib.posthoc.newton import Derivatives
 from monai_calib.posthoc.stream import LogitCase
+from monai_calib.words import counted
 
 __all__ = ["Calibrator", "CalibratorWarning", "FitRecord", "fit"]
 
@@ -182,7 +183,7 @@ class Calibrator(ABC):
 
     def in_words(self) -> str:
         """The fitted numbers, as far as there are few."""
-        return f"{sum(value.numel() for value in self.head.state_dict().values())} numbers"
+        return counted(sum(value.numel() for value in self.head.state_dict().values()), "number")
 
     def to_json(self) -> dict[str, Any]:
         """All of it in plain values, for ``json.dump``."""
@@ -267,7 +268,9 @@ def fit(calibrators: Sequence[Calibrator], cases: Iterable[LogitCase], max_passe
         if not unfinished:
             return
     for calibrator in unfinished:
-        calibrator.warn("pass limit", f"not finished after {max_passes} passes over the data; kept the best so far")
+        calibrator.warn(
+            "pass limit", f"not finished after {counted(max_passes, 'pass')} over the data; kept the best so far"
+        )
 
 
 def _check_seen(cases: int, voxels: dict[Region, int], number: int) -> None:
@@ -280,6 +283,6 @@ def _check_seen(cases: int, voxels: dict[Region, int], number: int) -> None:
     empty = [str(region) for region, count in voxels.items() if not count]
     if empty:
         raise ValueError(
-            f"no voxel of {cases} cases lies in region {', '.join(empty)}: there is nothing to fit on. "
+            f"no voxel of {counted(cases, 'case')} lies in region {', '.join(empty)}: there is nothing to fit on. "
             "Check that labels and predictions hold foreground, or choose region='all'"
         )

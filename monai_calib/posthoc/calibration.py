@@ -28,6 +28,7 @@ from monai_calib.posthoc.model_files import bundle_configs, write_model
 from monai_calib.posthoc.sigmoid import SigmoidStream
 from monai_calib.posthoc.stream import EachRater, LogitStream
 from monai_calib.posthoc.windows import windows_overlap, worse_in_windows
+from monai_calib.words import counted
 
 __all__ = ["AUTO", "Calibrated", "calibrate", "find_correction"]
 
@@ -189,7 +190,8 @@ def calibrate(
             found = fit_methods(EachRater(kept), asked, worse_as_run)
         for name, calibrator in found.methods.items():
             record = calibrator.record
-            _log.info("%s: %s in %d passes over %d cases", name, record.status, record.passes, record.cases)
+            told = f"{counted(record.passes, 'pass')} over {counted(record.cases, 'case')}"
+            _log.info("%s: %s in %s", name, record.status, told)
         method, chosen = next(iter(found.methods.items()))
         folds = chosen.foldable and not isinstance(network, AveragedNetwork)
         about = {

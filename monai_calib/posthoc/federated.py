@@ -20,6 +20,7 @@ from torch import Tensor
 from monai_calib.posthoc.base import Calibrator
 from monai_calib.posthoc.methods import build_calibrator
 from monai_calib.posthoc.stream import LogitCase
+from monai_calib.words import counted
 
 __all__ = ["answer", "fit_federated", "question"]
 
@@ -125,7 +126,7 @@ def fit_federated(
         cases, voxels = (sum(column) for column in zip(*seen.values(), strict=True))
         if not voxels:
             raise ValueError(
-                f"no voxel of {cases} cases at sites {', '.join(seen)} lies in region {calibrator.region}: "
+                f"no voxel of {counted(cases, 'case')} at sites {', '.join(seen)} lies in region {calibrator.region}: "
                 "there is nothing to fit on. Check that they hold foreground, or choose region='all'"
             )
         for site, found in answers.items():
@@ -136,7 +137,9 @@ def fit_federated(
         record.cases, record.voxels, record.passes = cases, voxels, number
         if calibrator.end_pass():
             return
-    calibrator.warn("pass limit", f"not finished after {max_passes} passes over the sites; kept the best so far")
+    calibrator.warn(
+        "pass limit", f"not finished after {counted(max_passes, 'pass')} over the sites; kept the best so far"
+    )
 
 
 def _tensors(sums: Mapping[str, Any], like: Mapping[str, Tensor], site: str) -> dict[str, Tensor]:

@@ -14,6 +14,7 @@ from monai_calib.posthoc.none import NoCorrection
 from monai_calib.posthoc.sigmoid import PerChannel
 from monai_calib.posthoc.stream import LogitCase
 from monai_calib.posthoc.uncertainty import parameter_intervals
+from monai_calib.words import counted
 
 __all__ = ["AUTO", "Asked", "Fitted", "find_correction", "fit_channels", "fit_methods"]
 
@@ -147,7 +148,8 @@ def find_correction(
     if method == AUTO:
         everything = list(candidates or default_candidates(num_classes))
         choice = choose(cases, num_classes, everything, slice_axis, refused)
-        _log.info("auto: %s; %s (%d subjects, %d cases)", choice.chosen, choice.why, choice.subjects, choice.cases)
+        told = f"{counted(choice.subjects, 'subject')}, {counted(choice.cases, 'case')}"
+        _log.info("auto: %s; %s (%s)", choice.chosen, choice.why, told)
         found = next(c for c in everything if c.name == choice.chosen)
         return found.build(num_classes, slice_axis), {"asked": AUTO, "choice": choice.to_json(), "guards": []}
     candidate = Candidate(method, method, region, dict(arguments or {}), 0)

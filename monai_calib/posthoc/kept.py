@@ -23,6 +23,7 @@ from monai_calib.metrics.regions import Region
 from monai_calib.posthoc.distance import distance_in_boxes
 from monai_calib.posthoc.sample import Distances, SampledCase, sample_case
 from monai_calib.posthoc.stream import LogitCase
+from monai_calib.words import counted
 
 __all__ = ["CaseStream", "KeptCases"]
 
@@ -112,13 +113,13 @@ class KeptCases:
             self._cases = number + 1 if self.network_runs else 0
             if self.sampled:
                 _log.info(
-                    "%d of %d cases kept as samples: %.3g of %.3g voxels in %.1f GB",
-                    *(self.sampled, self._cases, *self.voxels, self.bytes / 1e9),
+                    "%d of %s kept as samples: %.3g of %.3g voxels in %.1f GB",
+                    *(self.sampled, counted(self._cases, "case"), *self.voxels, self.bytes / 1e9),
                 )
             if len(self._kept) < self._cases:
                 _log.info(
-                    "%d of %d cases kept in %.1f GB; the network runs again for the others in every pass",
-                    *(len(self._kept), self._cases, self.bytes / 1e9),
+                    "%d of %s kept in %.1f GB; the network runs again for the others in every pass",
+                    *(len(self._kept), counted(self._cases, "case"), self.bytes / 1e9),
                 )
 
     def _keep(self, number: int, case: LogitCase) -> LogitCase:

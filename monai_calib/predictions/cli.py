@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from monai_calib.arguments import truth
+from monai_calib.words import counted
 
 __all__ = ["add_commands"]
 
@@ -135,7 +136,7 @@ def _measure(arguments: argparse.Namespace) -> None:
     given = (arguments.protocols, arguments.subjects, arguments.name)
     found = measure_maps(settings, arguments.output, *given, progress=with_progress)
     if found.unmapped:
-        print(f"{len(found.unmapped)} labels have no map and were left out: {some(found.unmapped)}")
+        print(f"Left out, {counted(len(found.unmapped), 'label')} without a map: {some(found.unmapped)}")
     if found.floored:
         print(
             f"{100 * found.floored:.2g} % of the probabilities were 0 after rounding (float16 or scaled integers); "
@@ -144,7 +145,7 @@ def _measure(arguments: argparse.Namespace) -> None:
     for name in _SHOWN:
         if name in found.summary:
             print(f"  {name:<28} {found.summary[name]:.4f}")
-    print(f"Wrote {found.cases} cases, measured from {found.format}: {found.folder}")
+    print(f"Wrote {counted(found.cases, 'case')}, measured from {found.format}: {found.folder}")
     print(f"Next: python -m monai_calib report {arguments.output}")
     print(f"      python -m monai_calib correct {arguments.output} OUT --fit_on LIST")
 
@@ -158,7 +159,7 @@ def _correct(arguments: argparse.Namespace) -> None:
     how = (arguments.method, arguments.region, arguments.force)
     found = correct_maps(arguments.evaluated, arguments.output, arguments.fit_on, *how, progress=with_progress)
     fitted = found.calibrator
-    print(f"Correction: {fitted.method}, fitted on {found.fitted_on} cases ({found.why}).")
+    print(f"Correction: {fitted.method}, fitted on {counted(found.fitted_on, 'case')} ({found.why}).")
     if fitted.record.message:
         print(f"  {fitted.record.message}")
     if fitted.method == "none":
@@ -168,8 +169,9 @@ def _correct(arguments: argparse.Namespace) -> None:
         if worse:
             print(f"  not {name}: {'; '.join(worse)}")
     if found.shared:
-        print(f"Beware: {len(found.shared)} subjects are in the fit and among the corrected: {some(found.shared)}.")
-    print(f"{found.corrected} cases that were not used for the fit, before -> after (means over cases):")
+        shared = f"{counted(len(found.shared), 'subject')}: {some(found.shared)}"
+        print(f"Beware: in the fit and among the corrected, {shared}.")
+    print(f"{counted(found.corrected, 'case')} not used for the fit, before -> after (means over cases):")
     for name in _SHOWN:
         if name in found.before:
             print(f"  {name:<28} {found.before[name]:.4f} -> {found.after[name]:.4f}")

@@ -28,6 +28,7 @@ from monai_calib.predictions.lists import case_list
 from monai_calib.predictions.settings import Settings
 from monai_calib.progress import Counted
 from monai_calib.version import __version__
+from monai_calib.words import counted
 
 __all__ = ["CORRECTION_FORMAT", "CorrectedMaps", "correct_maps"]
 
@@ -201,7 +202,8 @@ def _sources(found: Evaluated, fit_on: str | Path) -> tuple[StoredCases, StoredC
     rest = [name for name in names if name not in set(wanted)]
     if not rest:
         raise FileError(
-            f"{fit_on}: names all {len(names)} cases; expected some to be left to correct. Shorten the list."
+            f"{fit_on}: names all of {counted(len(names), 'case')}; expected some to be left to correct. Shorten the "
+            "list."
         )
     return _cases(found, wanted), _cases(found, rest)
 

@@ -152,7 +152,7 @@ def test_fewer_epochs_are_said(
     workflow = load_workflow(BUNDLES[3], "train", **options(3, phantom, run, epochs=1), resume=True)
     workflow.run()
     assert "epochs: 2 when the run was started, now 1" in caplog.text
-    assert "Nothing is left to train: 2 epochs are done" in caplog.text
+    assert "Nothing is left to train: 2 epochs done" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -133,7 +133,7 @@ def test_too_few_subjects_are_told_everywhere_and_still_give_numbers() -> None:
     said = made.apply(case(9)[0], SPACING, statistics(np.random.default_rng(9)))
     assert said.structures[0].volume.high_ml == float("inf")
     assert said.structures[0].volume.ml > 0
-    assert said.structures[0].margin.in_words() == "no margin: 3 validation subjects hold it, the promise needs 9"
+    assert said.structures[0].margin.in_words() == "no margin: held by 3 validation subjects, the promise needs 9"
     assert said.margins.all()
     assert said.sets.all()
     assert said.flag == "ok"  # the fixed limit holds where no threshold can be promised

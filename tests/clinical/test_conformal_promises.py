@@ -253,7 +253,7 @@ def test_too_few_subjects_promise_nothing_and_say_how_many_it_takes(kind: str) -
     for number in range(8):  # 16 cases of 8 subjects are no 16 subjects
         for seed in (number, 100 + number):
             made.update(*subject(seed), spacing=SPACING, subject=str(number))
-    with pytest.warns(TooFewSubjectsWarning, match="heart: 8 validation subjects.* fewer than 9"):
+    with pytest.warns(TooFewSubjectsWarning, match="heart: held by 8 validation subjects.* fewer than 9"):
         made.fit()
     assert WHOLE[kind](made.apply(subject(50)[0], SPACING))
     assert WHOLE[kind](conformal_from_json(made.to_json()).apply(subject(50)[0], SPACING))
@@ -269,11 +269,11 @@ def test_a_structure_that_nobody_has_is_told_apart_from_one_that_is_missed() -> 
     nothing = torch.stack([torch.ones(SHAPE), torch.zeros(SHAPE), torch.zeros(SHAPE)])
     for number in range(10):
         margins.update(nothing, label.where(label == 1, 0), SPACING, str(number))
-    with pytest.warns(TooFewSubjectsWarning, match="vessel: 0 validation subjects"):
+    with pytest.warns(TooFewSubjectsWarning, match="vessel: held by 0 validation subjects"):
         margins.fit()
     heart, vessel = margins.margins
     assert heart.in_words() == "no margin: nothing of it was found in 10 of 10 validation subjects"
-    assert vessel.in_words() == "no margin: 0 validation subjects hold it, the promise needs 9"
+    assert vessel.in_words() == "no margin: held by 0 validation subjects, the promise needs 9"
     assert margins.apply(p, SPACING).all()
 
 

@@ -124,7 +124,7 @@ def test_failed_cases_pass_no_more_often_than_stated() -> None:
 
 
 def test_too_few_failures_flag_every_case_and_say_so() -> None:
-    with pytest.warns(TooFewSubjectsWarning, match=r"8 validation subjects have a Dice below 0\.7, .* needs 9"):
+    with pytest.warns(TooFewSubjectsWarning, match=r"8 validation subjects with a Dice below 0\.7, .* needs 9"):
         fitted = QualityThreshold.fit(np.arange(10) / 10, [0.5] * 8 + [0.9] * 2)
     assert not fitted.possible
     assert fitted.flags(1.0)

@@ -64,7 +64,7 @@ def test_too_few_cases_keep_every_voxel_and_say_how_many_are_needed() -> None:
     control = FalseNegativeControl(3, 0.1, ["background", "liver", "tumour"])
     probability = torch.rand(3, 5, 5).softmax(0)
     cases = [LogitCase(str(i), probability.log(), torch.ones(5, 5)) for i in range(9)]
-    with pytest.warns(TooFewSubjectsWarning, match="tumour: 0 validation subjects hold it.*fewer than 9"):
+    with pytest.warns(TooFewSubjectsWarning, match="tumour: held by 0 validation subjects.*fewer than 9"):
         control.fit(cases)
     assert control.thresholds[0].possible
     assert control.keep(probability)[1].all()

@@ -187,7 +187,7 @@ def small_list(case: str = "a", group: str = "") -> tuple[dict[str, Any], dict[s
 def test_only_an_official_download_is_called_official() -> None:
     assert "1 of the official 7 labelled cases" in summarise(*small_list(), 7)
     own = summarise(*small_list(), None)
-    assert own.startswith("Own: 1 labelled cases, 1 subjects")
+    assert own.startswith("Own: 1 labelled case, 1 subject,")
     assert "official" not in own
 
 

@@ -113,7 +113,7 @@ def test_missing_slices_are_counted_and_placed(lost, count, tmp_path):
     for k in lost:
         (tmp_path / f"{k:03d}.dcm").unlink()
     with pytest.raises(
-        ValueError, match=rf"{uid} lacks {count} slice\(s\).* between {lost[0]}, '00{lost[0] - 1}\.dcm' and"
+        ValueError, match=rf"{uid} lacks {count} slices?: .* between {lost[0]}, '00{lost[0] - 1}\.dcm' and"
     ):
         read_series(tmp_path)
 

@@ -74,7 +74,7 @@ def test_wrong_voxels_are_counted_without_waiting_and_refused_when_asked() -> No
     logits, label, _ = volume()
     logits[0, 0, 0, 0, 0], label[0, 0, 0, 0, 0] = torch.nan, 0
     hist = filled(logits.cuda(), label.cuda())
-    with pytest.raises(ValueError, match="1 voxels whose prediction holds NaN"):
+    with pytest.raises(ValueError, match="1 voxel whose prediction holds NaN"):
         hist.check()
 
 

@@ -39,9 +39,9 @@ def with_value(tensor: torch.Tensor, value: float) -> torch.Tensor:
 
 
 WRONG = {
-    "NaN": (with_value(LOGITS, math.nan), LABEL, True, "1 voxels whose prediction holds NaN"),
-    "infinity": (with_value(LOGITS, math.inf), LABEL, True, "1 voxels whose prediction holds NaN or infinity"),
-    "minus infinity": (with_value(LOGITS, -math.inf), LABEL, True, "1 voxels whose prediction holds NaN or infinity"),
+    "NaN": (with_value(LOGITS, math.nan), LABEL, True, "1 voxel whose prediction holds NaN"),
+    "infinity": (with_value(LOGITS, math.inf), LABEL, True, "1 voxel whose prediction holds NaN or infinity"),
+    "minus infinity": (with_value(LOGITS, -math.inf), LABEL, True, "1 voxel whose prediction holds NaN or infinity"),
     "NaN probability": (with_value(LOGITS.softmax(1), math.nan), LABEL, False, "NaN or infinity"),
     "logits as probabilities": (LOGITS, LABEL, False, "30 voxels whose values lie outside.*from_logits=True"),
     "sum not 1": (LOGITS.softmax(1) * 0.9, LABEL, False, "30 voxels whose values lie outside.*sum to 1"),
@@ -80,7 +80,7 @@ def test_where_nothing_waits_wrong_values_are_counted_and_refused_when_asked(nam
     add_flat(hist.sums, flat, 960, "softmax", from_logits, None)
     for figure in (ece, classwise_ece, nll, brier, adaptive_ece):
         told = "whose label is no class number" if "from 0 to 2" in message else message
-        with pytest.raises(ValueError, match=told.split("1 voxels")[-1].split("30 voxels")[-1]):
+        with pytest.raises(ValueError, match=told.split("1 voxel ")[-1].split("30 voxels ")[-1]):
             figure(hist)
 
 
@@ -163,7 +163,7 @@ def test_an_empty_region_gives_nan_and_says_so() -> None:
     figures = (ece, ace, mce, rmsce, adaptive_ece, over_confidence, under_confidence, ks_error, debiased_ece)
     for figure in (*figures, classwise_ece, nll, brier, sharpness):
         assert math.isnan(figure(hist)), figure.__name__
-    assert "no voxel in 1 updates: the region was empty" in hist.describe()
+    assert "no voxel in 1 update: the region was empty" in hist.describe()
 
 
 def test_a_volume_without_voxels_is_an_empty_region() -> None:

@@ -131,7 +131,7 @@ def test_no_case_and_an_empty_region_are_errors(method: str) -> None:
         fit([calibrator_of(method)], [])
     background = torch.tensor([1.0, 0.0, 0.0]).view(3, 1, 1).expand(3, 4, 4)
     empty = LogitCase("a", background, torch.zeros(4, 4), torch.zeros(1, 4, 4), (1, 1))
-    with pytest.raises(ValueError, match="no voxel of 1 cases lies in region union"):
+    with pytest.raises(ValueError, match="no voxel of 1 case lies in region union"):
         fit([calibrator_of(method, region="union")], [empty])
 
 

@@ -196,7 +196,7 @@ def test_broken_input_is_named() -> None:
         LogitCase("b", good, torch.zeros(3, 4))
     with pytest.raises(ValueError, match="gave no case"):
         fit([TemperatureScaling(2)], [])
-    with pytest.raises(ValueError, match="no voxel of 1 cases lies in region union"):
+    with pytest.raises(ValueError, match="no voxel of 1 case lies in region union"):
         fit([TemperatureScaling(2, "union")], [LogitCase("b", good, torch.zeros(4, 4))])
     with pytest.raises(ValueError, match="not an iterator"):
         fit([TemperatureScaling(3, "all")], iter(drawn_cases(1)))

@@ -218,7 +218,7 @@ def test_auto_makes_over_confident_maps_better_and_the_report_compares(tmp_path,
     assert after["ece_all_15bins_macro"] < before["ece_all_15bins_macro"]
     said = capsys.readouterr().out
     assert f"{before['nll_all_macro']:.4f} -> {after['nll_all_macro']:.4f}" in said
-    assert "4 cases that were not used for the fit" in said
+    assert "4 cases not used for the fit" in said
     assert f"Next: python -m monai_calib report {tmp_path / 'out'}" in said
     pytest.importorskip("plotly")
     assert main(["report", str(tmp_path / "out"), "--output", str(tmp_path / "page.html")]) == 0
@@ -286,7 +286,7 @@ def test_a_method_by_name_that_makes_it_worse_is_refused(tmp_path, capsys):
     ("fitted", "more", "told"),
     [
         ([0, 9], [], (case_name(9), "not among its 5")),
-        (range(5), [], ("names all 5 cases", "Shorten the list")),
+        (range(5), [], ("names all of 5 cases", "Shorten the list")),
         ([], [], ("fit.txt", "expected one case a line")),
         ([0], ["--method", "magic"], ("--method", "magic", "temperature")),
         ([0], ["--method", "local_temperature"], ("reads images", "--method auto")),
@@ -353,7 +353,7 @@ def test_subjects_in_both_parts_are_told(tmp_path, capsys):
     write_data(tmp_path, 6)
     assert measure(tmp_path, "--subjects", r"(patient\d+)_") == 0
     assert correct(tmp_path, "--method", "temperature") == 0
-    assert "Beware: 1 subjects are in the fit and among the corrected: patient01" in capsys.readouterr().out
+    assert "Beware: in the fit and among the corrected, 1 subject: patient01" in capsys.readouterr().out
 
 
 def test_voxels_of_several_sizes_leave_out_what_goes_by_distance(tmp_path, capsys):

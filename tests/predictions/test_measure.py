@@ -146,7 +146,7 @@ def test_names_come_from_a_dataset_json_and_subjects_from_a_table(tmp_path, caps
     found = measured(tmp_path, "--subjects", str(tmp_path / "who.csv"))
     assert found.classes == tuple(CLASSES)
     assert [case.subject for case in found.cases] == ["s0", "s1"]
-    assert f"1 labels have no map and were left out: {case_name(2)}" in capsys.readouterr().out
+    assert f"Left out, 1 label without a map: {case_name(2)}" in capsys.readouterr().out
 
 
 def test_another_order_of_axes(tmp_path):

@@ -94,10 +94,10 @@ def test_reasons_and_what_cannot_be_promised_are_said(model: ClinicalModel) -> N
     few = fitted(subjects=3)
     page = case_page("a", few.apply(unsure, (1.0, 1.0, 4.0)), few, np.zeros(SHAPE), AFFINE)
     assert page.count("none can be promised") == 2
-    assert "no margin: 3 validation subjects hold it, the promise needs 9" in page
+    assert "no margin: held by 3 validation subjects, the promise needs 9" in page
     assert "with its margin" not in page
     assert "every voxel may be of more than one class" in page
-    assert "No interval, margin or set is promised: 3 subjects are too few for 90 %, which needs 9." in page
+    assert "No interval, margin or set is promised: 90 % needs 9 subjects, the fit had 3." in page
 
 
 def test_the_row_is_what_was_said(model: ClinicalModel) -> None:
