@@ -12,6 +12,8 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from .arguments import Parser
+from .terminal import colour_warnings, fail
 from .version import __version__
 
 COMMANDS = {
@@ -40,7 +42,7 @@ exit status: 0 done, 1 something failed and the last line says what, 2 the call 
 
 def build_parser(command: str = "") -> argparse.ArgumentParser:
     """Return the parser, with the arguments of one command and the names of the others."""
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="monai_calib",
         description="Calibrated medical image segmentation.",
         epilog=_EXAMPLE,
@@ -70,18 +72,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     0; 1 for what the user can mend, 2 for a call that is not understood, 130 when interrupted.
     """
     given = list(sys.argv[1:] if arguments is None else arguments)
+    colour_warnings()
     try:
         chosen = build_parser(given[0] if given else "").parse_args(given)
         chosen.run(chosen)
-    except argparse.ArgumentTypeError as error:
-        print(f"monai_calib: {error}", file=sys.stderr)
-        return 2
-    except (OSError, ValueError, ModuleNotFoundError) as error:
-        print(f"monai_calib: {error}", file=sys.stderr)
-        return 1
+    except (argparse.ArgumentTypeError, OSError, ValueError, ModuleNotFoundError) as error:
+        fail("monai_calib", error)
+        return 2 if isinstance(error, argparse.ArgumentTypeError) else 1
     except KeyboardInterrupt:
         resumes = "; the same command goes on where it stopped" if given[0] in RESUMED else ""
-        print(f"monai_calib: interrupted{resumes}", file=sys.stderr)
+        fail("monai_calib", f"interrupted{resumes}")
         return 130
     return 0
 

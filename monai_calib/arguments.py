@@ -1,11 +1,24 @@
-"""Types of arguments on the command line, whose mistakes end a call before it begins."""
+"""Arguments on the command line, whose mistakes end a call before it begins."""
 
 from __future__ import annotations
 
 import argparse
+import sys
 from collections.abc import Callable
+from typing import NoReturn
 
-__all__ = ["truth", "whole"]
+from .terminal import fail
+
+__all__ = ["Parser", "truth", "whole"]
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose errors begin in red, on a terminal; so do those of its commands."""
+
+    def error(self, message: str) -> NoReturn:
+        self.print_usage(sys.stderr)
+        fail(self.prog, f"error: {message}")
+        self.exit(2)
 
 
 def whole(least: int = 1) -> Callable[[str], int]:

@@ -23,8 +23,8 @@ FLOORS = (
 )
 """From the ground up: a part imports from its own floor or from one below; on the ground, from itself alone."""
 BASIS = {
-    "__init__", "arguments", "compiled", "files", "labels", "lock", "progress", "spreadsheet", "variants", "version",
-    "words"
+    "__init__", "arguments", "compiled", "files", "labels", "lock", "progress", "spreadsheet", "terminal", "variants",
+    "version", "words"
 }  # fmt: skip
 """Single files that everything may import, and that import nothing but each other."""
 FORMER = {"data", "phantom"}

@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from monai_calib.arguments import whole
+from monai_calib.terminal import bold
 
 __all__ = ["add_commands"]
 
@@ -69,11 +70,13 @@ def _bundle(arguments: argparse.Namespace) -> None:
                 f"--{next(iter(given))}: bundles of the package have their own. Leave it out."
             )
         folder = bundle_shipped(arguments.data, arguments.output, overwrite)
-        print(f"Wrote {folder}\nNext: its docs/README.md says where the data come from and how to run it.")
+        print(f"Wrote {bold(folder)}\nNext: its docs/README.md says where the data come from and how to run it.")
         return
     made = bundle_data(source, arguments.output, given, overwrite)
     print(f"{made.fingerprint.in_words()}\n\n{made.plan.in_words()}\n")
-    print(f"Wrote {made.folder}\nNext: python -m monai_calib run {arguments.data} OUT --bundle {arguments.output}")
+    print(
+        f"Wrote {bold(made.folder)}\nNext: python -m monai_calib run {arguments.data} OUT --bundle {arguments.output}"
+    )
 
 
 def _pack(arguments: argparse.Namespace) -> None:
@@ -84,5 +87,5 @@ def _pack(arguments: argparse.Namespace) -> None:
             f"--run_dir: expected one bundle, got {len(arguments.bundles)}. A run is of one bundle."
         )
     for bundle in arguments.bundles:
-        print(f"Wrote {pack(bundle, arguments.output, arguments.run_dir)}")
+        print(f"Wrote {bold(pack(bundle, arguments.output, arguments.run_dir))}")
     print("Next: python -m monai.bundle download --name NAME --url file:///PATH/NAME_vVERSION.zip --bundle_dir FOLDER")

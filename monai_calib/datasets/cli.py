@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_calib.arguments import whole
+from monai_calib.terminal import bold, warned
 from monai_calib.words import counted
 
 __all__ = ["add_commands"]
@@ -56,7 +57,7 @@ def _phantom(arguments: argparse.Namespace) -> None:
         ambiguity=arguments.ambiguity,
     )
     progress.clear()
-    print(f"Wrote {arguments.cases} SYNTHETIC cases (no patient data), seed {arguments.seed}: {datalist}")
+    print(f"Wrote {arguments.cases} SYNTHETIC cases (no patient data), seed {arguments.seed}: {bold(datalist)}")
     print(f"Next: python -m monai_calib run {arguments.output} RUN trains on it and reports, see docs/own_data.md.")
 
 
@@ -122,17 +123,16 @@ def _prepare(arguments: argparse.Namespace) -> None:
     from .prepare import prepare
 
     options = ("labels", "patients", "block", "test", "fractions", "folds", "unit", "raters", "exclude", "seed")
-    print(
-        prepare(
-            arguments.source,
-            arguments.output,
-            arguments.labels_at,
-            overwrite=arguments.overwrite == "True",
-            progress=with_progress,
-            **{name: getattr(arguments, name) for name in options},
-        )
+    summary = prepare(
+        arguments.source,
+        arguments.output,
+        arguments.labels_at,
+        overwrite=arguments.overwrite == "True",
+        progress=with_progress,
+        **{name: getattr(arguments, name) for name in options},
     )
-    print(f"Wrote {arguments.output.absolute() / 'datalist.json'}")
+    print(warned(summary))
+    print(f"Wrote {bold(arguments.output.absolute() / 'datalist.json')}")
     print(
         f"Next: look at {arguments.output / 'contact_sheet.png'}; then python -m monai_calib run {arguments.output} RUN"
     )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from monai_calib.arguments import Parser
 from monai_calib.progress import with_progress
+from monai_calib.terminal import bold, fail, warned
 from monai_calib.words import counted
 
 from .checksums import check_conversion
@@ -19,7 +20,7 @@ __all__ = ["run"]
 
 
 def _parser(dataset: Dataset) -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=f"{dataset.key}.py",
         formatter_class=argparse.RawDescriptionHelpFormatter,
         description=f"{dataset.title}: {dataset.description}\n\n"
@@ -59,13 +60,14 @@ def run(dataset: Dataset, arguments: Sequence[str] | None = None) -> int:
             parser.error("give SOURCE and OUT, or --check OUT")
         if dataset.archive and given.download:
             download_decathlon(dataset.archive, given.source)
-        print(convert(dataset, given.source, given.output, given.seed, given.fractions, given.exclude, with_progress))
-        print(f"Wrote {given.output.absolute() / 'datalist.json'}")
+        split = (given.seed, given.fractions, given.exclude)
+        print(warned(convert(dataset, given.source, given.output, *split, with_progress)))
+        print(f"Wrote {bold(given.output.absolute() / 'datalist.json')}")
         print(f"Next: look at {given.output / 'contact_sheet.png'}; then python -m monai_calib run {given.output} RUN")
     except (SourceError, OSError, ValueError) as error:
-        print(f"{parser.prog}: {error}", file=sys.stderr)
+        fail(parser.prog, error)
         return 1
     except KeyboardInterrupt:
-        print(f"\n{parser.prog}: interrupted; the same command goes on where it stopped.", file=sys.stderr)
+        fail(f"\n{parser.prog}", "interrupted; the same command goes on where it stopped.")
         return 130
     return 0

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from monai_calib.terminal import bold
+
 from .concepts import Algorithm, Structure, name_structures, read_labels
 from .grid import load_on_grid
 from .parametric_map import CONFIDENCE_MAP, probability_of, write_parametric_map
@@ -25,7 +27,7 @@ def to_nifti(folder: Path, output: Path, series_uid: str | None) -> None:
     series = read_series(folder, series_uid)
     path = write_nifti(series, output)
     spacing = " × ".join(f"{step:.4g}" for step in np.linalg.norm(series.affine[:3, :3], axis=0))
-    print(f"Wrote {' × '.join(map(str, series.shape))} voxels of {spacing} mm: {path}")
+    print(f"Wrote {' × '.join(map(str, series.shape))} voxels of {spacing} mm: {bold(path)}")
     if series.gaps:
         print(f"Look at it before use: {series.gaps}")
     print("Next: predict it, with a bundle's inference.json or another tool; then dicom to-seg.")
@@ -141,7 +143,7 @@ def _fractions(values: NDArray[Any]) -> NDArray[Any]:
 
 def _tell_written(paths: Sequence[Path]) -> None:
     for path in paths:
-        print(f"Wrote {path}")
+        print(f"Wrote {bold(path)}")
     print("Next: look at it over its series in a DICOM viewer, before it goes anywhere.")
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from monai_calib.arguments import whole
+from monai_calib.terminal import bold
 from monai_calib.words import counted
 
 from .run_command import add_run
@@ -150,7 +151,7 @@ def _benchmark(arguments: argparse.Namespace) -> None:
 
         results = plan.output / "results.json"
         page = write_report(folders, plan.output / "report.html", benchmark=results)
-        print(f"Wrote {page} and {results}\nNext: open the page in a browser; docs/report.md explains it.")
+        print(f"Wrote {bold(page)} and {bold(results)}\nNext: open the page in a browser; docs/report.md explains it.")
     if failed:
         raise ValueError(f"{len(failed)} of {counted(len(plan.runs), 'run')} failed; the same command repeats them.")
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from monai_calib.arguments import whole
 from monai_calib.files import read_json
+from monai_calib.terminal import bold
 from monai_calib.words import counted
 
 if TYPE_CHECKING:
@@ -94,7 +95,7 @@ def bundle_for(data: Path, output: Path, check: Callable[[Path], object]) -> Pat
         write_planned(seen, plan, Path(scratch, name))
         check(Path(scratch, name))
     write_planned(seen, plan, output / name)
-    print(f"{seen.in_words()}\n\n{plan.in_words()}\n\nWrote the bundle {output / name}", flush=True)
+    print(f"{seen.in_words()}\n\n{plan.in_words()}\n\nWrote the bundle {bold(output / name)}", flush=True)
     return output / name
 
 
@@ -175,7 +176,7 @@ def run(arguments: argparse.Namespace, settings: dict[str, Any], make_workers: C
     page = write_report(report_folders(plan, manifest), output / "report.html", benchmark=output / "results.json")
     print(f"\nCorrection to ship: {shipped.record['correction']} ({shipped.record['why']})")
     print("\n".join(told(chosen_runs(plan, done)[0])))
-    print(f"Ship: {shipped.file}\nPage: {page}\nNext: open the page in a browser; see docs/own_data.md.")
+    print(f"Ship: {bold(shipped.file)}\nPage: {bold(page)}\nNext: open the page in a browser; see docs/own_data.md.")
     if failed:
         raise ValueError(f"{len(failed)} of {counted(len(plan.runs), 'run')} failed; the same command repeats them.")
 

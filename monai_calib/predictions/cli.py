@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 from monai_calib.arguments import truth
+from monai_calib.terminal import bold, warned
 from monai_calib.words import counted
 
 __all__ = ["add_commands"]
@@ -145,7 +146,7 @@ def _measure(arguments: argparse.Namespace) -> None:
     for name in _SHOWN:
         if name in found.summary:
             print(f"  {name:<28} {found.summary[name]:.4f}")
-    print(f"Wrote {counted(found.cases, 'case')}, measured from {found.format}: {found.folder}")
+    print(f"Wrote {counted(found.cases, 'case')}, measured from {found.format}: {bold(found.folder)}")
     print(f"Next: python -m monai_calib report {arguments.output}")
     print(f"      python -m monai_calib correct {arguments.output} OUT --fit_on LIST")
 
@@ -170,11 +171,12 @@ def _correct(arguments: argparse.Namespace) -> None:
             print(f"  not {name}: {'; '.join(worse)}")
     if found.shared:
         shared = f"{counted(len(found.shared), 'subject')}: {some(found.shared)}"
-        print(f"Beware: in the fit and among the corrected, {shared}.")
+        print(warned(f"Beware: in the fit and among the corrected, {shared}."))
     print(f"{counted(found.corrected, 'case')} not used for the fit, before -> after (means over cases):")
     for name in _SHOWN:
         if name in found.before:
             print(f"  {name:<28} {found.before[name]:.4f} -> {found.after[name]:.4f}")
     print(f"  voxels with another label    {found.labels_changed}")
-    print(f"Wrote {found.folder / 'maps'}, {found.folder / 'correction.json'} and evaluations of both.")
+    written = f"{bold(found.folder / 'maps')}, {bold(found.folder / 'correction.json')}"
+    print(f"Wrote {written} and evaluations of both.")
     print(f"Next: python -m monai_calib report {found.folder}")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from monai_calib.terminal import bold
+
 __all__ = ["add_commands"]
 
 
@@ -33,7 +35,7 @@ def _report(arguments: argparse.Namespace) -> None:
     from .html import write_report
 
     page = write_report(arguments.runs, arguments.output, arguments.published)
-    print(f"Wrote {page.absolute()}")
+    print(f"Wrote {bold(page.absolute())}")
     if arguments.mlflow is not None:
         from .tracking import log_report
 
