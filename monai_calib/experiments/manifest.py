@@ -11,6 +11,7 @@ from monai_calib.files import FileError, read_json, write_json
 
 from .folders import MismatchError
 from .plan import Plan, Run
+from .specification import Named
 
 __all__ = ["MANIFEST_FORMAT", "Entry", "Manifest", "now"]
 
@@ -134,5 +135,5 @@ def _plan_fields(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _named(named: Any) -> dict[str, Any]:
+def _named(named: Named) -> dict[str, Any]:
     return {"name": named.name, "arguments": dict(named.arguments)}

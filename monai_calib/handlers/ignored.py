@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import torch
 from monai.handlers import from_engine
 
 __all__ = ["without_ignored"]
@@ -22,6 +21,7 @@ def without_ignored(ignore_index: int, keys: Sequence[str] = ("pred", "label")) 
             class numbers.
 
     Example:
+        >>> import torch
         >>> case = {"pred": torch.tensor([[1, 1]]), "label": torch.tensor([[255, 1]])}
         >>> without_ignored(255)([case])
         ([tensor([[0, 1]])], [tensor([[0, 1]])])
@@ -32,19 +32,12 @@ def without_ignored(ignore_index: int, keys: Sequence[str] = ("pred", "label")) 
 
     def transform(output: Any) -> Any:
         ignored = [label == ignore_index for label in labels(output)]
+        given = items(output)
         return tuple(
-            [_background(item, where) for item, where in zip(given, ignored, strict=True)]
+            [case.masked_fill(where.to(case.device), 0) for case, where in zip(cases, ignored, strict=True)]
             if name in ("pred", "label")
-            else given
-            for name, given in zip(names, _as_lists(items(output), names), strict=True)
+            else cases
+            for name, cases in zip(names, [given] if len(names) == 1 else given, strict=True)
         )
 
     return transform
-
-
-def _as_lists(given: Any, names: Sequence[str]) -> Any:
-    return (given,) if len(names) == 1 else given
-
-
-def _background(item: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
-    return item.masked_fill(where.to(item.device), 0)

@@ -93,10 +93,10 @@ def sweep(
     term: Term,
     scale_ce: float,
     scale_penalty: float,
-    mass_ce: Tensor | None = None,
-    mass_penalty: Tensor | None = None,
-    first_class: int = 0,
-    outer_only: bool = False,
+    mass_ce: Tensor | None,
+    mass_penalty: Tensor | None,
+    first_class: int,
+    outer_only: bool,
 ) -> Tensor:
     """``scale_ce * sum_i mass_ce_i CE_i + scale_penalty * sum_ik mass_penalty_i penalty_ik`` with its gradient.
 

@@ -206,21 +206,16 @@ class RegionMasks:
         ignored: torch.Tensor | None = None,
         disputed: torch.Tensor | None = None,
     ) -> None:
+        for name, given in (("prediction", prediction), ("ignored", ignored), ("disputed", disputed)):
+            if given is not None and given.shape != label.shape:
+                raise ValueError(f"{name}: expected the label's shape {tuple(label.shape)}, got {tuple(given.shape)}")
         self.label = label.as_subclass(torch.Tensor)
         self.prediction = None if prediction is None else prediction.as_subclass(torch.Tensor).to(label.device)
-        if self.prediction is not None and self.prediction.shape != label.shape:
-            raise ValueError(
-                f"prediction {tuple(self.prediction.shape)} and label {tuple(label.shape)} differ in shape"
-            )
         self.spacing = spacing
         self.masks = masks
         self.disputed = torch.zeros_like(self.label, dtype=torch.bool) if disputed is None else disputed
-        if self.disputed.shape != label.shape:
-            raise ValueError(f"disputed {tuple(self.disputed.shape)} and label {tuple(label.shape)} differ in shape")
         self.ignored = None if ignored is None else ignored.as_subclass(torch.Tensor).to(label.device)
         if self.ignored is not None:
-            if self.ignored.shape != label.shape:
-                raise ValueError(f"ignored {tuple(self.ignored.shape)} and label {tuple(label.shape)} differ in shape")
             self.label = self.label.masked_fill(self.ignored, 0)
             if self.prediction is not None:
                 self.prediction = self.prediction.masked_fill(self.ignored, 0)

@@ -70,7 +70,7 @@ def evaluator(
     )
 
 
-def run_plain(handler: CalibrationHandler, *outputs):
+def run_plain(handler: Any, *outputs):
     """Feed ``(prediction, label)`` pairs to a handler through a bare ignite engine."""
     engine = Engine(lambda engine, batch: batch)
     handler.attach(engine)

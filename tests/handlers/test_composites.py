@@ -6,16 +6,14 @@ import math
 
 import pytest
 import torch
-from ignite.engine import Engine
+from evaluation import run_plain
 
 from monai_calib.handlers import BRATS_COMPOSITES, CompositeHandler
 from monai_calib.metrics import CalibrationHistogram, ece, read_evaluated
 
 
 def run(handler: CompositeHandler, *outputs):
-    engine = Engine(lambda engine, batch: batch)
-    handler.attach(engine)
-    return engine.run(list(outputs)).metrics
+    return run_plain(handler, *outputs).metrics
 
 
 def case(seed: int) -> tuple[torch.Tensor, torch.Tensor]:

@@ -6,8 +6,7 @@ import math
 
 import pytest
 import torch
-from evaluation import evaluator, write_cases
-from ignite.engine import Engine
+from evaluation import evaluator, run_plain, write_cases
 from monai.metrics import compute_average_surface_distance, compute_hausdorff_distance, compute_surface_dice
 
 from monai_calib.handlers import SurfaceHandler
@@ -20,12 +19,6 @@ def box(*slices: slice, shape: tuple[int, ...] = (16, 16, 16)) -> torch.Tensor:
     mask = torch.zeros(shape, dtype=torch.bool)
     mask[slices] = True
     return mask
-
-
-def run(handler: SurfaceHandler, *outputs):
-    engine = Engine(lambda engine, batch: batch)
-    handler.attach(engine)
-    return engine.run(list(outputs))
 
 
 def test_equals_monais_metrics():
@@ -67,7 +60,7 @@ def test_mean_over_classes_then_cases():
     prediction = truth.clone()
     prediction[0, 0, 5:7, 5:7] = 0  # class 2 of the first case is missed; in the second it is in neither
     handler = SurfaceHandler(3, output_transform=lambda output: output, spacing=(1.0, 1.0))
-    state = run(handler, (prediction, truth))
+    state = run_plain(handler, (prediction, truth))
     assert state.metrics["hd95_mm"] == pytest.approx((0 + math.hypot(8, 8)) / 2 / 2)
     assert state.metrics["surface_dice_1mm"] == pytest.approx((0.5 + 1) / 2)
     assert state.metrics["missed_rate"] == pytest.approx(0.5 / 2)
@@ -99,9 +92,9 @@ def test_one_hot_and_index_predictions_agree_and_headers_give_the_spacing(tmp_pa
 def test_wrong_input_is_refused():
     handler = SurfaceHandler(2, output_transform=lambda output: output, spacing=(1.0, 1.0))
     with pytest.raises(ValueError, match="case case_0001: label: expected whole class numbers from 0 to 1, got 2"):
-        run(handler, (torch.zeros(1, 1, 4, 4), torch.eye(4)[None, None] * 2))
+        run_plain(handler, (torch.zeros(1, 1, 4, 4), torch.eye(4)[None, None] * 2))
     with pytest.raises(ValueError, match="case case_0001: expected a label with the grid"):
-        run(handler, (torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 4, 5)))
+        run_plain(handler, (torch.zeros(1, 1, 4, 4), torch.zeros(1, 1, 4, 5)))
     with pytest.raises(ValueError, match="at least 2 classes and tolerances"):
         SurfaceHandler(2, tolerances_mm=(-1.0,))
 
@@ -116,7 +109,7 @@ def test_a_value_that_is_no_class_is_refused_and_never_measured(wrong, of):
     output = (truth, spoilt) if of == "label" else (spoilt, truth)
     handler = SurfaceHandler(3, output_transform=lambda output: output, spacing=(1.0, 1.0))
     with pytest.raises(ValueError, match=f"case case_0001: {of}: expected whole class numbers from 0 to 2"):
-        run(handler, output)
+        run_plain(handler, output)
 
 
 def test_ignored_voxels_and_pixels():
@@ -126,10 +119,10 @@ def test_ignored_voxels_and_pixels():
     ignored = truth.clone()
     ignored[..., 6:] = 255
     arguments = {"output_transform": lambda output: output, "spacing": (3.0, 3.0)}
-    assert run(SurfaceHandler(2, **arguments), (prediction, truth)).metrics["hd95_mm"] > 0
-    found = run(SurfaceHandler(2, ignore_index=255, **arguments), (prediction, ignored)).metrics
+    assert run_plain(SurfaceHandler(2, **arguments), (prediction, truth)).metrics["hd95_mm"] > 0
+    found = run_plain(SurfaceHandler(2, ignore_index=255, **arguments), (prediction, ignored)).metrics
     assert (found["hd95_mm"], found["surface_dice_1mm"]) == (0.0, 1.0)
     prediction[..., 6:] = 0
     prediction[..., 5, 2:5] = 1
-    assert run(SurfaceHandler(2, **arguments), (prediction, truth)).metrics["hd95_mm"] == 3.0
-    assert run(SurfaceHandler(2, unit="px", **arguments), (prediction, truth)).metrics["hd95_px"] == 1.0
+    assert run_plain(SurfaceHandler(2, **arguments), (prediction, truth)).metrics["hd95_mm"] == 3.0
+    assert run_plain(SurfaceHandler(2, unit="px", **arguments), (prediction, truth)).metrics["hd95_px"] == 1.0

@@ -200,7 +200,7 @@ def test_wrong_input_is_refused():
     label = torch.zeros(3, 3)
     with pytest.raises(ValueError, match="needs the prediction"):
         region_mask("union", label)
-    with pytest.raises(ValueError, match="differ in shape"):
+    with pytest.raises(ValueError, match="prediction: expected the label's shape"):
         region_mask("union", label, torch.zeros(3, 4))
     with pytest.raises(ValueError, match="needs the voxel spacing"):
         region_mask("boundary:2mm", label, label)
