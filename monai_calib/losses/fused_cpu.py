@@ -131,9 +131,9 @@ def _block(
                         push[i] += force
                         g[i] -= force
         if write:
-            winner = bits
+            winner = bits  # the first of equal ones, as PyTorch's maximum has it
             winner[:] = 0
-            for k in range(1, classes):
+            for k in range(classes - 1, -1, -1):
                 line = logits[k][first:last]
                 for i in range(n):
                     winner[i] = np.int32(k) if line[i] == top[i] else winner[i]

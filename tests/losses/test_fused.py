@@ -88,6 +88,15 @@ def test_half_precision_logits(name: str, dtype: torch.dtype) -> None:
     torch.testing.assert_close(value, loss(logits.float(), label), rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.parametrize("distance_type", ["l1", "l2"])
+@pytest.mark.parametrize("include_background", [True, False])
+def test_of_equal_winners_the_first_is_pushed_down(distance_type: str, include_background: bool) -> None:
+    """As PyTorch's maximum has it; bfloat16 logits are often equal."""
+    logits = 6.0 * torch.randint(-2, 3, (2, 4, 9, 10), generator=torch.Generator().manual_seed(0))
+    loss = build_loss("mbls", margin=1.0, distance_type=distance_type, include_background=include_background)
+    _agree(_each(loss, logits, torch.zeros(2, 1, 9, 10)))
+
+
 @settings(deadline=None, max_examples=25)
 @given(
     seed=st.integers(0, 9999),
