@@ -12,6 +12,8 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
+from monai_calib.words import counted
+
 from .slices import class_colour, png
 
 __all__ = ["Outline", "SliceView", "outline", "slice_views"]
@@ -180,5 +182,5 @@ def _layer(mask: NDArray[np.bool_]) -> str:
 
 
 def _alt(number: int, label: NDArray[Any], unsettled: NDArray[np.bool_], names: Sequence[str]) -> str:
-    areas = ", ".join(f"{name} {int((label == k).sum())} pixels" for k, name in enumerate(names, 1))
-    return f"Slice {number + 1}: {areas}; {int(unsettled.sum())} pixels may be of more than one class."
+    areas = ", ".join(f"{name} {counted(int((label == k).sum()), 'pixel')}" for k, name in enumerate(names, 1))
+    return f"Slice {number + 1}: {areas}; {counted(int(unsettled.sum()), 'pixel')} may be of more than one class."

@@ -6,6 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from monai_calib.words import counted
+
 from .comparison import Comparison
 from .runs import Run, number
 
@@ -60,7 +62,8 @@ def _correction(label: str, run: Run, record: Mapping[str, Any]) -> Correction:
         method=label,
         seed=run.seed,
         fitted=_fitted(record),
-        data=f"{record.get('cases')} cases of {on}, {record.get('voxels', 0):,} voxels, region {record.get('region')}",
+        data=f"{counted(record.get('cases', 0), 'case')} of {on}, {record.get('voxels', 0):,} voxels, region "
+        f"{record.get('region')}",
         status=str(record.get("status", "")),
         message=str(record.get("message", "")),
         why=f"chosen: {choice['why']}" if choice else "asked for by name",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 
+from monai_calib.words import counted
+
 from .figures import COLOURS, Figure, figure_csv, new_plot, p_text, plain
 from .findings import LEVEL, Findings, pair_columns, pair_row
 
@@ -54,13 +56,14 @@ def differences(findings: Findings) -> Figure | None:
             "hovertemplate": "%{y} − %{x}: %{z:.4f}<br>%{customdata}<extra></extra>",
         }
     )
+    pairs = counted(len(findings.pairs), "pair")
     real = [f"{t.first} and {t.second}" for t in findings.pairs if t.p_holm < LEVEL]
     return Figure(
         f"pairs-{column.key}",
         f"All pairs by {column.label}",
         "Row minus column, mean over subjects; blue where the row is better. ● : p below 0.05 after Holm's correction "
-        f"over {len(findings.pairs)} pairs (Wilcoxon's signed-rank test over subjects).",
-        f"Matrix of paired differences of {column.title}. {len(real)} of {len(findings.pairs)} pairs differ: "
+        f"over {pairs} (Wilcoxon's signed-rank test over subjects).",
+        f"Matrix of paired differences of {column.title}. Told apart are {len(real)} of {pairs}: "
         f"{', '.join(real) or 'none'}.",
         plot,
         figure_csv(pair_columns(), [pair_row(findings, test) for test in findings.pairs]),

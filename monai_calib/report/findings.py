@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from monai_calib.words import counted
+
 from .columns import TRAINING, Column
 from .comparison import Comparison
 from .figures import p_text
@@ -55,11 +57,10 @@ class Findings:
         """Sentence saying that no test here can reach the level, "" if one can."""
         if not self.pairs or self.least_p < LEVEL:
             return ""
-        subjects = max(test.num_subjects for test in self.pairs)
+        subjects = counted(max(test.num_subjects for test in self.pairs), "subject")
         return (
-            f"With {subjects} subject{'s' if subjects != 1 else ''} and {len(self.pairs)} pair"
-            f"{'s' if len(self.pairs) != 1 else ''} no test can tell methods apart: the smallest p possible is "
-            f"{self.least_p:.2g}"
+            f"With {subjects} and {counted(len(self.pairs), 'pair')} no test can tell methods apart: the smallest p "
+            f"possible is {self.least_p:.2g}"
         )
 
     def against_best(self) -> list[PairedTest]:

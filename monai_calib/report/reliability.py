@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from monai_calib.metrics.bootstrap import bootstrap_ratio
 from monai_calib.metrics.protocols import Protocol
 from monai_calib.metrics.regions import Region
+from monai_calib.words import counted
 
 from .comparison import Comparison, Method
 from .figures import NEUTRAL, Figure, axis, figure_csv, new_plot, plain, style, transparent
@@ -222,4 +223,4 @@ def _in_words(bins: Curve) -> str:
     filled = bins.count > 0
     confidence = float((bins.confidence[filled] * bins.count[filled]).sum() / total)
     accuracy = float((bins.accuracy[filled] * bins.count[filled]).sum() / total)
-    return f"mean confidence {confidence:.3f} at accuracy {accuracy:.3f} over {total:.0f} voxels"
+    return f"mean confidence {confidence:.3f} at accuracy {accuracy:.3f} over {counted(round(total), 'voxel')}"

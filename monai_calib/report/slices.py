@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from monai_calib.metrics.regions import Region
+from monai_calib.words import counted
 
 from .columns import Column
 from .comparison import Comparison
@@ -212,8 +213,8 @@ def png(picture: NDArray[np.float64]) -> str:
 
 
 def _areas(labels: NDArray[Any], names: Sequence[str]) -> str:
-    areas = [f"{name} {int((labels == index).sum())} pixels" for index, name in enumerate(names) if index > 0]
-    return ", ".join(areas)
+    sizes = [int((labels == index).sum()) for index in range(1, len(names))]
+    return ", ".join(f"{name} {counted(size, 'pixel')}" for name, size in zip(names[1:], sizes, strict=True))
 
 
 def _dice_in_words(truth: NDArray[Any], decision: NDArray[Any]) -> str:
@@ -230,5 +231,5 @@ def _dice(truth: NDArray[Any], decision: NDArray[Any]) -> float:
 
 
 def _gap_in_words(confidence: NDArray[np.float64], correct: NDArray[np.bool_]) -> str:
-    sure_and_wrong = int(((confidence > _SURE) & ~correct).sum())
-    return f"{sure_and_wrong} pixels wrong at a confidence above {_SURE}, {int((~correct).sum())} wrong in all"
+    sure_and_wrong, wrong = int(((confidence > _SURE) & ~correct).sum()), int((~correct).sum())
+    return f"{counted(sure_and_wrong, 'pixel')} wrong at a confidence above {_SURE}, {wrong} wrong in all"
