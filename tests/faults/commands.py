@@ -119,15 +119,7 @@ def commands(shared: Path) -> list[Command]:
             "phantom",
             lambda folder: None,
             lambda folder, again: [
-                *package,
-                "phantom",
-                str(folder / "out"),
-                "--cases",
-                "30",
-                "--shape",
-                "24",
-                "24",
-                "24",
+                *(*package, "phantom", str(folder / "out"), "--cases", "30", "--shape", "24", "24", "24")
             ],
             lambda folder: digests(folder / "out"),
             refuses_again=True,
@@ -169,7 +161,7 @@ def commands(shared: Path) -> list[Command]:
         ),
         Command(
             "prepare",
-            lambda folder: with_pictures(folder),
+            with_pictures,
             lambda folder, again: [
                 *(*package, "prepare", str(folder / "images"), str(folder / "masks"), str(folder / "out")),
                 *("--labels", "a=1", "b=2"),

@@ -62,19 +62,17 @@ def datalist(folder: Path) -> None:
     write_datalist(folder / "datalist.json", {"name": "x", "modality": {"0": "MR"}, "labels": labels, **lists})
 
 
-def nnunet_or_msd(decathlon: bool) -> Callable[[Path], None]:
-    def prepare(folder: Path) -> None:
-        from own_data import nnunet
+def decathlon(folder: Path) -> None:
+    download(folder)
+    for path in (folder / "download").iterdir():
+        shutil.move(path, folder / path.name)
+    (folder / "download").rmdir()
 
-        if decathlon:
-            download(folder)
-            for path in (folder / "download").iterdir():
-                shutil.move(path, folder / path.name)
-            (folder / "download").rmdir()
-        else:
-            nnunet(folder, list("abcde"))
 
-    return prepare
+def nnunet(folder: Path) -> None:
+    import own_data
+
+    own_data.nnunet(folder, list("abcde"))
 
 
 def table(suffix: str) -> Callable[[Path], None]:

@@ -108,20 +108,16 @@ class Tally:
             "# Kills and hostile input: what was tried, and what happened",
             "",
             "Written by `tests/faults/run.py` (`make test-faults`) from `docs/reliability.json`, the sum over its "
-            "runs. "
-            "Every run draws new moments and new mutations from the seed that it prints. The generators of damage "
-            "are in "
-            "`tests/faults/mutations/`; a small part of all this is in `make test`.",
+            "runs. Every run draws new moments and new mutations from the seed that it prints. The generators of "
+            "damage are in `tests/faults/mutations/`; a small part of all this is in `make test`.",
             "",
             f"{sum(map(_size, kills.values()))} kills of {len(kills)} commands, {sum(map(_size, inputs.values()))} "
-            f"mutated "
-            f"inputs of {len(by_kind)} kinds, in {len(self.runs)} runs.",
+            f"mutated inputs of {len(by_kind)} kinds, in {len(self.runs)} runs.",
             "",
             "## Killed with SIGKILL at a random moment, then called again",
             "",
             "Right is the result of an unkilled call, bit for bit but for times, with nothing left behind. Half of "
-            "the kills "
-            "fall into the last third of the time, where results are written.",
+            "the kills fall into the last third of the time, where results are written.",
             "",
             *_table("command", kills, ("equal",)),
             "",
@@ -129,12 +125,9 @@ class Tally:
             "## Mutated inputs",
             "",
             "Each is read in a process of its own with at most a minute and 3 GB. Right is the result of the whole "
-            "file "
-            "(*as undamaged*), a refusal that names the file in a line (or, where the damage is a contradiction, the "
-            "other "
-            "file of the contradiction), a damaged cache made again, or a result where the changed content is "
-            "another valid "
-            "input (other voxels, another name). Nothing may be run, written outside, or left behind.",
+            "file (*as undamaged*), a refusal that names the file in a line (or, where the damage is a contradiction, "
+            "the other file of the contradiction), a damaged cache made again, or a result where the changed content "
+            "is another valid input (other voxels, another name). Nothing may be run, written outside, or left behind.",
             "",
             *_table("kind of file", by_kind, ("same", "named", "healed", "other")),
             "",
@@ -158,9 +151,8 @@ class Tally:
         mended = sum(1 for fault in self.faults if fault.get("mended"))
         lines = [
             f"{len(self.faults)} outcomes were wrong when they were met. {mended} of them are right since: an input "
-            f"was "
-            "mutated with its seed and read again (`--again`), a command was killed again. A fault that is not told as "
-            "mended stands.",
+            "was mutated with its seed and read again (`--again`), a command was killed again. A fault that is not "
+            "told as mended stands.",
             "",
             "| what | mutation or moment | was | mended |",
             "|---|---|---|---|",

@@ -15,7 +15,7 @@ from ignite.engine import Engine
 
 from monai_calib.handlers import CalibrationHandler
 from monai_calib.labels import mean_label
-from monai_calib.metrics import CalibrationHistogram, CaseEvaluation, Protocol, ece, read_evaluated
+from monai_calib.metrics import CalibrationHistogram, CaseEvaluation, Protocol, read_evaluated
 from monai_calib.metrics.overlap import dice_coefficients
 from monai_calib.metrics.raters import agreement, dice_table, volume_crps
 
@@ -217,9 +217,3 @@ def test_the_handler_writes_both_named_and_the_mean_label_without_the_protocol(t
     assert described["ece_dissensus_15bins"].label == "ECE, where raters differ, 15 bins"
     assert "ece_dissensus_15bins_macro" in evaluated.summary
     assert "volume_crps_macro" in evaluated.summary
-
-
-def test_the_protocol_keeps_the_ece_of_the_whole_volume_by_its_usual_name() -> None:
-    labels, whole = raters(4), CalibrationHistogram(CLASSES)
-    whole.update(prediction()[None], mean_label(labels, CLASSES)[None], from_logits=False)
-    assert measured(labels)["ece_all_15bins"][0] == pytest.approx(ece(whole, 15))

@@ -1,6 +1,0 @@
-"""The harness is found by its tests."""
-
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent))
