@@ -8,6 +8,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from monai_calib.words import counted
+
 from .case import case_of_file
 from .dataset import Case, SourceError
 from .known import known_rule
@@ -44,7 +46,8 @@ def name_patients(
         named = [(case, _block(case.name, block)) for case in cases]
         lacking = [case.name for case, found in named if not found]
         problems = [f"{name}: no number in its name, which --block needs. Use --patients." for name in lacking]
-        note = f"a subject is a block of {block} numbers, not a person: one person may be in training and in test."
+        held = counted(block, "number")
+        note = f"a subject is a block of {held}, not a person: one person may be in training and in test."
         return (
             [replace(case, subject=found or case.name) for case, found in named],
             f"blocks of {block}",

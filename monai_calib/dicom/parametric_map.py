@@ -100,9 +100,8 @@ def write_parametric_map(
         image.save_as(temporary, enforce_file_format=True)
         read = read_parametric_map(temporary, series)
         if not np.array_equal(read, inside):
-            raise ValueError(
-                f"the parametric map read back differs in {np.count_nonzero(read != inside)} voxels; it was not kept"
-            )
+            differing = counted(int((read != inside).sum()), "voxel")
+            raise ValueError(f"the parametric map read back differs in {differing}; it was not kept")
     return target
 
 

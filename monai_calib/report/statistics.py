@@ -15,6 +15,7 @@ from numpy.typing import ArrayLike, NDArray
 from scipy import stats
 
 from monai_calib.metrics import bootstrap
+from monai_calib.words import counted
 
 __all__ = [
     "Interval",
@@ -194,7 +195,7 @@ def friedman_nemenyi(
     if len(names) < 3 or len(table) < 2:
         raise ValueError(
             "Friedman's test expects at least 3 methods and 2 subjects with a value of each; "
-            f"got {len(names)} methods and {len(table)} such subjects."
+            f"got {counted(len(names), 'method')} and {counted(len(table), 'such subject')}."
         )
     count, size = table.shape
     ranks = stats.rankdata(table if lower_is_better else -table, axis=1)

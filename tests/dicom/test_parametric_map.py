@@ -121,7 +121,7 @@ def test_a_map_that_reads_back_otherwise_is_not_kept(oblique, values, tmp_path, 
         return read
 
     monkeypatch.setattr(parametric_map, "read_parametric_map", one_voxel_off)
-    with pytest.raises(ValueError, match="differs in 1 voxels; it was not kept"):
+    with pytest.raises(ValueError, match="differs in 1 voxel; it was not kept"):
         write_parametric_map(oblique, values, CONFIDENCE_MAP, tmp_path / "map.dcm")
     assert list(tmp_path.iterdir()) == []
 
