@@ -27,7 +27,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = commands.add_parser(
         "bundle",
         description="Write a MONAI bundle for a prepared data folder: what is seen in the data, and a plan with a\n"
-        "reason for each number; see docs/own_data.md. Or write one of the bundles of the package, by its name.",
+        "reason for each number. Or write one of the bundles of the package, by its name.",
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )

@@ -19,7 +19,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def _add_phantom(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "phantom",
-        description="Write a SYNTHETIC data set in the Medical Segmentation Decathlon's layout; see docs/phantom.md.",
+        description="Write a SYNTHETIC data set in the Medical Segmentation Decathlon's layout.",
         epilog="example: python -m monai_calib phantom data/phantom --cases 40 --seed 0",
     )
     parser.add_argument("output", type=Path, metavar="OUT", help="new folder to write")
@@ -56,14 +56,14 @@ def _phantom(arguments: argparse.Namespace) -> None:
     )
     progress.clear()
     print(f"Wrote {arguments.cases} SYNTHETIC cases (no patient data), seed {arguments.seed}: {datalist}")
-    print(f"Next: python -m monai_calib run {arguments.output} RUN trains on it and reports, see docs/own_data.md.")
+    print(f"Next: python -m monai_calib run {arguments.output} RUN trains on it and reports.")
 
 
 def _add_prepare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "prepare",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Make a data set that a bundle trains on from your own images and labels; see docs/own_data.md.\n"
+        description="Make a data set that a bundle trains on from your own images and labels.\n"
         "Layouts: Medical Segmentation Decathlon, nnU-Net v2 raw, two folders matched by name, a CSV or JSON table.",
         epilog="example:\n"
         "  python -m monai_calib prepare pictures/images pictures/masks my/usgra --labels nerve=1 vessel=2 --block 8\n"

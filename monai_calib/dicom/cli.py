@@ -19,7 +19,7 @@ example:
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "dicom",
-        description="From a DICOM series to a volume, and from predictions to DICOM objects; see docs/dicom.md.",
+        description="From a DICOM series to a volume, and from predictions to DICOM objects.",
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
