@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from monai_calib.arguments import whole
+from monai_calib.arguments import truth, whole
 
 __all__ = ["add_commands"]
 
@@ -96,7 +96,7 @@ def _add_prepare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--raters", metavar="PATTERN", help="labels of several raters, with {rater} and {case} in it")
     parser.add_argument("--exclude", nargs="+", default=[], metavar="CASE", help="cases to leave out, by name")
     parser.add_argument("--seed", type=int, default=0, help="which split (default: %(default)s)")
-    parser.add_argument("--overwrite", choices=("True", "False"), default="False", help="replace an earlier OUT")
+    parser.add_argument("--overwrite", type=truth, default=False, metavar="True", help="replace an earlier OUT")
     parser.add_argument("--check", action=_Check, metavar="OUT", help="compare a finished OUT with its checksums, only")
     parser.set_defaults(run=_prepare)
 
@@ -120,13 +120,24 @@ def _prepare(arguments: argparse.Namespace) -> None:
 
     from .prepare import prepare
 
-    options = ("labels", "patients", "block", "test", "fractions", "folds", "unit", "raters", "exclude", "seed")
+    options = (
+        "labels",
+        "patients",
+        "block",
+        "test",
+        "fractions",
+        "folds",
+        "unit",
+        "raters",
+        "exclude",
+        "seed",
+        "overwrite",
+    )
     print(
         prepare(
             arguments.source,
             arguments.output,
             arguments.labels_at,
-            overwrite=arguments.overwrite == "True",
             progress=with_progress,
             **{name: getattr(arguments, name) for name in options},
         )

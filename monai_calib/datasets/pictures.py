@@ -57,16 +57,16 @@ def read_picture(path: Path) -> Volume:
 def read_colours(path: Path) -> Volume:
     """A picture as a volume ``(columns, rows, 1, 3)`` of red, green and blue."""
     pixels = _pixels(path, expand=True)
-    return Volume(colours_of(pixels).transpose(1, 0, 2)[:, :, None], PLACE_OF_PICTURE)
+    return Volume(_colours_of(pixels).transpose(1, 0, 2)[:, :, None], PLACE_OF_PICTURE)
 
 
 def is_coloured(path: Path) -> bool:
     """Whether any pixel of a picture has a colour, and is not grey."""
-    colours = colours_of(_pixels(path, expand=True))
+    colours = _colours_of(_pixels(path, expand=True))
     return bool((colours != colours[..., :1]).any())
 
 
-def colours_of(pixels: NDArray[Any]) -> NDArray[Any]:
+def _colours_of(pixels: NDArray[Any]) -> NDArray[Any]:
     """Red, green and blue on a last axis, without transparency; of grey pixels three times the same."""
     if pixels.dtype == bool:
         pixels = pixels.astype(np.uint8) * np.uint8(255)
@@ -80,7 +80,7 @@ def mask_colours(path: Path) -> NDArray[np.int64]:
 
     Raises: :class:`SourceError` on a mask of more than 8 bits a colour.
     """
-    colours = colours_of(_pixels(path, expand=True))
+    colours = _colours_of(_pixels(path, expand=True))
     if colours.dtype != np.uint8:
         raise SourceError(f"{path}: expected colours of 8 bits, got {colours.dtype}. Save the mask as 8-bit PNG.")
     return (colours.astype(np.int64) @ np.array([1 << 16, 1 << 8, 1])).T
