@@ -78,8 +78,8 @@ def test_a_table_by_case_or_file_name_with_groups(separator: str, tmp_path: Path
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.integers(0, 40), min_size=1, max_size=60), st.integers(1, 9), st.integers(0, 5))
-def test_blocks_hold_neighbours_and_nothing_else(numbers: list[int], size: int, seed: int) -> None:
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=60), st.integers(1, 9))
+def test_blocks_hold_neighbours_and_nothing_else(numbers: list[int], size: int) -> None:
     names = sorted({f"s{number:02d}" for number in numbers})
     named, _, problems, _ = name_patients(cases_of(names), "", block=size)
     assert not problems
