@@ -134,7 +134,7 @@ def test_too_few_cases_are_a_wrong_call(tmp_path, capsys):
 
 
 @pytest.mark.slow
-def test_a_small_network_learns_it(tmp_path):
+def test_a_small_network_learns_it():
     import torch
     from monai.losses import DiceCELoss
     from monai.networks.nets import UNet
