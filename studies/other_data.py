@@ -45,7 +45,7 @@ def measured(name: str, runs: Path) -> dict[str, Any]:
     (comparison,) = compare(found)
     settings = found[0].settings
     shared = {key: settings[key] for key in ("bundle", "network_name", "epochs", "batch_size", "patch_size")}
-    return {**figures_of(comparison, corrected=True), "part": name, "settings": shared}
+    return {"part": name, **figures_of(comparison, corrected=True), "settings": shared}
 
 
 def figure(parts: Sequence[Mapping[str, Any]], path: str) -> float:

@@ -1,18 +1,20 @@
 """Bring the figures of a comparison into results.json and the tables of results.md.
 
-    python studies/results.py RUNS...    # read the runs below these folders, write results.json, then the tables
-    python studies/results.py            # write the tables from results.json
+    python studies/results.py RUNS... --precision float32   # read the runs below these folders, then write the page
+    python studies/results.py                               # write the page from results.json
 
-Runs are compared where dimension, epochs and augmentation agree. A row is a method: runs that differ in the seed alone.
-Its figures are means over seeds and cases, with 95 % bootstrap intervals over subjects, all seeds of a drawn subject
-together. Every number of the tables is in results.json.
+Runs are compared where dimension, epochs, augmentation and the precision of training agree, which no run records: a
+part that is named replaces the one that was kept, the others stay. A row is a method: runs that differ in the seed
+alone. Its figures are means over seeds and cases, with 95 % bootstrap intervals over subjects, all seeds of a drawn
+subject together. Every number of the tables is in results.json.
 """
 
 from __future__ import annotations
 
+import argparse
+import json
 import math
 import statistics
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -111,10 +113,11 @@ def name_of(method: Mapping[str, Any]) -> str:
     return f"{text} → {method['posthoc']}" if method["posthoc"] else text
 
 
-def part_of(settings: Mapping[str, Any]) -> str:
-    """The part of the page a run belongs to: ``3D, 40 epochs, augmented``."""
+def part_of(settings: Mapping[str, Any], precision: str = "") -> str:
+    """The part of the page a run belongs to: ``3D, 40 epochs, augmented, float32``."""
     augmented = ", augmented" if settings.get("augmentation") else ""
-    return f"{settings['bundle'].rpartition('_')[2].upper()}, {settings['epochs']} epochs{augmented}"
+    dimension = settings["bundle"].rpartition("_")[2].upper()
+    return f"{dimension}, {settings['epochs']} epochs{augmented}" + (f", {precision}" if precision else "")
 
 
 def _rounded(values: Iterable[float]) -> list[float]:
@@ -143,7 +146,6 @@ def figures_of(comparison: Comparison, corrected: bool = False) -> dict[str, Any
         )
         tabled.append(values_of)
     return {
-        "part": part_of(comparison.methods[0].runs[0].settings),
         "cases": len(comparison.cases),
         "subjects": len(set(comparison.subjects)),
         "methods": methods,
@@ -298,12 +300,20 @@ def comparisons_of(runs: Iterable[Run]) -> list[Comparison]:
     return [comparison for members in parts.values() for comparison in compare(members)]
 
 
-def main(folders: list[str]) -> None:
-    if folders:
-        runs = [run for run in read_runs([Path(folder) for folder in folders]) if run.split == "test"]
-        write_json(FIGURES, [figures_of(comparison) for comparison in comparisons_of(runs)], depth=3)
+def main() -> None:
+    parser = argparse.ArgumentParser(description="Bring the figures of a comparison into results.json and its page.")
+    parser.add_argument("folders", nargs="*", type=Path, metavar="RUNS")
+    parser.add_argument("--precision", default="", help="of training, as the page names it: float32")
+    asked = parser.parse_args()
+    if asked.folders:
+        runs = [run for run in read_runs(asked.folders) if run.split == "test"]
+        parts = {part["part"]: part for part in json.loads(FIGURES.read_text(encoding="utf-8"))}
+        for comparison in comparisons_of(runs):
+            name = part_of(comparison.methods[0].runs[0].settings, asked.precision)
+            parts[name] = {"part": name, **figures_of(comparison)}
+        write_json(FIGURES, list(parts.values()), depth=3)
     write_page("results")
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()
