@@ -49,3 +49,15 @@ def test_figures_are_plots() -> None:
             if "figure" in name.lower() and not name.startswith("_") and not place.startswith("report/"):
                 found.add(f"{place} {name}")
     assert found <= NO_PLOTS, f"a number is a metric, only a plot is a figure: {sorted(found - NO_PLOTS)}"
+
+
+def test_nothing_sends_a_user_of_the_wheel_to_a_page_that_it_does_not_hold() -> None:
+    """A bundle has a ``docs/README.md`` of its own; the repository's pages are not in the wheel."""
+    page = re.compile(r"\b(?:docs|studies)/(?!README\.md)\w+\.md")
+    texts = {path: path.read_text(encoding="utf-8") for path in sorted((PACKAGE / "bundling").glob("**/*.yaml"))}
+    texts |= {path: path.read_text(encoding="utf-8") for path in sorted((PACKAGE / "bundling/template").iterdir())}
+    for path in sorted(PACKAGE.glob("**/*.py")):
+        nodes = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        texts[path] = "\n".join(n.value for n in nodes if isinstance(n, ast.Constant) and isinstance(n.value, str))
+    found = {path.relative_to(PACKAGE).as_posix(): page.findall(text) for path, text in texts.items()}
+    assert {name: pages for name, pages in found.items() if pages} == {}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from monai_calib.arguments import whole
+from monai_calib.arguments import truth, whole
 from monai_calib.terminal import bold
 
 __all__ = ["add_commands"]
@@ -28,7 +28,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = commands.add_parser(
         "bundle",
         description="Write a MONAI bundle for a prepared data folder: what is seen in the data, and a plan with a\n"
-        "reason for each number; see docs/own_data.md. Or write one of the bundles of the package, by its name.",
+        "reason for each number. Or write one of the bundles of the package, by its name.",
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -39,7 +39,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--patch_size", type=int, nargs="+", metavar="N", help="voxels of a crop along each axis")
     parser.add_argument("--batch_size", type=whole(), metavar="N", help="images a step")
     parser.add_argument("--epochs", type=whole(), metavar="N", help="length of the training")
-    parser.add_argument("--overwrite", choices=("True", "False"), default="False", help="replace a bundle at OUT")
+    parser.add_argument("--overwrite", type=truth, default=False, metavar="True", help="replace a bundle at OUT")
     parser.set_defaults(run=_bundle)
     packing = commands.add_parser(
         "pack",
@@ -61,7 +61,6 @@ def _bundle(arguments: argparse.Namespace) -> None:
     from .bundle import bundle_data, bundle_shipped
     from .plan import GIVEN
 
-    overwrite = arguments.overwrite == "True"
     given = {name: getattr(arguments, name) for name in GIVEN if getattr(arguments, name) is not None}
     source = Path(arguments.data)
     if not source.is_dir() and "/" not in arguments.data:
@@ -69,10 +68,10 @@ def _bundle(arguments: argparse.Namespace) -> None:
             raise argparse.ArgumentTypeError(
                 f"--{next(iter(given))}: bundles of the package have their own. Leave it out."
             )
-        folder = bundle_shipped(arguments.data, arguments.output, overwrite)
+        folder = bundle_shipped(arguments.data, arguments.output, arguments.overwrite)
         print(f"Wrote {bold(folder)}\nNext: its docs/README.md says where the data come from and how to run it.")
         return
-    made = bundle_data(source, arguments.output, given, overwrite)
+    made = bundle_data(source, arguments.output, given, arguments.overwrite)
     print(f"{made.fingerprint.in_words()}\n\n{made.plan.in_words()}\n")
     print(
         f"Wrote {bold(made.folder)}\nNext: python -m monai_calib run {arguments.data} OUT --bundle {arguments.output}"

@@ -102,10 +102,10 @@ class Fingerprint:
         return bool(self.spacing[2] >= ANISOTROPIC * self.spacing[:2].min())
 
     @property
-    def spacings_differ(self) -> bool:
-        """Whether voxels of the training images differ by more than 5 % along an axis."""
+    def spacings_differ(self) -> NDArray[np.bool_]:
+        """Whether voxels of the training images differ by more than 5 %, along each axis."""
         sizes = np.asarray(self.spacings, float)
-        return bool((sizes.max(0) > 1.05 * sizes.min(0)).any())
+        return np.asarray(sizes.max(0) > 1.05 * sizes.min(0))
 
     @property
     def reads_pictures(self) -> bool:

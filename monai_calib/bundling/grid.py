@@ -34,12 +34,12 @@ def plan_grid(
     _check("--patch_size", patch, plan.dims, False)
     sizes, reason = (_given(spacing, seen), "asked for") if spacing else _spacing(plan.dims, seen)
     shape = seen.shape * seen.spacing / sizes
-    needed = [abs(sizes[axis] / seen.spacing[axis] - 1) > 0.01 or _differ(seen, axis) for axis in range(3)]
+    needed = (np.abs(sizes / seen.spacing - 1) > 0.01) | seen.spacings_differ
     slices_stay = plan.dims == 2 or (seen.anisotropic and abs(sizes[2] / seen.spacing[2] - 1) <= 0.01)
     if slices_stay:
-        resample = "slices" if needed[0] or needed[1] else "none"
+        resample = "slices" if needed[:2].any() else "none"
     else:
-        resample = "volumes" if any(needed) else "none"
+        resample = "volumes" if needed.any() else "none"
     if slices_stay:
         shape[2], sizes[2] = seen.shape[2], seen.spacing[2]
     listed = [float(f"{size:.4g}") for size in sizes]
@@ -66,7 +66,7 @@ def plan_grid(
 
 def _spacing(dims: int, seen: Fingerprint) -> tuple[NDArray[np.float64], str]:
     sizes, shape = seen.spacing.copy(), seen.shape
-    reason = "voxels differ: their median" if seen.spacings_differ else "of all training images"
+    reason = "voxels differ: their median" if seen.spacings_differ.any() else "of all training images"
     if dims == 2:
         wanted = math.prod(shape[:2]) / (FIELD[2] * MOST_2D)
         factor = 2 ** math.ceil(math.log2(max(wanted, 1)) / 2 - 0.02) if seen.unit == "px" else math.sqrt(wanted)
@@ -100,11 +100,6 @@ def _patch(dims: int, shape: NDArray[np.float64]) -> list[int]:
 
 def _given(spacing: Sequence[float], seen: Fingerprint) -> NDArray[np.float64]:
     return np.array([*spacing, *seen.spacing[len(spacing) :]], dtype=np.float64)
-
-
-def _differ(seen: Fingerprint, axis: int) -> bool:
-    sizes = [row[axis] for row in seen.spacings]
-    return max(sizes) > 1.05 * min(sizes)
 
 
 def _check(option: str, numbers: Sequence[float] | None, dims: int, two_will_do: bool) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -207,14 +208,13 @@ def _can_be_turned(places: Sequence[tuple[tuple[int, ...], NDArray[np.float64]]]
 
 
 def _check_subjects(subjects: Mapping[str, set[str]], listing: Path) -> None:
-    for k, first in enumerate(SPLITS):
-        for second in SPLITS[k + 1 :]:
-            both = sorted(subjects[first] & subjects[second])
-            if both:
-                raise SourceError(
-                    f"{listing}: expected every subject in one split, got {both[0]} in {first} and {second} "
-                    f"({len(both)} such). Add subjects, or split anew: python -m monai_calib prepare."
-                )
+    for first, second in combinations(SPLITS, 2):
+        both = sorted(subjects[first] & subjects[second])
+        if both:
+            raise SourceError(
+                f"{listing}: expected every subject in one split, got {both[0]} in {first} and {second} "
+                f"({len(both)} such). Add subjects, or split anew: python -m monai_calib prepare."
+            )
 
 
 def _subject(case: Mapping[str, Any]) -> str:

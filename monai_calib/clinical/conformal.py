@@ -14,7 +14,14 @@ from monai_calib.words import counted
 
 from .truth import Truth, check_truth
 
-__all__ = ["Conformal", "TooFewSubjectsWarning", "conformal_from_json", "fewest_subjects", "subject_quantile"]
+__all__ = [
+    "Conformal",
+    "ConformalShare",
+    "TooFewSubjectsWarning",
+    "conformal_from_json",
+    "fewest_subjects",
+    "subject_quantile",
+]
 
 Score = TypeVar("Score")
 Made = TypeVar("Made", bound="Conformal[Any]")
@@ -188,6 +195,32 @@ class Conformal(ABC, Generic[Score]):
         )
 
 
+class ConformalShare(Conformal[float]):
+    """A promise of a share of a class's voxels, in a share of subjects.
+
+    Args:
+        num_classes, class_names, ignore_index: as in :class:`Conformal`.
+        share: least share of the voxels, above 0.
+        level: least share of subjects in which that holds.
+    """
+
+    def __init__(
+        self,
+        num_classes: int,
+        share: float = 0.95,
+        level: float = 0.9,
+        class_names: Sequence[str] | None = None,
+        ignore_index: int | None = None,
+    ) -> None:
+        super().__init__(num_classes, class_names, ignore_index)
+        if not (0 < share <= 1 and 0 < level < 1):
+            raise ValueError(f"share, level: expected above 0 and up to 1, and between 0 and 1, got {share}, {level}")
+        self.share, self.level = float(share), float(level)
+
+    def _settings(self) -> dict[str, Any]:
+        return {"share": self.share, "level": self.level}
+
+
 def _plain(of_class: Mapping[str, list[Any]]) -> list[list[float | None]]:
     return [[None if score == math.inf else float(score) for score in row] for row in of_class.values()]
 
@@ -202,7 +235,8 @@ def conformal_from_json(data: Mapping[str, Any]) -> Conformal[Any]:
         Traceback (most recent call last):
         ValueError: format: expected one of ..., got 'a spell'
     """
-    kinds = {kind.format: kind for kind in Conformal.__subclasses__()}
+    promises: list[type[Conformal[Any]]] = [*Conformal.__subclasses__(), *ConformalShare.__subclasses__()]
+    kinds = {kind.format: kind for kind in promises if kind is not ConformalShare}
     if data.get("format") not in kinds:
         raise ValueError(f"format: expected one of {', '.join(sorted(kinds))}, got {data.get('format')!r}")
     return kinds[data["format"]].from_json(data)

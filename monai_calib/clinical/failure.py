@@ -11,6 +11,8 @@ from numpy.typing import ArrayLike, NDArray
 from monai_calib.metrics.bootstrap import Interval, resamples
 from monai_calib.metrics.selective import augrc_of_groups, aurc_of_groups, tie_groups
 
+from .quality import paired
+
 __all__ = ["FailureDetection", "RiskCoverage", "failure_detection", "risk_coverage"]
 
 _Array = NDArray[np.float64]
@@ -119,17 +121,11 @@ def risk_coverage(confidence: ArrayLike, dice: ArrayLike) -> RiskCoverage:
 def _cases(
     confidence: ArrayLike, dice: ArrayLike, subjects: Sequence[Hashable] | None
 ) -> tuple[_Array, _Array, list[Hashable]]:
-    """Cases with a true Dice: confidence, minus infinity where there is none, Dice, subject."""
-    sure, true = np.asarray(confidence, dtype=np.float64), np.asarray(dice, dtype=np.float64)
-    whose: list[Hashable] = list(range(len(true))) if subjects is None else list(subjects)
-    if sure.ndim != 1 or sure.shape != true.shape or len(whose) != len(true):
-        raise ValueError(
-            f"confidence, dice and subjects: expected one value a case, got {sure.shape}, {true.shape} and {len(whose)}"
-        )
+    """Cases with a true Dice."""
+    sure, true, whose = paired(confidence, dice, subjects)
     known = ~np.isnan(true)
     if known.sum() < 2:
         raise ValueError(f"dice: expected at least two cases with a true Dice, got {known.sum()} of {len(true)}")
-    sure = np.where(np.isnan(sure), -np.inf, sure)
     return sure[known], true[known], [name for name, ok in zip(whose, known, strict=True) if ok]
 
 

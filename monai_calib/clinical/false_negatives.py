@@ -9,12 +9,11 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from .conformal import Conformal, TooFewSubjectsWarning
+from .conformal import Conformal
 from .truth import Truth, check_probability
 
-__all__ = ["ConformalThreshold", "FalseNegativeControl", "TooFewSubjectsWarning", "conformal_threshold"]
+__all__ = ["ConformalThreshold", "FalseNegativeControl", "conformal_threshold"]
 
-CONFORMAL_FORMAT = "monai_calib/conformal/1"
 GRID = 1000
 
 
@@ -95,7 +94,7 @@ class FalseNegativeControl(Conformal[Tensor]):
         [[False, True]]
     """
 
-    format = CONFORMAL_FORMAT
+    format = "monai_calib/conformal/1"
     exclusive = False
 
     def __init__(
@@ -164,7 +163,7 @@ class FalseNegativeControl(Conformal[Tensor]):
     def to_json(self) -> dict[str, Any]:
         """Limits and thresholds as plain values."""
         return {
-            "format": CONFORMAL_FORMAT,
+            "format": self.format,
             "num_classes": self.num_classes,
             "class_names": self.class_names,
             "limits": self.limits,
@@ -174,8 +173,8 @@ class FalseNegativeControl(Conformal[Tensor]):
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> FalseNegativeControl:
         """Read what :meth:`to_json` wrote. Raises ``ValueError`` for another format."""
-        if data.get("format") != CONFORMAL_FORMAT:
-            raise ValueError(f"format: expected {CONFORMAL_FORMAT!r}, got {data.get('format')!r}")
+        if data.get("format") != cls.format:
+            raise ValueError(f"format: expected {cls.format!r}, got {data.get('format')!r}")
         made = cls(data["num_classes"], data["limits"], data["class_names"])
         made.thresholds = [
             ConformalThreshold(**{**t, "risk": math.nan if t["risk"] is None else t["risk"]})

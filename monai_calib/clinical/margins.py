@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -15,7 +15,7 @@ from torch import Tensor
 from monai_calib.labels import top_class
 from monai_calib.words import counted
 
-from .conformal import Conformal, fewest_subjects
+from .conformal import ConformalShare, fewest_subjects
 from .truth import Truth, check_probability
 from .volumes import check_spacing
 
@@ -53,7 +53,7 @@ class Margin(NamedTuple):
         return f"no margin: nothing of it was found in {self.unfound} of {self.subjects} validation subjects"
 
 
-class ConformalMargin(Conformal[float]):
+class ConformalMargin(ConformalShare):
     """Margins that cover the true structures: a share of their voxels, in a share of subjects.
 
     Score of a case and structure is the smallest distance ``r`` such that the predicted structure (where its
@@ -86,20 +86,7 @@ class ConformalMargin(Conformal[float]):
     """
 
     format = "monai_calib/conformal_margin/1"
-
-    def __init__(
-        self,
-        num_classes: int,
-        share: float = 0.95,
-        level: float = 0.9,
-        class_names: Sequence[str] | None = None,
-        ignore_index: int | None = None,
-    ) -> None:
-        super().__init__(num_classes, class_names, ignore_index)
-        if not (0 < share <= 1 and 0 < level < 1):
-            raise ValueError(f"share, level: expected above 0 and up to 1, and between 0 and 1, got {share}, {level}")
-        self.share, self.level = float(share), float(level)
-        self.margins: list[Margin] = []
+    margins: Sequence[Margin] = ()
 
     def _scores_of(self, truth: Truth, spacing: Sequence[float] | None) -> Mapping[int, float]:
         sizes = check_spacing(truth.probability, spacing)
@@ -112,11 +99,12 @@ class ConformalMargin(Conformal[float]):
         """Find the margins. Warns where there are too few subjects: there is no margin then."""
         promised = f"a margin over {self.share:.3g} of it in {self.level:.3g} of subjects"
         needed = fewest_subjects(self.level)
-        self.margins = []
+        margins = []
         for k in range(1, self.num_classes):
             mm = self._quantile(k, self.level, promised, "it gets no margin")
             rows = self._scores[k].values()
-            self.margins.append(Margin(mm, len(rows), sum(math.inf in row for row in rows), needed))
+            margins.append(Margin(mm, len(rows), sum(math.inf in row for row in rows), needed))
+        self.margins = margins
 
     def apply(self, probability: Tensor, spacing: Sequence[float] | None = None) -> Tensor:
         """Predicted structures with their margins, bool ``(K - 1, *spatial)``; everything where there is no margin.
@@ -130,9 +118,6 @@ class ConformalMargin(Conformal[float]):
         predicted = top_class(probability).numpy(force=True)
         masks = [within(predicted == k, margin.mm, sizes) for k, margin in enumerate(self.margins, 1)]
         return torch.from_numpy(np.stack(masks)).to(probability.device)
-
-    def _settings(self) -> dict[str, Any]:
-        return {"share": self.share, "level": self.level}
 
 
 def covering_distance(

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-from numpy.typing import ArrayLike
+from numpy.typing import ArrayLike, NDArray
 
 from monai_calib.words import counted
 
@@ -106,18 +106,11 @@ class QualityThreshold:
         Source: Vovk, Gammerman and Shafer, Algorithmic Learning in a Random World, 2005 (conformal prediction); Lee,
             Barber and Willett, 2023, https://arxiv.org/abs/2306.06342, of several cases a subject.
         """
-        sure, true = np.asarray(confidence, dtype=np.float64), np.asarray(dice, dtype=np.float64)
-        whose = list(range(true.size)) if subjects is None else list(subjects)
-        if sure.ndim != 1 or sure.shape != true.shape or len(whose) != len(true):
-            raise ValueError(
-                "confidence, dice and subjects: expected one value a case, "
-                f"got {sure.shape}, {true.shape} and {len(whose)}"
-            )
+        sure, true, whose = paired(confidence, dice, subjects)
         cls(math.inf, failed_below, miss_rate, 0)  # refuses settings out of range
         known, failed = ~np.isnan(true), true < failed_below
         if not known.any():
             raise ValueError(f"dice: expected a case with a true Dice, got none in {len(true)}")
-        sure = np.where(np.isnan(sure), -np.inf, sure)
         of_subject: dict[Hashable, list[float]] = {}
         for i in np.flatnonzero(failed):
             of_subject.setdefault(whose[i], []).append(float(sure[i]))
@@ -181,6 +174,22 @@ class QualityThreshold:
             raise ValueError(f"quality threshold: expected a number as {error}. Fit the threshold again.") from error
         except (TypeError, ValueError) as error:
             raise ValueError(f"{error}. Fit the threshold again.") from error
+
+
+def paired(
+    confidence: ArrayLike, dice: ArrayLike, subjects: Sequence[Hashable] | None
+) -> tuple[NDArray[np.float64], NDArray[np.float64], list[Hashable]]:
+    """Confidence (minus infinity where there is none), true Dice and subject of each case, by default its own.
+
+    Raises: ``ValueError`` for lengths that differ.
+    """
+    sure, true = np.asarray(confidence, dtype=np.float64), np.asarray(dice, dtype=np.float64)
+    whose: list[Hashable] = list(range(true.size)) if subjects is None else list(subjects)
+    if sure.ndim != 1 or sure.shape != true.shape or len(whose) != len(true):
+        raise ValueError(
+            f"confidence, dice and subjects: expected one value a case, got {sure.shape}, {true.shape} and {len(whose)}"
+        )
+    return np.where(np.isnan(sure), -np.inf, sure), true, whose
 
 
 def least_dice(dice: Sequence[float]) -> float:

@@ -278,5 +278,7 @@ def check_spacing(probability: torch.Tensor, spacing: Sequence[float] | None) ->
     """The voxel size in mm of probabilities ``(K, *spatial)``; ``ValueError`` unless it is one number an axis."""
     sizes = tuple(float(step) for step in spacing or ())
     if probability.ndim - 1 != len(sizes) or not all(0 < step < math.inf for step in sizes):
-        raise ValueError(f"expected a positive voxel size for each of {probability.ndim - 1} axes, got {sizes}")
+        raise ValueError(
+            f"spacing: expected a positive voxel size for each of {probability.ndim - 1} axes, got {sizes}"
+        )
     return sizes

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from monai_calib.labels import top_class
 
-from .conformal import Conformal
+from .conformal import ConformalShare
 from .truth import Truth, check_probability
 
 __all__ = ["ConformalSets", "SetThreshold"]
@@ -26,7 +26,7 @@ class SetThreshold(NamedTuple):
     possible: bool
 
 
-class ConformalSets(Conformal[float]):
+class ConformalSets(ConformalShare):
     """Class-conditional sets of voxels: in a share of subjects, a share of each class's voxels have it in their set.
 
     Class ``k``, the background included, is in the set of a voxel where ``p_k >= t_k``, and so is the class of largest
@@ -61,20 +61,7 @@ class ConformalSets(Conformal[float]):
     """
 
     format = "monai_calib/conformal_sets/1"
-
-    def __init__(
-        self,
-        num_classes: int,
-        share: float = 0.95,
-        level: float = 0.9,
-        class_names: Sequence[str] | None = None,
-        ignore_index: int | None = None,
-    ) -> None:
-        super().__init__(num_classes, class_names, ignore_index)
-        if not (0 < share <= 1 and 0 < level < 1):
-            raise ValueError(f"share, level: expected above 0 and up to 1, and between 0 and 1, got {share}, {level}")
-        self.share, self.level = float(share), float(level)
-        self.thresholds: list[SetThreshold] = []
+    thresholds: Sequence[SetThreshold] = ()
 
     def _scores_of(self, truth: Truth, spacing: Sequence[float] | None) -> Mapping[int, float]:
         counts = truth.counted
@@ -90,13 +77,14 @@ class ConformalSets(Conformal[float]):
     def fit(self) -> None:
         """Find the thresholds. Warns where there are too few subjects: the class is in every set then."""
         promised = f"sets for {self.share:.3g} of it in {self.level:.3g} of subjects"
-        self.thresholds = []
+        thresholds = []
         for k in range(self.num_classes):
             quantile = self._quantile(k, self.level, promised, "every voxel's set holds it")
             possible = quantile < math.inf
             # written so that 0 has no sign
             threshold = max(0.0, -quantile) if possible else 0.0
-            self.thresholds.append(SetThreshold(threshold, len(self._scores[k]), possible))
+            thresholds.append(SetThreshold(threshold, len(self._scores[k]), possible))
+        self.thresholds = thresholds
 
     def apply(self, probability: Tensor, spacing: Sequence[float] | None = None) -> Tensor:
         """Classes that each voxel may be of, bool ``(K, *spatial)``, background included; no set is empty.
@@ -111,6 +99,3 @@ class ConformalSets(Conformal[float]):
             (p >= t.threshold) | (top == k) for k, (p, t) in enumerate(zip(probability, self.thresholds, strict=True))
         ]
         return torch.stack(rows)
-
-    def _settings(self) -> dict[str, Any]:
-        return {"share": self.share, "level": self.level}

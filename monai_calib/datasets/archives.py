@@ -44,6 +44,13 @@ def _safe_name(name: str, archive: Path) -> PurePosixPath:
     return path
 
 
+def _no_file(name: str, archive: Path) -> SourceError:
+    return SourceError(
+        f"{archive}: the archive's member {name!r} is a link or a device, where only files and folders are expected; "
+        "nothing was unpacked. Download it again from its official place."
+    )
+
+
 def _write(source: IO[bytes] | None, target: Path, archive: Path) -> None:
     if source is None:
         raise SourceError(f"{archive}: cannot read the member {target.name}; download the archive again.")
@@ -73,10 +80,7 @@ def _unpack_tar(archive: Path, folder: Path) -> None:
         members = [(member, _safe_name(member.name, archive)) for member in tar.getmembers()]
         for member, _ in members:
             if not (member.isfile() or member.isdir()):
-                raise SourceError(
-                    f"{archive}: the archive's member {member.name!r} is a link or a device, where only files and "
-                    "folders are expected; nothing was unpacked. Download it again from its official place."
-                )
+                raise _no_file(member.name, archive)
         _check_size((member.size for member, _ in members), archive, folder)
         for member, path in members:
             if member.isfile() and not is_stray(path):
@@ -89,10 +93,7 @@ def _unpack_zip(archive: Path, folder: Path) -> None:
         for member, _ in members:
             kind = (member.external_attr >> 16) & 0o170000
             if kind not in (0, 0o100000, 0o040000):
-                raise SourceError(
-                    f"{archive}: the archive's member {member.filename!r} is a link or a device, where only files and "
-                    "folders are expected; nothing was unpacked. Download it again from its official place."
-                )
+                raise _no_file(member.filename, archive)
         _check_size((member.file_size for member, _ in members), archive, folder)
         for member, path in members:
             if not member.is_dir() and not is_stray(path):

@@ -19,6 +19,7 @@ __all__ = [
     "check_affine",
     "check_geometry",
     "file_safe",
+    "itk_affine",
     "moved_voxels",
     "spacing_of",
     "unique_names",
@@ -159,6 +160,19 @@ def check_affine(affine: ArrayLike, of: Any) -> NDArray[np.float64]:
             f"{of}: the header's voxel size or orientation is not usable: {matrix.tolist()}. Correct the header."
         )
     return matrix
+
+
+def itk_affine(direction: ArrayLike, spacing: ArrayLike, origin: ArrayLike) -> NDArray[np.float64]:
+    """The affine of ITK's geometry, whose axes run to the left, posterior, superior: voxel to mm in NIfTI's.
+
+    Example:
+        >>> itk_affine((1, 0, 0, 0, 1, 0, 0, 0, 1), (1, 1, 3), (5, 0, 0))[0].tolist()
+        [-1.0, 0.0, 0.0, -5.0]
+    """
+    affine = np.eye(4)
+    affine[:3, :3] = np.reshape(direction, (3, 3)) * np.asarray(spacing, np.float64)
+    affine[:3, 3] = origin
+    return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
 
 
 def moved_voxels(image: ArrayLike, label: ArrayLike, shape: Sequence[int]) -> float:

@@ -17,20 +17,19 @@ def in_colours(cases: Sequence[Case], notes: list[str]) -> bool:
     """Whether every picture has colours; one grey picture makes all grey: a network has one number of channels."""
     if len(cases[0].images) > 1:
         return False
-    grey, coloured = [], 0
+    grey: list[str] = []
+    coloured: list[str] = []
     for case in cases:
         try:
-            if is_coloured(case.images[0]):
-                coloured += 1
-            else:
-                grey.append(case.name)
+            (coloured if is_coloured(case.images[0]) else grey).append(case.name)
         except SourceError:
             continue  # told when it is converted
     if coloured and grey:
-        listed = ", ".join(grey[:3]) + (", ..." if len(grey) > 3 else "")
+        odd = min(coloured, grey, key=len)  # the pictures to look at, or to leave out
+        listed = ", ".join(odd[:3]) + (", ..." if len(odd) > 3 else "")
         notes.append(
-            f"{coloured} of {coloured + len(grey)} pictures in colours, {len(grey)} in grey ({listed}): "
-            "all are read as grey."
+            f"{len(coloured)} of {len(coloured) + len(grey)} pictures in colours, {len(grey)} in grey "
+            f"(in {'colours' if odd is coloured else 'grey'}: {listed}): all are read as grey."
         )
     return bool(coloured) and not grey
 

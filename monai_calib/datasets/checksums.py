@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
+from itertools import combinations
 from pathlib import Path
 from typing import Any
 
@@ -66,9 +67,8 @@ def check_conversion(folder: Path, title: str | None = None) -> tuple[int, list[
             problems.append(f"{case}: {file} is missing")
         elif sha256(file) != expected:
             problems.append(f"{case}: {file} is not the file that was written (its SHA-256 differs)")
-    for i, first in enumerate(SPLITS):
-        for second in SPLITS[i + 1 :]:
-            shared = sorted(subjects[first] & subjects[second])
-            if shared:
-                problems.append(f"subject {', '.join(shared[:5])} is in {first} and in {second}")
+    for first, second in combinations(SPLITS, 2):
+        shared = sorted(subjects[first] & subjects[second])
+        if shared:
+            problems.append(f"subject {', '.join(shared[:5])} is in {first} and in {second}")
     return sum(map(len, lists.values())), problems

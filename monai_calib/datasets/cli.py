@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from monai_calib.arguments import whole
+from monai_calib.arguments import truth, whole
 from monai_calib.terminal import bold, warned
 from monai_calib.words import counted
 
@@ -21,7 +21,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
 def _add_phantom(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "phantom",
-        description="Write a SYNTHETIC data set in the Medical Segmentation Decathlon's layout; see docs/phantom.md.",
+        description="Write a SYNTHETIC data set in the Medical Segmentation Decathlon's layout.",
         epilog="example: python -m monai_calib phantom data/phantom --cases 40 --seed 0",
     )
     parser.add_argument("output", type=Path, metavar="OUT", help="new folder to write")
@@ -58,14 +58,14 @@ def _phantom(arguments: argparse.Namespace) -> None:
     )
     progress.clear()
     print(f"Wrote {arguments.cases} SYNTHETIC cases (no patient data), seed {arguments.seed}: {bold(datalist)}")
-    print(f"Next: python -m monai_calib run {arguments.output} RUN trains on it and reports, see docs/own_data.md.")
+    print(f"Next: python -m monai_calib run {arguments.output} RUN trains on it and reports.")
 
 
 def _add_prepare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "prepare",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        description="Make a data set that a bundle trains on from your own images and labels; see docs/own_data.md.\n"
+        description="Make a data set that a bundle trains on from your own images and labels.\n"
         "Layouts: Medical Segmentation Decathlon, nnU-Net v2 raw, two folders matched by name, a CSV or JSON table.",
         epilog="example:\n"
         "  python -m monai_calib prepare pictures/images pictures/masks my/usgra --labels nerve=1 vessel=2 --block 8\n"
@@ -98,7 +98,7 @@ def _add_prepare(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser.add_argument("--raters", metavar="PATTERN", help="labels of several raters, with {rater} and {case} in it")
     parser.add_argument("--exclude", nargs="+", default=[], metavar="CASE", help="cases to leave out, by name")
     parser.add_argument("--seed", type=int, default=0, help="which split (default: %(default)s)")
-    parser.add_argument("--overwrite", choices=("True", "False"), default="False", help="replace an earlier OUT")
+    parser.add_argument("--overwrite", type=truth, default=False, metavar="True", help="replace an earlier OUT")
     parser.add_argument("--check", action=_Check, metavar="OUT", help="compare a finished OUT with its checksums, only")
     parser.set_defaults(run=_prepare)
 
@@ -122,12 +122,14 @@ def _prepare(arguments: argparse.Namespace) -> None:
 
     from .prepare import prepare
 
-    options = ("labels", "patients", "block", "test", "fractions", "folds", "unit", "raters", "exclude", "seed")
+    options = (
+        *("labels", "patients", "block", "test", "fractions", "folds", "unit", "raters", "exclude", "seed"),
+        "overwrite",
+    )
     summary = prepare(
         arguments.source,
         arguments.output,
         arguments.labels_at,
-        overwrite=arguments.overwrite == "True",
         progress=with_progress,
         **{name: getattr(arguments, name) for name in options},
     )

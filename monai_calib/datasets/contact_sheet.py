@@ -27,7 +27,7 @@ def _slice(folder: Path, entry: Mapping[str, Any]) -> tuple[np.ndarray, list[np.
     Returns:
         The picture, the label of each rater, and the height of a pixel by its width.
     """
-    image, *labels = (_canonical(folder / path) for path in (_first(entry["image"]), *_all(entry["label"])))
+    image, *labels = (_canonical(folder / path) for path in (_all(entry["image"])[0], *_all(entry["label"])))
     first = np.asanyarray(labels[0].dataobj)
     index = int((first > 0).sum(axis=(0, 1)).argmax()) if first.any() else first.shape[2] // 2
     step = labels[0].header.get_zooms()
@@ -46,10 +46,6 @@ def _canonical(path: Path) -> Any:
 
 def _all(named: Any) -> list[str]:
     return named if isinstance(named, list) else [named]
-
-
-def _first(named: Any) -> str:
-    return _all(named)[0]
 
 
 def write_contact_sheet(folder: Path, datalist: Mapping[str, Any], path: Path) -> bool:

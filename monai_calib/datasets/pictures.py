@@ -26,7 +26,8 @@ PLACE_OF_PICTURE = np.diag([1.0, -1.0, 1.0, 1.0])
 
 
 def _pixels(path: Path, expand: bool) -> NDArray[Any]:
-    """Rows by columns, with colours on a last axis; of a palette the colours (``expand``) or the indices."""
+    """Rows by columns, colours on a last axis; of a palette the colours (``expand``) or the indices, of a bit 0 and 255
+    or 0 and 1."""
     from PIL import Image
 
     try:
@@ -36,7 +37,8 @@ def _pixels(path: Path, expand: bool) -> NDArray[Any]:
             picture.load()
             if picture.mode in ("CMYK", "YCbCr", "LAB", "HSV") or (expand and picture.mode in ("P", "PA")):
                 picture = picture.convert("RGB")
-            return np.asarray(picture)
+            pixels = np.asarray(picture)
+            return pixels * np.uint8(255 if expand else 1) if pixels.dtype == bool else pixels
     except SourceError:
         raise
     except Exception as error:  # Pillow raises many kinds
@@ -46,8 +48,6 @@ def _pixels(path: Path, expand: bool) -> NDArray[Any]:
 def read_picture(path: Path) -> Volume:
     """A picture as a volume ``(columns, rows, 1)`` with pixels of 1 mm; of colours the mean of red, green and blue."""
     pixels = _pixels(path, expand=True)
-    if pixels.dtype == bool:
-        pixels = pixels.astype(np.uint8) * np.uint8(255)
     if pixels.ndim == 3:
         colours = pixels[..., :3] if pixels.shape[-1] >= 3 else pixels[..., :1]
         pixels = np.rint(colours.mean(-1)).astype(pixels.dtype)
@@ -57,19 +57,17 @@ def read_picture(path: Path) -> Volume:
 def read_colours(path: Path) -> Volume:
     """A picture as a volume ``(columns, rows, 1, 3)`` of red, green and blue."""
     pixels = _pixels(path, expand=True)
-    return Volume(colours_of(pixels).transpose(1, 0, 2)[:, :, None], PLACE_OF_PICTURE)
+    return Volume(_colours_of(pixels).transpose(1, 0, 2)[:, :, None], PLACE_OF_PICTURE)
 
 
 def is_coloured(path: Path) -> bool:
     """Whether any pixel of a picture has a colour, and is not grey."""
-    colours = colours_of(_pixels(path, expand=True))
+    colours = _colours_of(_pixels(path, expand=True))
     return bool((colours != colours[..., :1]).any())
 
 
-def colours_of(pixels: NDArray[Any]) -> NDArray[Any]:
+def _colours_of(pixels: NDArray[Any]) -> NDArray[Any]:
     """Red, green and blue on a last axis, without transparency; of grey pixels three times the same."""
-    if pixels.dtype == bool:
-        pixels = pixels.astype(np.uint8) * np.uint8(255)
     if pixels.ndim == 3 and pixels.shape[-1] >= 3:
         return pixels[..., :3]
     return np.repeat(pixels[..., None] if pixels.ndim == 2 else pixels[..., :1], 3, axis=-1)
@@ -80,7 +78,7 @@ def mask_colours(path: Path) -> NDArray[np.int64]:
 
     Raises: :class:`SourceError` on a mask of more than 8 bits a colour.
     """
-    colours = colours_of(_pixels(path, expand=True))
+    colours = _colours_of(_pixels(path, expand=True))
     if colours.dtype != np.uint8:
         raise SourceError(f"{path}: expected colours of 8 bits, got {colours.dtype}. Save the mask as 8-bit PNG.")
     return (colours.astype(np.int64) @ np.array([1 << 16, 1 << 8, 1])).T
@@ -100,7 +98,7 @@ def mask_values(path: Path) -> NDArray[Any]:
                 "number a pixel (grey, or a palette, whose indices count)."
             )
         pixels = grey[..., 0]
-    return (pixels.astype(np.uint8) if pixels.dtype == bool else pixels).T
+    return pixels.T
 
 
 def read_mask(paths: Sequence[Path]) -> Volume:

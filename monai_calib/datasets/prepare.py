@@ -19,9 +19,7 @@ from .layouts.layout import is_picture, kinds_differ
 from .patients import name_patients
 from .pictures import read_colours
 
-__all__ = ["FRACTIONS", "prepare"]
-
-FRACTIONS = (0.7, 0.1, 0.2)
+__all__ = ["prepare"]
 
 
 def prepare(
@@ -33,7 +31,7 @@ def prepare(
     patients: str | None = None,
     block: int | None = None,
     test: str | Path | None = None,
-    fractions: Sequence[float] = FRACTIONS,
+    fractions: Sequence[float] = (0.7, 0.1, 0.2),
     folds: int | None = None,
     unit: str | None = None,
     raters: str | None = None,

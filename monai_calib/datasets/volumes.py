@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from ..files import atomic_path
-from .case import check_affine, check_geometry, spacing_of
+from .case import check_affine, check_geometry, itk_affine, spacing_of
 from .dataset import SourceError, UnreadableError, Volume
 
 __all__ = [
@@ -127,10 +127,7 @@ def _read_with_simpleitk(path: Path) -> Volume:
             "volume of its own."
         )
     array = np.moveaxis(sitk.GetArrayFromImage(image), (0, 1, 2), (2, 1, 0))
-    affine = np.eye(4)
-    affine[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) * np.array(image.GetSpacing())
-    affine[:3, 3] = image.GetOrigin()
-    return Volume(array, np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine)  # from left-posterior-superior to NIfTI's axes
+    return Volume(array, itk_affine(image.GetDirection(), image.GetSpacing(), image.GetOrigin()))
 
 
 def check_same_grid(image: Volume, label: Volume, of_image: Path, of_label: Path) -> float:

@@ -19,7 +19,7 @@ example:
 def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
     parser = commands.add_parser(
         "dicom",
-        description="From a DICOM series to a volume, and from predictions to DICOM objects; see docs/dicom.md.",
+        description="From a DICOM series to a volume, and from predictions to DICOM objects.",
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -86,13 +86,12 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     segment.add_argument(
         "--parametric_maps", action="store_true", help="confidence and probabilities as Parametric Map too, for OHIF"
     )
-    segment.set_defaults(run=_dicom_segment)
-
     segment.add_argument(
         "--clinical",
         action="store_true",
         help="run clinical.json: also margins, sets, and a page and a row of volumes, expected Dice and the flag",
     )
+    segment.set_defaults(run=_dicom_segment)
 
     for step in (nifti, seg, pm, segment):
         step.add_argument("--series_uid", metavar="UID", help="which series, where the folder holds several")

@@ -17,9 +17,10 @@ import SimpleITK as sitk  # noqa: N813  # its customary name
 from numpy.typing import NDArray
 from pydicom import Dataset, dcmread
 
+from monai_calib.datasets.case import itk_affine
 from monai_calib.words import counted
 
-from .stacking import LPS_TO_RAS, instance_gaps, stack_slices
+from .stacking import instance_gaps, stack_slices
 
 __all__ = ["Series", "find_series", "read_series"]
 
@@ -86,21 +87,13 @@ class Series:
             raise ValueError(
                 f"series {self.uid}: the pixels cannot be read ({reason}). Is {_unreadable(self.files)} truncated?"
             ) from error
-        placed = sitk_affine(image)
+        placed = itk_affine(image.GetDirection(), image.GetSpacing(), image.GetOrigin())
         if image.GetSize() != self.shape or not np.allclose(placed, self.affine, rtol=0, atol=1e-2):
             raise ValueError(
                 f"series {self.uid}: SimpleITK sees {image.GetSize()} voxels at\n{placed}\nbut the headers say "
                 f"{self.shape} at\n{self.affine}. Nothing is written, since one of both is wrong"
             )
         return image
-
-
-def sitk_affine(image: sitk.Image) -> NDArray[np.float64]:
-    """Affine of a SimpleITK image, voxel indices to RAS coordinates in mm, ``(4, 4)``."""
-    lps = np.eye(4)
-    lps[:3, :3] = np.array(image.GetDirection()).reshape(3, 3) * np.array(image.GetSpacing())
-    lps[:3, 3] = image.GetOrigin()
-    return LPS_TO_RAS @ lps
 
 
 def find_series(folder: str | Path) -> dict[str, tuple[Path, ...]]:

@@ -1,4 +1,4 @@
-"""Runs of losses, seeds, networks and bundles, on this machine or on a Ray cluster; see docs/comparison.md."""
+"""Runs of losses, seeds, networks and bundles, on this machine or on a Ray cluster."""
 
 from monai_calib.lock import FolderInUseError
 

@@ -31,7 +31,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     parser = commands.add_parser(
         "benchmark",
         description="Train, evaluate and correct every loss with every seed, each in a process and folder of its own,\n"
-        "and report. Run it again to resume; see docs/comparison.md.",
+        "and report. Run it again to resume.",
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -151,7 +151,7 @@ def _benchmark(arguments: argparse.Namespace) -> None:
 
         results = plan.output / "results.json"
         page = write_report(folders, plan.output / "report.html", benchmark=results)
-        print(f"Wrote {bold(page)} and {bold(results)}\nNext: open the page in a browser; docs/report.md explains it.")
+        print(f"Wrote {bold(page)} and {bold(results)}\nNext: open the page in a browser.")
     if failed:
         raise ValueError(f"{len(failed)} of {counted(len(plan.runs), 'run')} failed; the same command repeats them.")
 

@@ -41,7 +41,7 @@ def add_run(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> ar
     parser = commands.add_parser(
         "run",
         description="From a prepared data folder to a calibrated model: plan a bundle, train, calibrate, evaluate as\n"
-        "trained and calibrated on the test split, export, report. Run it again to resume; see docs/own_data.md.",
+        "trained and calibrated on the test split, export, report. Run it again to resume.",
         epilog=_EXAMPLE,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
@@ -176,7 +176,7 @@ def run(arguments: argparse.Namespace, settings: dict[str, Any], make_workers: C
     page = write_report(report_folders(plan, manifest), output / "report.html", benchmark=output / "results.json")
     print(f"\nCorrection to ship: {shipped.record['correction']} ({shipped.record['why']})")
     print("\n".join(told(chosen_runs(plan, done)[0])))
-    print(f"Ship: {bold(shipped.file)}\nPage: {bold(page)}\nNext: open the page in a browser; see docs/own_data.md.")
+    print(f"Ship: {bold(shipped.file)}\nPage: {bold(page)}\nNext: open the page in a browser.")
     if failed:
         raise ValueError(f"{len(failed)} of {counted(len(plan.runs), 'run')} failed; the same command repeats them.")
 

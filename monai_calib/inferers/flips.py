@@ -22,8 +22,7 @@ class FlipInferer(AveragingInferer):
     Flip only along axes whose direction carries no meaning for the network: those along which its training images were
     mirrored as well. In a volume read as RAS axis 0 runs from left to right. Mirroring an abdomen there puts the liver
     on the other side, and flipping a hippocampus along axis 1 makes its anterior part posterior; averages with such
-    predictions are worse than one prediction. So are those of networks that have never seen a mirror image
-    (studies/ensembles.md).
+    predictions are worse than one prediction. So are those of networks that have never seen a mirror image.
 
     Args:
         axes: spatial axes, 0 the first after the channels.

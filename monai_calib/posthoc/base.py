@@ -12,13 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from monai_calib.metrics.regions import Region
+from monai_calib.posthoc.files import CALIBRATOR_FORMAT
 from monai_calib.posthoc.newton import Derivatives
 from monai_calib.posthoc.stream import LogitCase
 from monai_calib.words import counted
 
 __all__ = ["Calibrator", "CalibratorWarning", "FitRecord", "fit"]
-
-CALIBRATOR_FORMAT = "monai_calib/calibrator/1"
 
 
 class CalibratorWarning(UserWarning):

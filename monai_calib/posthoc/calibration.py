@@ -21,7 +21,7 @@ from monai_calib.metrics.protocols import Protocol
 from monai_calib.posthoc.base import Calibrator
 from monai_calib.posthoc.before_after import AS_TRAINED, evaluate_corrections
 from monai_calib.posthoc.files import FOLDED, WITH_HEAD
-from monai_calib.posthoc.fitting import AUTO, Asked, find_correction, fit_channels, fit_methods
+from monai_calib.posthoc.fitting import AUTO, Asked, fit_channels, fit_methods
 from monai_calib.posthoc.kept import KeptCases
 from monai_calib.posthoc.methods import build_calibrator
 from monai_calib.posthoc.model_files import bundle_configs, write_model
@@ -30,7 +30,7 @@ from monai_calib.posthoc.stream import EachRater, LogitStream
 from monai_calib.posthoc.windows import windows_overlap, worse_in_windows
 from monai_calib.words import counted
 
-__all__ = ["AUTO", "Calibrated", "calibrate", "find_correction"]
+__all__ = ["Calibrated", "calibrate"]
 
 _log = logging.getLogger(__name__)
 MOST_BYTES = 128 * 2**20

@@ -10,8 +10,17 @@ from typing import Any
 from monai_calib.datasets.checksums import sha256
 from monai_calib.files import FileError, read_json
 
-__all__ = ["FOLDED", "PARAMETERS", "WITH_HEAD", "calibrated_model", "correction_record", "posthoc_settings"]
+__all__ = [
+    "CALIBRATOR_FORMAT",
+    "FOLDED",
+    "PARAMETERS",
+    "WITH_HEAD",
+    "calibrated_model",
+    "correction_record",
+    "posthoc_settings",
+]
 
+CALIBRATOR_FORMAT = "monai_calib/calibrator/1"
 FOLDED = "model_calibrated.pt"
 """State dict of the network with the correction in its last convolution."""
 WITH_HEAD = "model_calibrated.ts"
@@ -73,7 +82,7 @@ def correction_record(fitted: Mapping[str, Any], in_words: str, fitted_on: str) 
 def _read(directory: str | os.PathLike[str]) -> tuple[dict[str, Any], Path]:
     """The record and its model, which must be the one that the record was written for."""
     path = Path(directory, PARAMETERS)
-    record = read_json(path, "monai_calib/calibrator/1", _ADVICE)
+    record = read_json(path, CALIBRATOR_FORMAT, _ADVICE)
     try:
         model, expected = path.with_name(record["model"]), record["model_sha256"]
         found = sha256(model) if model.is_file() else "no such file"

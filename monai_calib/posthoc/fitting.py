@@ -31,7 +31,7 @@ class Fitted(NamedTuple):
 
 
 class Asked(NamedTuple):
-    """A request for corrections, in the words of :func:`~.calibrate.calibrate`; ``num_classes`` are of one problem."""
+    """Arguments of :func:`~.calibration.calibrate` that a fit needs; ``num_classes`` are of one problem."""
 
     method: str
     num_classes: int

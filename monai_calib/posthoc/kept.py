@@ -91,7 +91,7 @@ class KeptCases:
         self._cases = 0
 
     def every(self, step: int, first: int) -> Iterable[LogitCase]:
-        """Every so-manieth case from number ``first`` on, such as one channel of a :class:`~.sigmoid.SigmoidStream`."""
+        """Every ``step``-th case from ``first`` on, such as one channel of a :class:`~.sigmoid.SigmoidStream`."""
         return _Every(self, step, first)
 
     def __iter__(self) -> Iterator[LogitCase]:

@@ -10,7 +10,8 @@ import torch
 from torch import Tensor, nn
 
 from monai_calib.labels import as_plain_tensor
-from monai_calib.posthoc.base import CALIBRATOR_FORMAT, Calibrator, FitRecord
+from monai_calib.posthoc.base import Calibrator, FitRecord
+from monai_calib.posthoc.files import CALIBRATOR_FORMAT
 from monai_calib.posthoc.linear import LinearHead
 from monai_calib.posthoc.stream import LogitCase, LogitStream
 

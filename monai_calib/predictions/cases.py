@@ -13,7 +13,8 @@ from numpy.typing import NDArray
 
 from monai_calib.datasets.case import check_geometry, spacing_of
 from monai_calib.datasets.dataset import SourceError, Volume
-from monai_calib.datasets.pictures import mask_values, read_picture
+from monai_calib.datasets.layouts.layout import is_picture
+from monai_calib.datasets.pictures import PLACE_OF_PICTURE, mask_values, read_picture
 from monai_calib.datasets.volumes import read_volume, remap_labels
 from monai_calib.files import FileError
 from monai_calib.posthoc.stream import LogitCase
@@ -27,7 +28,6 @@ __all__ = ["IGNORED", "StoredCase", "StoredCases"]
 
 IGNORED = 255
 """Label of voxels that count nowhere, once it has been read."""
-_PICTURES = (".png", ".tif", ".tiff", ".bmp")
 _SPACING_DIFFERS = 0.02
 
 
@@ -147,7 +147,7 @@ class StoredCases:
         if name not in self.images:
             return None
         path = self.images[name]
-        array = (read_picture(path) if path.suffix.lower() in _PICTURES else read_volume(path)).array
+        array = (read_picture(path) if is_picture(path) else read_volume(path)).array
         if array.shape[:3] != tuple(shape):
             raise FileError(
                 f"{path}: expected {tuple(shape)} voxels as in the label, got {array.shape}. Name another folder, or "
@@ -192,13 +192,15 @@ class StoredCases:
             ) from error
 
     def _check_place(self, found: StoredMap, label: Volume, path: Path) -> None:
-        if found.place is not None and path.suffix.lower() not in _PICTURES:
+        if is_picture(path):
+            return
+        if found.place is not None:
             advice = "The map is of another volume, or its header was lost: write it with the label's geometry."
             try:
                 check_geometry(found.place, label.place, label.array.shape[:3], found.file, path, advice=advice)
             except ValueError as error:
                 raise FileError(str(error).replace("label and image", "label and map")) from error
-        elif found.spacing is not None and path.suffix.lower() not in _PICTURES:
+        elif found.spacing is not None:
             theirs = spacing_of(label.affine) or ()
             if not np.allclose(found.spacing, theirs, rtol=_SPACING_DIFFERS):
                 raise FileError(
@@ -209,8 +211,8 @@ class StoredCases:
 
 
 def _read_label(path: Path) -> Volume:
-    if path.suffix.lower() in _PICTURES:
-        return Volume(mask_values(path)[..., None], np.diag([1.0, -1.0, 1.0, 1.0]))
+    if is_picture(path):
+        return Volume(mask_values(path)[..., None], PLACE_OF_PICTURE)
     return read_volume(path)
 
 

@@ -12,8 +12,8 @@ from monai_calib.words import counted
 __all__ = ["add_commands"]
 
 _MEASURE = """\
-examples (docs/predictions.md):
-  example: python -m monai_calib measure nnUNet_results/Dataset501_Heart/.../fold_0/validation labelsTr runs/nnunet \\
+example:
+  python -m monai_calib measure nnUNet_results/Dataset501_Heart/.../fold_0/validation labelsTr runs/nnunet \\
       --subjects '(patient[0-9]+)_'
   python -m monai_calib measure softmax_nifti labels runs/mine --classes background=0 liver=1 tumour=2
 """

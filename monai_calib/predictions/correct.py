@@ -16,8 +16,9 @@ from monai_calib.labels import top_class
 from monai_calib.metrics.evaluated import Evaluated, read_evaluated
 from monai_calib.posthoc.auto import default_candidates
 from monai_calib.posthoc.base import Calibrator, fit
-from monai_calib.posthoc.calibration import AUTO, MOST_BYTES, find_correction
+from monai_calib.posthoc.calibration import MOST_BYTES
 from monai_calib.posthoc.files import correction_record
+from monai_calib.posthoc.fitting import AUTO, find_correction
 from monai_calib.posthoc.kept import KeptCases
 from monai_calib.posthoc.methods import METHODS
 from monai_calib.posthoc.none import NoCorrection

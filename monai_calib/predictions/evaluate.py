@@ -82,10 +82,6 @@ class StoredEvaluation:
         self._writer.close(summary, list(self.evaluation.summary_metrics.values()))
         return summary
 
-    def abort(self) -> None:
-        """Give up."""
-        self._writer.abort()
-
     def _preview(self, case: StoredCase, predicted: Tensor, outside: Tensor | None) -> None:
         image = self.cases.image(case.name, case.label.shape)
         grey = 1 - case.probabilities[0] if image is None else torch.from_numpy(image.astype("float32"))

@@ -6,15 +6,13 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, NamedTuple
-
-import numpy as np
+from typing import NamedTuple
 
 from monai_calib.files import FileError, atomic_folder, folder_lock, read_json
 from monai_calib.labels import top_class
 from monai_calib.metrics.protocols import Protocol
 from monai_calib.predictions.axes import SwappedAxes
-from monai_calib.predictions.cases import StoredCase, StoredCases
+from monai_calib.predictions.cases import IGNORED, StoredCase, StoredCases
 from monai_calib.predictions.evaluate import StoredEvaluation
 from monai_calib.predictions.folders import class_names
 from monai_calib.predictions.lists import subjects_of
@@ -94,7 +92,8 @@ def measure_maps(
                 classes = named.named(len(case.probabilities))
                 evaluation = StoredEvaluation(partial, cases, classes, protocols, run)
             _expect_channels(case, evaluation)
-            swapped.add((top_class(case.probabilities) > 0).numpy(), _foreground(case))
+            truth = (case.label > 0) & (case.label != IGNORED)
+            swapped.add((top_class(case.probabilities) > 0).numpy(), truth.numpy())
             numbers += case.probabilities.numel()
             floored += case.floored
             evaluation.add(case)
@@ -128,11 +127,6 @@ def _expect_channels(case: StoredCase, evaluation: StoredEvaluation) -> None:
             f"{case.found.file}: expected {expected} classes as in the first map, got {len(case.probabilities)}. "
             "Measure maps of different networks apart."
         )
-
-
-def _foreground(case: StoredCase) -> Any:
-    label = case.label.numpy()
-    return (label > 0) & (label != (case.ignore_index or 0)) if case.ignore_index else np.asarray(label > 0)
 
 
 def _refuse_others(folder: Path) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import shutil
-import zipfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from monai_calib.predictions.axes import Layout
 from monai_calib.predictions.pickles import read_properties
 from monai_calib.predictions.properties import box_of, place_of, spacing_of_properties, turn_of
 from monai_calib.predictions.segmentations import find_segmentation, write_segmentation
-from monai_calib.predictions.stored import Grid, StoredMap
+from monai_calib.predictions.stored import Grid, MapFolder, StoredMap
 
 __all__ = ["NpzMaps"]
 
@@ -25,29 +24,17 @@ _BESIDE = ("dataset.json", "plans.json", "predict_from_raw_data_args.json")
 """Files of a folder of predictions that nnU-Net's own commands want beside the maps."""
 
 
-class NpzMaps:
+class NpzMaps(MapFolder):
     """A folder of ``<case>.npz`` with properties ``<case>.pkl`` or ``.json`` beside them, which are optional.
 
     The array is ``probabilities`` (nnU-Net v2), ``softmax`` (v1), ``logits``, or the only one there is. Where v1 cut
     the map to a box, what lies outside is background.
-
-    Args:
-        folder: where they lie.
-        files: by case.
-        axes: order of the array's axes.
     """
 
     kind = "npz"
     default_axes = "kzyx"
 
-    def __init__(self, folder: Path, files: Mapping[str, tuple[Path, ...]], axes: str) -> None:
-        self.folder, self.files, self.axes = folder, files, axes
-
     def read(self, case: str, grid: Grid, num_classes: int | None) -> StoredMap:
-        """The map of one case.
-
-        Raises: :class:`~monai_calib.files.FileError` naming the file: damaged, several arrays, another shape.
-        """
         path = self.files[case][0]
         name, array = _array(path)
         properties = read_properties(path.with_suffix(""))
@@ -65,8 +52,8 @@ class NpzMaps:
         size = spacing_of_properties(properties) if turn is None else None
         return StoredMap(values, layout, array.dtype, path, name, box, turn, place, size)
 
-    def write(self, case: str, folder: Path, found: StoredMap, values: NDArray[Any]) -> list[Path]:
-        """Write ``(K, x, y, z)`` as the case's file was, with its properties and what else it held."""
+    def write(self, case: str, folder: Path, found: StoredMap, values: NDArray[Any]) -> None:
+        """Write the map beside its properties and what else the file held."""
         source = self.files[case][0]
         with np.load(source, allow_pickle=False) as file:
             others = {}
@@ -79,17 +66,12 @@ class NpzMaps:
         part = (slice(None), *(found.box or ()))
         values = values if found.turn is None else found.turn.to_map(values)
         others[found.key] = found.layout.as_stored(values[part]).astype(found.dtype)
-        target = folder / source.name
-        np.savez_compressed(target, **others)
-        written = [target]
+        np.savez_compressed(folder / source.name, **others)
         for suffix in (".pkl", ".json"):
             if (beside := source.with_suffix(suffix)).is_file():
                 shutil.copyfile(beside, folder / beside.name)
-                written.append(folder / beside.name)
-        return written
 
     def write_labels(self, case: str, folder: Path, labels: NDArray[np.uint8] | None) -> None:
-        """Write the segmentation beside a map, if there was one: new values ``(x, y, z)``, or as it is for None."""
         source = find_segmentation(self.folder, case)
         if source is not None:
             write_segmentation(source, folder / source.name, labels)
@@ -126,7 +108,5 @@ def _array(path: Path) -> tuple[str, NDArray[Any]]:
             return chosen, np.asarray(file[chosen])
     except FileError:
         raise
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile, KeyError, MemoryError, AttributeError) as error:
-        raise FileError(f"{path}: cannot be read as .npz ({error}). Write or copy it again.") from error
-    except Exception as error:  # zlib.error and the like, of a damaged member
+    except Exception as error:  # NumPy, zipfile and zlib raise many kinds
         raise FileError(f"{path}: cannot be read as .npz ({error}). Write or copy it again.") from error

@@ -14,19 +14,13 @@ from monai_calib.datasets.dataset import SourceError, UnreadableError
 from monai_calib.datasets.pictures import mask_values
 from monai_calib.files import FileError
 from monai_calib.predictions.axes import Layout
-from monai_calib.predictions.stored import Grid, StoredMap
+from monai_calib.predictions.stored import Grid, MapFolder, StoredMap
 
 __all__ = ["PictureMapsPerClass"]
 
 
-class PictureMapsPerClass:
-    """A folder of ``<case>_<class>.png``, as a bundle's inference writes them; files in class order.
-
-    Args:
-        folder: where they lie.
-        files: by case, a file per class, background first.
-        axes: order of the axes, the classes' first.
-    """
+class PictureMapsPerClass(MapFolder):
+    """A folder of ``<case>_<class>.png``, as a bundle's inference writes them."""
 
     kind = "png_per_class"
     default_axes = "kxyz"
@@ -34,19 +28,10 @@ class PictureMapsPerClass:
     def __init__(self, folder: Path, files: Mapping[str, tuple[Path, ...]], axes: str) -> None:
         if axes != self.default_axes:
             raise ValueError(f"axes: expected {self.default_axes} for pictures, got {axes}. Leave --axes out.")
-        self.folder, self.files, self.axes = folder, files, axes
+        super().__init__(folder, files, axes)
 
     def read(self, case: str, grid: Grid, num_classes: int | None) -> StoredMap:
-        """The map of one case, as shares of the brightest value.
-
-        Raises: :class:`~monai_calib.files.FileError` naming the file: damaged, in colours, of other bits or size.
-        """
-        paths = self.files[case]
-        if num_classes not in (None, len(paths)):
-            raise FileError(
-                f"{paths[0]}: expected {num_classes} files, one per class, got {len(paths)}: "
-                f"{', '.join(path.name for path in paths)}. Add the missing ones, or name the classes with --classes."
-            )
+        paths = self.files_of_classes(case, num_classes)
         parts = [_grey(path) for path in paths]
         for part, path in zip(parts, paths, strict=True):
             if part.shape != parts[0].shape or part.dtype != parts[0].dtype:
@@ -59,20 +44,12 @@ class PictureMapsPerClass:
         layout = Layout(values.shape, self.axes, grid.shape, paths[0], num_classes)
         return StoredMap(layout.class_first(values), layout, dtype, paths[0])
 
-    def write(self, case: str, folder: Path, found: StoredMap, values: NDArray[Any]) -> list[Path]:
-        """Write ``(K, x, y, 1)``, a file per class, with as many bits as the case's files."""
+    def write(self, case: str, folder: Path, found: StoredMap, values: NDArray[Any]) -> None:
         targets = [folder / path.relative_to(self.folder) for path in self.files[case]]
         whole = np.rint(values[..., 0] * np.iinfo(found.dtype).max).astype(found.dtype)
         for part, target in zip(whole, targets, strict=True):
             target.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(np.ascontiguousarray(part.T)).save(target)
-        return targets
-
-    def write_labels(self, case: str, folder: Path, labels: NDArray[np.uint8] | None) -> None:
-        """Write nothing: no segmentation lies beside such a map."""
-
-    def finish(self, folder: Path) -> None:
-        """Add nothing."""
 
 
 def _grey(path: Path) -> NDArray[Any]:

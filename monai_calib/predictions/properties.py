@@ -9,7 +9,7 @@ import nibabel as nib
 import numpy as np
 from numpy.typing import NDArray
 
-from monai_calib.datasets.case import Place
+from monai_calib.datasets.case import Place, itk_affine
 
 __all__ = ["Turn", "box_of", "place_of", "spacing_of_properties", "turn_of"]
 
@@ -126,8 +126,4 @@ def _turned(values: NDArray[Any], orientation: NDArray[Any]) -> NDArray[Any]:
 
 
 def _of_itk(geometry: Mapping[str, Any]) -> NDArray[np.float64]:
-    """The affine of ITK's direction, spacing and origin, whose axes run to the left, posterior, superior."""
-    affine = np.eye(4)
-    affine[:3, :3] = np.reshape(geometry["direction"], (3, 3)) * np.asarray(geometry["spacing"], np.float64)
-    affine[:3, 3] = geometry["origin"]
-    return np.diag([-1.0, -1.0, 1.0, 1.0]) @ affine
+    return itk_affine(geometry["direction"], geometry["spacing"], geometry["origin"])

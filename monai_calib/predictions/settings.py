@@ -24,7 +24,7 @@ class Settings:
         classes: names of the classes, their values in the labels, and the value to leave out.
         logits: whether maps are logits.
         axes: order of their axes, if not the format's own.
-        format: ``"npz"``, ``"nifti"`` or ``"nifti_per_class"``, once it is known.
+        format: the ``kind`` of a :class:`~.stored.MapFolder`, once it is known.
         spacing: voxel size in mm along x, y, z that is put in place of the headers'.
         images: folder of images, for the previews.
     """

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from monai_calib.datasets.case import Place
+from monai_calib.files import FileError
 from monai_calib.predictions.axes import Layout
 from monai_calib.predictions.properties import Turn
 
@@ -51,23 +53,42 @@ class StoredMap(NamedTuple):
     header: Any = None
 
 
-class MapFolder(Protocol):
-    """A folder of maps in one format."""
+class MapFolder(ABC):
+    """A folder of maps in one format.
 
-    kind: str
-    default_axes: str
-    folder: Path
-    files: Mapping[str, tuple[Path, ...]]
-    axes: str
+    Args:
+        folder: where they lie.
+        files: by case; where there is a file per class, in the order of the classes, background first.
+        axes: order of the array's axes.
+    """
 
+    kind: ClassVar[str]
+    default_axes: ClassVar[str]
+
+    def __init__(self, folder: Path, files: Mapping[str, tuple[Path, ...]], axes: str) -> None:
+        self.folder, self.files, self.axes = folder, files, axes
+
+    @abstractmethod
     def read(self, case: str, grid: Grid, num_classes: int | None) -> StoredMap:
-        """The map of one case."""
+        """The map of one case; :class:`~monai_calib.files.FileError` naming the file for what is no map of it."""
 
-    def write(self, case: str, folder: Path, found: StoredMap, values: NDArray[Any]) -> list[Path]:
+    @abstractmethod
+    def write(self, case: str, folder: Path, found: StoredMap, values: NDArray[Any]) -> None:
         """Write ``(K, x, y, z)`` as the case's files were, into another folder."""
 
-    def write_labels(self, case: str, folder: Path, labels: NDArray[np.uint8] | None) -> None:
-        """Write the segmentation that lies beside a map, if there is one: these labels, or for None the same."""
+    # Most formats have nothing of the following two.
+    def write_labels(self, case: str, folder: Path, labels: NDArray[np.uint8] | None) -> None:  # noqa: B027
+        """Write the segmentation that lies beside a map: these labels, or for None the same."""
 
-    def finish(self, folder: Path) -> None:
+    def finish(self, folder: Path) -> None:  # noqa: B027
         """Add what belongs to the folder rather than to a case."""
+
+    def files_of_classes(self, case: str, num_classes: int | None) -> tuple[Path, ...]:
+        """The files of a case, one per class; ``FileError`` if there are not as many."""
+        paths = self.files[case]
+        if num_classes not in (None, len(paths)):
+            raise FileError(
+                f"{paths[0]}: expected {num_classes} files, one per class, got {len(paths)}: "
+                f"{', '.join(path.name for path in paths)}. Add the missing ones, or name the classes with --classes."
+            )
+        return paths

@@ -23,7 +23,7 @@ def add_commands(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
         "-o", "--output", type=Path, default=Path("report.html"), help="page to write (default: %(default)s)"
     )
     parser.add_argument(
-        "--published", type=Path, metavar="JSON", help="figures of other works to show apart; see docs/report.md"
+        "--published", type=Path, metavar="JSON", help="tables of other works to show apart (monai_calib/published/1)"
     )
     parser.add_argument(
         "--mlflow", metavar="URI", help="log the page to MLflow too, as sqlite:///RUN/mlruns.db or a server's address"
@@ -40,4 +40,4 @@ def _report(arguments: argparse.Namespace) -> None:
         from .tracking import log_report
 
         print(f"Logged it to {arguments.mlflow} as run {log_report(arguments.mlflow, page, arguments.runs)}")
-    print("Next: open it in a browser; docs/report.md explains it.")
+    print("Next: open it in a browser.")

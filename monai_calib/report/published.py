@@ -12,6 +12,7 @@ from .runs import RunError
 __all__ = ["PublishedTable", "read_published"]
 
 FORMAT = "monai_calib/published/1"
+_ADVICE = f'Write {{"format": "{FORMAT}", "tables": [{{"title": …, "source": …, "columns": […], "rows": [[…], …]}}]}}.'
 
 
 @dataclass(frozen=True)
@@ -33,12 +34,12 @@ def read_published(path: Path) -> tuple[PublishedTable, ...]:
 
     Raises: :class:`~.runs.RunError` if the file cannot be read, or a row has another length than ``columns``.
     """
-    content = read_json(path, FORMAT, "See docs/report.md.", RunError)
+    content = read_json(path, FORMAT, _ADVICE, RunError)
     try:
         return tuple(_table(fields) for fields in content["tables"])
     except Exception as error:
         what = f"key {error} is missing" if isinstance(error, KeyError) else str(error)
-        raise RunError(f"{path} is not a complete {FORMAT} file: {what}. See docs/report.md.") from error
+        raise RunError(f"{path} is not a complete {FORMAT} file: {what}. {_ADVICE}") from error
 
 
 def _table(fields: dict[str, Any]) -> PublishedTable:

@@ -81,9 +81,7 @@ def test_voxels_that_are_no_numbers_are_not_called_a_bad_download(
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_a_voxel_size_that_is_not_finite_is_named(
-    official: Official, tmp_path: Path, capsys: pytest.CaptureFixture[str], value: float
-) -> None:
+def test_a_voxel_size_that_is_not_finite_is_named(official: Official, value: float) -> None:
     plain = official.label_file.with_suffix("").with_suffix(".nii")
     nib.save(nib.load(official.label_file), plain)
     content = bytearray(plain.read_bytes())

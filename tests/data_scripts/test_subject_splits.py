@@ -63,7 +63,7 @@ def test_a_missing_case_hardly_moves_the_others():
     assert len(moved) <= 2
 
 
-@pytest.mark.parametrize("fractions", [(0.5, 0.5), (0, 0, 0), (1, -0.1, 0.1)])
+@pytest.mark.parametrize("fractions", [(0.5, 0.5), (0, 0, 0), (1, -0.1, 0.1), (float("nan"), 1, 1)])
 def test_shares_that_are_none_are_refused(fractions):
     with pytest.raises(ValueError, match="three shares"):
         split_cases(make_cases({"": [1]}), fractions)

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from monai_calib.datasets.dataset import Case
 from monai_calib.datasets.known import known_rule
 from monai_calib.datasets.patients import name_patients, shared_stems
-from monai_calib.datasets.split import deal, split_cases
+from monai_calib.datasets.split import deal
 
 
 def cases_of(names: list[str]) -> list[Case]:
@@ -60,7 +60,7 @@ def test_without_a_rule_it_is_said_and_shared_stems_are_shown() -> None:
     assert shared_stems(["0001", "0002"]) == []
 
 
-def test_a_pattern_gives_its_first_group_or_all_of_the_match(tmp_path: Path) -> None:
+def test_a_pattern_gives_its_first_group_or_all_of_the_match() -> None:
     cases = cases_of(["a-12-x", "a-13-y"])
     assert [case.subject for case in name_patients(cases, "", r"(\d+)")[0]] == ["12", "13"]
     assert [case.subject for case in name_patients(cases, "", r"a-\d")[0]] == ["a-1", "a-1"]
@@ -78,8 +78,8 @@ def test_a_table_by_case_or_file_name_with_groups(separator: str, tmp_path: Path
 
 
 @settings(max_examples=60, deadline=None)
-@given(st.lists(st.integers(0, 40), min_size=1, max_size=60), st.integers(1, 9), st.integers(0, 5))
-def test_blocks_hold_neighbours_and_nothing_else(numbers: list[int], size: int, seed: int) -> None:
+@given(st.lists(st.integers(0, 40), min_size=1, max_size=60), st.integers(1, 9))
+def test_blocks_hold_neighbours_and_nothing_else(numbers: list[int], size: int) -> None:
     names = sorted({f"s{number:02d}" for number in numbers})
     named, _, problems, _ = name_patients(cases_of(names), "", block=size)
     assert not problems
@@ -106,10 +106,3 @@ def test_every_case_is_dealt_once_and_no_subject_twice(owners: list[int], shares
         assert all(not part for part, share in zip(parts, shares, strict=True) if not share)
     wanted = sum(share > 0 for share in shares)
     assert sum(map(bool, parts)) == min(wanted, len(set(owners)))
-
-
-def test_three_shares_are_the_splits() -> None:
-    cases = [Case(f"c{i}", str(i), (), ()) for i in range(20)]
-    assert list(split_cases(cases, (0.7, 0.1, 0.2), 1).values()) == deal(cases, (0.7, 0.1, 0.2), 1)
-    with pytest.raises(ValueError, match="three shares"):
-        split_cases(cases, (float("nan"), 1, 1))

@@ -66,7 +66,7 @@ def test_palette_masks_are_read_as_indices_and_mixed_pictures_as_grey(tmp_path: 
     assert np.array_equal(voxels(tmp_path / "out", listed["0003"]["label"])[..., 0].T, mask)
     grey = voxels(tmp_path / "out", listed["0004"]["image"])[..., 0].T
     assert np.abs(grey - colours.astype(float).mean(-1)).max() <= 0.5
-    assert "1 of 12 pictures in colours, 11 in grey (0000, 0001, 0002, ...): all are read as grey" in text
+    assert "1 of 12 pictures in colours, 11 in grey (in colours: 0004): all are read as grey" in text
     assert json.loads((tmp_path / "out/datalist.json").read_text())["labels"] == {
         "0": "background",
         "1": "label_1",
@@ -88,6 +88,15 @@ def test_colours_everywhere_are_three_channels(tmp_path: Path) -> None:
     assert loaded["image"].shape == (3, 10, 12, 1)
 
 
+def test_of_pictures_in_colours_and_grey_the_fewer_are_named(tmp_path: Path) -> None:
+    source = picture_folders(tmp_path / "mine", 12)
+    for number in (0, 1, 2, 3, 5, 6, 8, 9):
+        write_picture(source / f"images/{number:04d}.png", noise(number, (12, 10, 3)))
+    text = prepare(source, tmp_path / "out")
+    assert "8 of 12 pictures in colours, 4 in grey (in grey: 0004, 0007, 0010, ...): all are read as grey" in text
+    assert list(json.loads((tmp_path / "out/datalist.json").read_text())["modality"].values()) == ["image"]
+
+
 def test_masks_in_colours_by_their_names(tmp_path: Path) -> None:
     source = picture_folders(tmp_path / "mine", 12)
     table = np.array([[0, 0, 0], [128, 0, 0], [0, 0, 255]], np.uint8)
@@ -100,8 +109,8 @@ def test_masks_in_colours_by_their_names(tmp_path: Path) -> None:
     assert np.array_equal(label, np.array([0, 2, 1])[blocks(2, (12, 10), (0, 1, 2))])
 
 
-@pytest.mark.parametrize(("suffix", "more"), [(".jpg", {}), (".tif", {}), (".tiff", {})])
-def test_other_pictures_and_endings_of_names(suffix: str, more: dict, tmp_path: Path) -> None:
+@pytest.mark.parametrize("suffix", [".jpg", ".tif", ".tiff"])
+def test_other_pictures_and_endings_of_names(suffix: str, tmp_path: Path) -> None:
     source = picture_folders(tmp_path / "mine", 12, (0, 255), suffix)
     for path in sorted((source / "masks").iterdir()):
         path.rename(path.with_name(f"{path.stem}_mask.png"))

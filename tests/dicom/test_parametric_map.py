@@ -126,7 +126,7 @@ def test_a_map_that_reads_back_otherwise_is_not_kept(oblique, values, tmp_path, 
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_map_of_other_images_or_units_is_refused(oblique, oblique_folder, values, tmp_path):
+def test_a_map_of_other_images_or_units_is_refused(oblique, values, tmp_path):
     path = write_parametric_map(oblique, values, CONFIDENCE_MAP, tmp_path / "map.dcm")
     write_series(tmp_path / "other", np.zeros(oblique.shape), oblique.affine)
     with pytest.raises(ValueError, match="another StudyInstanceUID"):

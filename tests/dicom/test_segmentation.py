@@ -192,7 +192,7 @@ def test_the_check_after_writing_sees_one_wrong_voxel(oblique, labels, tmp_path)
         check_written(path, oblique, masks[:2], 0.0)
 
 
-def test_a_segmentation_of_other_images_is_refused(oblique, labels, oblique_folder, tmp_path):
+def test_a_segmentation_of_other_images_is_refused(oblique, labels, tmp_path):
     path = write_labels(oblique, labels, STRUCTURES, tmp_path / "seg.dcm")
     write_series(tmp_path / "other", np.zeros(oblique.shape), oblique.affine)
     with pytest.raises(ValueError, match="another StudyInstanceUID"):

@@ -2,8 +2,6 @@
 
 import hashlib
 import json
-import subprocess
-import sys
 
 import nibabel as nib
 import numpy as np
@@ -135,13 +133,8 @@ def test_too_few_cases_are_a_wrong_call(tmp_path, capsys):
     assert "expected a whole number from 3, got '2'" in capsys.readouterr().err
 
 
-def test_the_command_line_is_light():
-    code = "import sys, monai_calib.__main__; sys.exit(any(m in sys.modules for m in ('torch', 'monai', 'matplotlib')))"
-    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
-
-
 @pytest.mark.slow
-def test_a_small_network_learns_it(tmp_path):
+def test_a_small_network_learns_it():
     import torch
     from monai.losses import DiceCELoss
     from monai.networks.nets import UNet

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
 import pytest
 import torch
@@ -16,7 +14,6 @@ from monai_calib.metrics.histogram import Bins
 from monai_calib.posthoc import (
     BoundaryTemperature,
     Calibrator,
-    CalibratorWarning,
     HistogramBinning,
     IsotonicRegression,
     LocalTemperature,
@@ -125,26 +122,6 @@ def test_local_temperature_says_what_it_needs() -> None:
         LocalTemperature(3).apply(torch.zeros(1, 3, 4, 4))
 
 
-@pytest.mark.parametrize("kind", [BoundaryTemperature, LocalTemperature])
-def test_a_positive_temperature_keeps_every_label(kind: type) -> None:
-    cases = ball_cases(1)
-    calibrator = kind(2, "all")
-    fit([calibrator], cases)
-    found = calibrator.apply(cases[0].logits[None], cases[0].image[None])[0]
-    assert torch.equal(found.argmax(0), cases[0].logits.argmax(0))
-    assert calibrator.keeps_argmax
-
-
-@pytest.mark.parametrize("kind", [BoundaryTemperature, LocalTemperature, HistogramBinning, IsotonicRegression])
-def test_fits_survive_json(kind: type) -> None:
-    cases = ball_cases(1)
-    calibrator = kind(2, "all")
-    fit([calibrator], cases)
-    again = Calibrator.from_json(calibrator.to_json())
-    arguments = cases[0].logits[None], cases[0].image[None]
-    torch.testing.assert_close(again.apply(*arguments), calibrator.apply(*arguments), rtol=1e-6, atol=1e-6)
-
-
 def test_pooled_blocks_are_those_of_scipy() -> None:
     generator = torch.Generator().manual_seed(0)
     edges = fine_edges(60).double()
@@ -171,15 +148,3 @@ def test_maps_undo_a_distortion_of_two_classes(kind: type) -> None:
     raw = (case.logits.softmax(0)[1] - true.softmax(0)[1]).abs().mean()
     assert error < (0.015 if kind is IsotonicRegression else 0.05) < raw
     assert mean_nll(calibrator, [case]) < calibrator.record.nll_before
-
-
-@pytest.mark.parametrize("kind", [HistogramBinning, IsotonicRegression])
-def test_absent_classes_constant_and_separable_logits_leave_finite_probabilities(kind: type) -> None:
-    label = torch.arange(36).reshape(6, 6) % 2
-    for logits in (torch.zeros(3, 6, 6), 30.0 * torch.nn.functional.one_hot(label, 3).movedim(-1, 0)):
-        calibrator = kind(3, "all")
-        with pytest.warns(CalibratorWarning, match="bears class 2"):
-            fit([calibrator], [LogitCase("a", logits, label)])
-        probability = calibrator.apply(logits[None].float()).exp()
-        assert probability.isfinite().all()
-        assert math.isclose(float(probability.sum(1).mean()), 1, rel_tol=1e-5)

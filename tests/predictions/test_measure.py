@@ -255,7 +255,7 @@ REAL = Path(__file__).resolve().parents[2].parent / "shared/data"
 
 
 @pytest.mark.real_data
-def test_real_labels_with_soft_copies_of_themselves(tmp_path, monkeypatch):
+def test_real_labels_with_soft_copies_of_themselves(tmp_path):
     import os
 
     folder = Path(os.environ.get("MONAI_CALIB_DATA", REAL)) / "Task04_Hippocampus"

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..archives import visible
 from ..dataset import Case, SourceError
-from .layout import Found
+from .layout import PICTURES, Found
 
 __all__ = ["read_nnunet"]
 
@@ -41,7 +41,7 @@ def read_nnunet(folder: Path, described: Mapping[str, Any]) -> Found:
         licence=str(described.get("licence") or described.get("license") or ""),
     )
     _read_labels(found, named, path)
-    pictures = ending.lower() in (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
+    pictures = ending.lower() in PICTURES
     for part, split in (("Tr", ""), ("Ts", "test")):
         if part == "Ts" and not visible(folder / "labelsTs", f"*{ending}"):
             continue  # without labels there is nothing to measure

@@ -25,8 +25,6 @@ _KEYS = {
     "split": ("split", "set", "fold_name"),
 }
 _SPLITS = {"train": "training", "val": "validation", "valid": "validation", "testing": "test"}
-
-
 _LONGEST = 1000
 """Characters of the name of a file, which no system's folders hold."""
 
@@ -136,8 +134,7 @@ def _build(found: Found, kept: Sequence[tuple[str, Mapping[str, Any]]]) -> None:
 
 
 def _cell(row: Mapping[str, Any], key: str) -> Any:
-    value = next((row[name] for name in _KEYS[key] if row.get(name) not in (None, "")), "")
-    return value
+    return next((row[name] for name in _KEYS[key] if row.get(name) not in (None, "")), "")
 
 
 def _several(row: Mapping[str, Any], key: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
