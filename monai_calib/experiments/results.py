@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from monai_calib.files import read_json, write_json
-from monai_calib.variants import Variants, choose_variant
+from monai_calib.variants import choose_variant
 
 from .folders import posthoc_folder, training_record, validation_folder
 from .manifest import Manifest
 from .plan import Plan, Run
 
-__all__ = ["RESULTS_FORMAT", "chosen_runs", "lowest_on_validation", "report_folders", "write_results"]
+__all__ = ["RESULTS_FORMAT", "chosen_runs", "report_folders", "run_folders", "write_results"]
 
 RESULTS_FORMAT = "monai_calib/benchmark_results/1"
 
@@ -38,7 +38,11 @@ def chosen_runs(plan: Plan, done: Sequence[Run]) -> tuple[list[Run], list[dict[s
         if len({run.loss.key for run in members}) == 1 or not runs:
             chosen += runs
             continue
-        best, found = lowest_on_validation(runs, plan.choose_by)
+        values: dict[str, dict[Hashable, float]] = {loss: {} for loss in losses}
+        for run in runs:
+            values[run.loss.key][run.seed] = _on_validation(run, plan.choose_by)
+        found = choose_variant(values)
+        best = losses[found.best] if found.best >= 0 else None
         chosen += [run for run in runs if run.loss.key == best]
         choices.append(
             {
@@ -56,21 +60,15 @@ def chosen_runs(plan: Plan, done: Sequence[Run]) -> tuple[list[Run], list[dict[s
     return chosen, choices
 
 
-def lowest_on_validation(runs: Sequence[Run], metric: str) -> tuple[str | None, Variants]:
-    """The loss with the lowest mean of a metric on validation, None if none can be judged; and the means, by name."""
-    losses = sorted({run.loss.key for run in runs})
-    values: dict[str, dict[Hashable, float]] = {loss: {} for loss in losses}
-    for run in runs:
-        values[run.loss.key][run.seed] = _on_validation(run, metric)
-    found = choose_variant(values)
-    return (losses[found.best] if found.best >= 0 else None), found
-
-
 def report_folders(plan: Plan, manifest: Manifest) -> list[Path]:
     """Run folders of what was chosen, as trained and corrected, for ``python -m monai_calib report``."""
-    chosen, _ = chosen_runs(plan, [run for run in plan.runs if manifest[run].state == "done"])
-    uncorrected = [run.folder for run in chosen] if plan.uncorrected else []
-    return uncorrected + [posthoc_folder(run, method.key) for run in chosen for method in run.posthoc]
+    return run_folders(plan, chosen_runs(plan, [run for run in plan.runs if manifest[run].state == "done"])[0])
+
+
+def run_folders(plan: Plan, runs: Sequence[Run]) -> list[Path]:
+    """Evaluated folders of runs, as trained if the plan has that, and corrected."""
+    uncorrected = [run.folder for run in runs] if plan.uncorrected else []
+    return uncorrected + [posthoc_folder(run, method.key) for run in runs for method in run.posthoc]
 
 
 def write_results(plan: Plan, manifest: Manifest) -> Path:

@@ -9,10 +9,11 @@ from typing import Any, NamedTuple
 
 from monai_calib.files import FileError, read_json, write_json
 from monai_calib.posthoc.export import copy_torchscript
+from monai_calib.report.shipping import shipped_run
 
 from .folders import posthoc_folder, training_record
 from .plan import Plan, Run
-from .results import chosen_runs, lowest_on_validation, means
+from .results import chosen_runs, means, run_folders
 
 __all__ = ["SHIPPED_FORMAT", "Shipped", "best_run", "ship"]
 
@@ -49,8 +50,9 @@ def best_run(runs: Sequence[Run]) -> Run:
 def ship(plan: Plan, done: Sequence[Run], method: str) -> Shipped:
     """Write ``OUT/model.ts``, the calibrated network as TorchScript, and ``OUT/model.json``, which says what it is.
 
-    Of several losses it is the one with the lowest ``plan.choose_by`` on validation, as on the page, and of its seeds
-    the one that did best there. The file holds the bundle's ``metadata.json`` and ``inference.json`` with the run's
+    Training and seed are those that the page ships: the best on validation cases that no fit has seen, each with its
+    correction (:func:`~monai_calib.report.shipping.shipped_of`). Where that chooses none, the best of all by the
+    bundle's validation metric. The file holds the bundle's ``metadata.json`` and ``inference.json`` with the run's
     network, patch and dropout, and runs without this package.
 
     Args:
@@ -61,10 +63,8 @@ def ship(plan: Plan, done: Sequence[Run], method: str) -> Shipped:
     Raises: ``ValueError`` for no run; :class:`~monai_calib.files.FileError` where a run has no TorchScript.
     """
     runs = chosen_runs(plan, done)[0]
-    if len({run.loss.key for run in runs}) > 1:
-        best, _ = lowest_on_validation(runs, plan.choose_by)
-        runs = [run for run in runs if run.loss.key == best] or runs
-    run = best_run(runs)
+    chosen = shipped_run(run_folders(plan, runs))
+    run = next((r for r in runs if chosen and chosen.evaluation.is_relative_to(r.folder)), None) or best_run(runs)
     models = posthoc_folder(run, method) / "models"
     found = [models / name for name in _FORMS if (models / name).is_file()]
     if not found:

@@ -12,11 +12,11 @@ from monai_calib.files import FileError, read_json
 from monai_calib.metrics.metric import Metric
 from monai_calib.variants import choose_variant
 
-from .choice import VALIDATION, mean_of_cases, score_of, training_of
-from .comparison import Comparison, Method
-from .runs import Run, number
+from .choice import VALIDATION, choose_on_validation, mean_of_cases, score_of, training_of
+from .comparison import Comparison, Method, compare
+from .runs import Run, number, read_runs
 
-__all__ = ["Shipped", "shipped_of"]
+__all__ = ["Shipped", "shipped_of", "shipped_run"]
 
 _CALIBRATED = tuple(f"model_calibrated{end}" for end in (".ts", "_folded.ts", ".pt2", ".pt"))
 _AS_TRAINED = ("model.ts", "model.pt2", "model.pt")
@@ -64,6 +64,13 @@ def shipped_of(comparison: Comparison, runs: Sequence[Run], folders: Sequence[Pa
     return Shipped(method, run, _file(run, folders, page), tuple(filter(None, (why, reason, seed))))
 
 
+def shipped_run(folders: Sequence[Path]) -> Run | None:
+    """The evaluated run that a page on these run folders ships first; None if nothing could choose one."""
+    runs = read_runs(folders)
+    comparisons = compare(choose_on_validation(runs)[0])
+    return shipped_of(comparisons[0], runs, folders, Path("report.html")).run
+
+
 def _on_validation(method: Method, runs: Sequence[Run]) -> list[Run]:
     """Evaluations of a method's training on validation, as trained."""
     training = training_of(method.runs[0])
@@ -96,12 +103,13 @@ def _nll_as_shipped(method: Method, held: Sequence[Run]) -> dict[Hashable, float
     """NLL of the whole image on validation cases that no fit has seen, by seed; NaN where that is not on record."""
     score = score_of(list(held))
     as_trained = _by_seed(held, score) if score is not None and score.region == "all" else {}
-    return {
-        run.seed: _mean([_held_out(record) for record in _records(run)])
-        if "posthoc" in run.settings
-        else as_trained.get(run.seed, math.nan)
-        for run in method.runs
-    }
+    values: dict[Hashable, float] = {}
+    for run in method.runs:
+        records = _records(run)
+        chosen = [(record.get("choice") or {}).get("chosen") for record in records]
+        uncorrected = "posthoc" not in run.settings or set(chosen) == {"none"}
+        values[run.seed] = as_trained.get(run.seed, math.nan) if uncorrected else _mean([*map(_held_out, records)])
+    return values
 
 
 def _by_seed(held: Sequence[Run], score: Metric) -> dict[Hashable, float]:
