@@ -3,8 +3,9 @@
     python studies/recipe.py DATASET_DIR CACHE RUN...   # measure what is not yet in CACHE, then the tables
     python studies/recipe.py                            # write the tables from recipe.json
 
-Runs that differ in the seed alone are one training. Each is measured alone and averaged with its other seeds, as it is
-and with corrections that are fitted on the validation cases. Logits and figures are kept below CACHE as they are made.
+Runs that differ in the seed alone are one training; what is kept of others stays. Each is measured alone and averaged
+with its other seeds, as it is and with corrections that are fitted on the validation cases. Logits and figures are kept
+below CACHE as they are made.
 """
 
 from __future__ import annotations
@@ -66,25 +67,29 @@ def items(found: Trainings) -> Iterator[tuple[dict[str, Any], list[str]]]:
                 yield {**about, "seeds": len(names)}, [f"recipe/{member}/{correction}.json" for member in members]
 
 
-def summary(cache: Path, found: Trainings) -> dict[str, Any]:
-    """Means over cases and seeds with intervals over subjects, by the candidate's name."""
+def summary(cache: Path, found: Trainings, before: Mapping[str, Any]) -> dict[str, Any]:
+    """Means over cases and seeds with intervals over subjects, by the candidate's name.
+
+    Those of ``before`` whose training is not in ``found`` stay.
+    """
     read: dict[str, tuple[dict[str, Any], dict[str, np.ndarray], list[str]]] = {}
     for about, files in items(found):
         contents = [json.loads((cache / file).read_text(encoding="utf-8")) for file in files]
         values = {key: np.mean([c["figures"][key] for c in contents], axis=0) for key in contents[0]["figures"]}
         read[candidate(about)] = about, values, contents[0]["subjects"]
-    kept = {}
+    means = {name: row["figures"] for name, row in before.items()}
+    means |= {
+        name: {key: [*map(float, bootstrap_mean(value, subjects))] for key, value in values.items()}
+        for name, (_, values, subjects) in read.items()
+    }
+    kept = dict(before)
     for name, (about, values, subjects) in read.items():
-        base = read[candidate({**about, "loss": BASE, "networks": ALONE, "correction": NONE})][1]
-        figures = {key: [*map(float, bootstrap_mean(value, subjects))] for key, value in values.items()}
-        change = {
-            key: [*map(float, bootstrap_mean(values[key] - base[key], subjects))]
-            for key in ("dsc", "nll_all", "brier_all")
-        }
+        figures = means[name]
+        base = means[candidate({**about, "loss": BASE, "networks": ALONE, "correction": NONE})]
         met = {key: figures[key][0] <= bar for key, bar in BARS.items()}
-        met |= {"dsc": change["dsc"][0] >= -0.005, "nll_all": change["nll_all"][0] < 0}
-        met["brier_all"] = change["brier_all"][0] < 0
-        kept[name] = rounded({**about, "figures": figures, "change": change, "met": met})
+        met["dsc"] = figures["dsc"][0] >= base["dsc"][0] - 0.005
+        met |= {score: figures[score][0] < base[score][0] for score in ("nll_all", "brier_all")}
+        kept[name] = rounded({**about, "figures": figures, "met": met})
         if about["correction"] == OWN:
             temperature = values["log_temperature"]
             told = {
@@ -141,7 +146,8 @@ def main(arguments: Sequence[str]) -> None:
                     split: averaged([load_logits(run, split, dataset_dir, cache) for run in runs]) for split in SPLITS
                 }
                 measure(together, splits, cache)
-        write_json(FIGURES, summary(cache, found), depth=1)
+        before = json.loads(FIGURES.read_text(encoding="utf-8"))
+        write_json(FIGURES, summary(cache, found, before), depth=1)
     write_page("recipe")
 
 
