@@ -45,7 +45,8 @@ def measured(name: str, runs: Path) -> dict[str, Any]:
     (comparison,) = compare(found)
     settings = found[0].settings
     shared = {key: settings[key] for key in ("bundle", "network_name", "epochs", "batch_size", "patch_size")}
-    return {"part": name, **figures_of(comparison, corrected=True), "settings": shared}
+    unit = "mm" if "hd95_mm" in found[0].values else "px"
+    return {"part": name, **figures_of(comparison, corrected=True), "settings": shared, "unit": unit}
 
 
 def figure(parts: Sequence[Mapping[str, Any]], path: str) -> float:
@@ -70,12 +71,13 @@ def tables(parts: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """All tables of the page by name; a part has no table that would have no row."""
     made = {"published, heart": published("ACDC")}
     for part in parts:
-        of = part["part"]
+        of, unit = part["part"], part.get("unit", "mm")
         made[of] = figure_table(part, COLUMNS)
         corrected = [each for each in part["changes"] if each["method"].endswith("→ auto")]
         made[f"corrected, {of}"] = change_table({"changes": corrected}, "`dice_ce` → auto", COLUMNS[:5])
         if any(len(method["seeds"]) > 1 for method in part["methods"]):
             made[f"seeds, {of}"] = seed_table(part, COLUMNS)
+        made |= {name: text.replace("2 mm", f"2 {unit}") for name, text in made.items() if name.endswith(of)}
     return made
 
 

@@ -74,7 +74,8 @@ AGAINST = ("dice_ce", "ce")
 def case_values(run: Run) -> dict[str, NDArray[np.float64]]:
     """What a run's table does not hold, read from its histograms: a value a case."""
     evaluated = read_evaluated(run.evaluation)
-    whole, band = list(evaluated.histograms("all")), list(evaluated.histograms("boundary2mm"))
+    near = "boundary2mm" if "boundary2mm" in evaluated.regions else "boundary2vx"
+    whole, band = list(evaluated.histograms("all")), list(evaluated.histograms(near))
     foreground = range(1, len(run.class_names))
     return {
         # Mean confidence minus accuracy: above 0 over-confident, below 0 under-confident.
@@ -95,6 +96,11 @@ def floor(histogram: CalibrationHistogram, class_index: int) -> float:
     return float((2 / math.pi * p * (1 - p) / count).clamp_min(0).sqrt().mean())
 
 
+def in_pixels(name: str) -> str:
+    """The name of a column of data without lengths: ``hd95_mm`` is ``hd95_px``, a band of 2 mm one of 2 voxels."""
+    return name.replace("2mm", "2vx").replace("_mm", "_px")
+
+
 def table_of(comparison: Comparison, method: Method) -> dict[str, NDArray[np.float64]]:
     """``(seeds, cases)`` of each column, in the comparison's order of cases."""
     rows: dict[str, list[NDArray[np.float64]]] = {name: [] for name in COLUMNS}
@@ -103,7 +109,7 @@ def table_of(comparison: Comparison, method: Method) -> dict[str, NDArray[np.flo
         order = [position[case] for case in comparison.cases]
         values = {**run.values, "dsc": run.values["mean_dice"], **case_values(run)}
         for name in COLUMNS:
-            rows[name].append(values[name][order])
+            rows[name].append(values[name if name in values else in_pixels(name)][order])
     return {name: np.stack(values) for name, values in rows.items()}
 
 
