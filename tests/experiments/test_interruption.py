@@ -40,9 +40,8 @@ def test_the_killed_training_goes_on_after_its_last_epoch(interrupted: Interrupt
     log = (interrupted.output / "runs" / key / "run.log").read_text()
     assert [line.split(" ", 2)[1] for line in log.splitlines() if line.startswith("=== ")].count("train:") == 2
     assert "--resume True" in log
-    _, killed, resumed = log.split(
-        "=== train:"
-    )  # its line on an epoch comes after the checkpoint that the kill waited for
+    # The line on an epoch comes after the checkpoint that the kill waited for: the first may be lost.
+    _, killed, resumed = log.split("=== train:")
     assert "epoch 2/2" not in killed
     assert "epoch 1/2" not in resumed
     assert resumed.count("epoch 2/2") == 1
