@@ -105,10 +105,11 @@ def _nll_as_shipped(method: Method, held: Sequence[Run]) -> dict[Hashable, float
     as_trained = _by_seed(held, score) if score is not None and score.region == "all" else {}
     values: dict[Hashable, float] = {}
     for run in method.runs:
-        records = _records(run)
-        chosen = [(record.get("choice") or {}).get("chosen") for record in records]
-        uncorrected = "posthoc" not in run.settings or set(chosen) == {"none"}
-        values[run.seed] = as_trained.get(run.seed, math.nan) if uncorrected else _mean([*map(_held_out, records)])
+        chosen = {(record.get("choice") or {}).get("chosen") for record in run.corrections}
+        if "posthoc" not in run.settings or chosen == {"none"}:
+            values[run.seed] = as_trained.get(run.seed, math.nan)
+        else:
+            values[run.seed] = _mean([*map(_held_out, run.corrections)])
     return values
 
 
@@ -120,24 +121,18 @@ def _mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values) if values else math.nan
 
 
-def _records(run: Run) -> list[Mapping[str, Any]]:
-    """Records of a run's correction, one for each sigmoid channel."""
-    record = run.settings.get("correction")
-    return list(record.get("channels", [record])) if isinstance(record, Mapping) else []
-
-
 def _correction(members: Sequence[Method]) -> tuple[Method, str]:
     plain = next((method for method in members if not method.place[1]), None)
     fitted = [method for method in members if method.place[1]]
     if not fitted:
         return members[0], "As trained: no correction has been evaluated here."
     for method in fitted:
-        records = _records(method.runs[0])
+        records = method.runs[0].corrections
         if records and all(record.get("choice") for record in records):
-            chosen, on = records[0]["choice"], f"held-out {records[0].get('fitted_on', 'unknown')} cases"
-            if chosen["chosen"] == "none":
+            choice, on = records[0]["choice"], f"held-out {records[0].get('fitted_on', 'unknown')} cases"
+            if choice["chosen"] == "none":
                 return method, f"The network as trained: {on} chose no correction."
-            return method, f"Correction chosen on {on}: {chosen['chosen']}, {chosen['why']}."
+            return method, f"Correction chosen on {on}: {choice['chosen']}, {choice['why']}."
     scores = {method.label: _mean_held_out(method) for method in fitted}
     known = [method for method in fitted if math.isfinite(scores[method.label]) and not _guards(method)]
     best = min(known, key=lambda method: scores[method.label], default=None)
@@ -159,11 +154,11 @@ def _held_out(record: Mapping[str, Any], name: str | None = None) -> float:
 
 
 def _mean_held_out(method: Method, name: str | None = None) -> float:
-    return _mean([_held_out(record, name) for run in method.runs for record in _records(run)])
+    return _mean([_held_out(record, name) for run in method.runs for record in run.corrections])
 
 
 def _guards(method: Method) -> bool:
-    return any(record.get("guards") for run in method.runs for record in _records(run))
+    return any(record.get("guards") for run in method.runs for record in run.corrections)
 
 
 def _seed(method: Method, held: Sequence[Run]) -> tuple[Run, str]:
@@ -210,7 +205,7 @@ def _is_of(parameters: Path, run: Run) -> bool:
     """Whether a calibration's file is of the correction that a run evaluates."""
     try:
         content = read_json(parameters)
-        return content["method"] in [record.get("method") for record in _records(run)]
+        return content["method"] in [record.get("method") for record in run.corrections]
     except (FileError, KeyError, TypeError):
         return False
 
