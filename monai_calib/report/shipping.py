@@ -84,18 +84,19 @@ def _training(picked: Sequence[tuple[Method, Sequence[Run]]]) -> tuple[int | Non
     score = score_of([run for _, held in picked for run in held])
     as_shipped = [_nll_as_shipped(method, held) for method, held in picked]
     if all(math.isfinite(value) for of_seed in as_shipped for value in of_seed.values()):
-        values, how = as_shipped, "on held-out validation cases of {} trainings, each as it would ship."
+        values, how = as_shipped, "each as it would ship, this one has the lowest NLL on held-out validation cases."
     elif score is not None and all(held for _, held in picked):
-        values, how = [_by_seed(held, score) for _, held in picked], "on validation of {} trainings, each as trained."
+        values = [_by_seed(held, score) for _, held in picked]
+        how = "each as trained, this one has the lowest NLL on validation cases."
     else:
         values, how = [{}], ""
     chosen = choose_variant(dict(enumerate(values)))
     if chosen.best >= 0:
-        return chosen.best, f"Lowest NLL {how.format(len(picked))}"
+        return chosen.best, f"Of {len(picked)} trainings, {how}"
     return None, (
-        f"No choice among {len(picked)} trainings: not all were evaluated on the validation split, and a choice by "
-        "the figures below would be one on the test cases. Evaluate each into RUN/validation/eval and write the page "
-        "again."
+        f"No choice among {len(picked)} trainings: not all were evaluated on the validation split with a seed in "
+        "common, and a choice by the figures below would be one on the test cases. Evaluate each into "
+        "RUN/validation/eval and write the page again."
     )
 
 
@@ -165,7 +166,8 @@ def _seed(method: Method, held: Sequence[Run]) -> tuple[Run, str]:
     """The run to ship of a method's seeds: by NLL on validation, else by the metric that chose its checkpoint."""
     if len(method.runs) == 1:
         return method.runs[0], ""
-    values = [-value for value in _nll_as_shipped(method, held).values()]
+    as_shipped = _nll_as_shipped(method, held)
+    values = [-as_shipped[run.seed] for run in method.runs]
     score = score_of(list(held))
     if score is not None and not all(map(math.isfinite, values)):
         as_trained = _by_seed(held, score)
