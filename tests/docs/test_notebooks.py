@@ -49,15 +49,17 @@ def test_a_run_from_nothing_improves_what_it_says(path: Path, tmp_path: Path) ->
 
 
 def _improves(notebook: Any) -> None:
-    """Hold the corrected figures of the table below those as trained, and overlap where it was."""
+    """Hold the corrected figures of the table below those as trained, but those the text says may rise; and overlap."""
     cells = [cell for cell in notebook.cells if "varies" not in cell.metadata.get("tags", [])]
     texts = [_text(cell) for cell in cells if cell.cell_type == "code"]
     table = next(text for text in texts if "DSC" in text and "ECE" in text and "as trained" in text)
-    rows = [re.split(r"\s{2,}", line)[0] for line in table.splitlines() if line.startswith(("ECE", "NLL"))]
-    assert len(rows) >= 3
+    rows = [re.split(r"\s{2,}", line)[0] for line in table.splitlines() if line.startswith(("ECE", "NLL", "error"))]
+    told = "".join(cell.source for cell in cells if cell.cell_type == "markdown")
+    risen = {name for name in rows if f"*{name}*" in told}
+    assert len(set(rows) - risen) >= 3
     for name in rows:
         trained, corrected = _row(table, name)
-        assert corrected < 0.9 * trained
+        assert name in risen or corrected < 0.9 * trained
     trained, corrected = _row(table, "DSC")
     assert corrected == pytest.approx(trained, abs=0.003)
 
