@@ -16,14 +16,17 @@ from typing import Any
 
 import monai.bundle
 import numpy as np
+from monai.data import DataLoader, Dataset
 from monai.inferers import SliceInferer
 from numpy.typing import NDArray
 
+from monai_calib.datasets import load_datalist
 from monai_calib.files import write_json, write_text
 from monai_calib.handlers.checkpoint import training_settings
 from monai_calib.handlers.weights import load_weights, read_checkpoint
 from monai_calib.metrics.bootstrap import bootstrap_mean
 from monai_calib.metrics.evaluation import CaseEvaluation
+from monai_calib.metrics.overlap import dice_coefficients
 from monai_calib.metrics.protocols import Protocol
 from monai_calib.posthoc import Calibrator, KeptCases, LogitStream, choose, default_candidates, fit
 
@@ -78,10 +81,6 @@ def measure_run(run: Path, bundle: Path, dataset_dir: Path, settings: dict[str, 
 
 
 def _kept(workflow: Any, network: Any, inferer: Any, dataset_dir: Path, split: str) -> KeptCases:
-    from monai.data import DataLoader, Dataset
-
-    from monai_calib.datasets import load_datalist
-
     data = Dataset(load_datalist(dataset_dir, split), workflow.parser.get_parsed_content("validate#preprocessing"))
     kept = KeptCases(LogitStream(network, DataLoader(data, batch_size=1), inferer))
     for _ in kept:
@@ -95,16 +94,10 @@ def _measure(calibrator: Calibrator, cases: KeptCases, classes: int) -> dict[str
     for case in cases:
         logits = calibrator.apply(case.logits[None])[0]
         values = evaluation.measure(logits, case.label, case.spacing, drawn_from=case.logits).values
-        predicted = logits.argmax(0)
-        dice = [_dice(predicted == k, case.label == k) for k in range(1, classes)]
+        dice = dice_coefficients(logits.argmax(0), case.label, classes)
         for name in SHOWN:
             rows[name].append(float(np.nanmean(dice)) if name == "dsc" else values[name][0])
     return {name: [round(value, 6) for value in of] for name, of in rows.items()}
-
-
-def _dice(predicted: Any, true: Any) -> float:
-    both = int(predicted.sum()) + int(true.sum())
-    return 2 * int((predicted & true).sum()) / both if int(true.sum()) else float("nan")
 
 
 def page(results: dict[str, Any]) -> str:
@@ -135,8 +128,7 @@ def page(results: dict[str, Any]) -> str:
             label = f"{c} (auto)" if c == auto else c
             every.append(f"| {name} | {label} | " + " | ".join(f"{found[f]:.4f}" for f in SHOWN) + " |")
     least, worst = min(rises), max(rises)
-    others = ", ".join(SHOWN[f] for f in SHOWN if f != "nll_all")
-    heads = " | ".join(others.split(", "))
+    heads = " | ".join(SHOWN[f] for f in SHOWN if f != "nll_all")
     return "\n".join(
         [
             "# Does `auto` ever make a network worse?",

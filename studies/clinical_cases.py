@@ -12,6 +12,7 @@ from run_logits import RunLogits, load_logits, name_of
 
 from monai_calib.clinical import ConformalVolumeFit, FalseNegativeControl, VolumeFit, expected_dice, expected_volume
 from monai_calib.handlers.checkpoint import training_settings
+from monai_calib.metrics.overlap import dice_coefficients
 from monai_calib.posthoc import Calibrator
 
 CORRECTIONS = (NONE, "temperature", "boundary temperature", "boundary vector", "vector, all", "isotonic, all")
@@ -70,7 +71,7 @@ def measured(calibrator: Calibrator | None, validation: RunLogits, test: RunLogi
             "conformal": [[estimate.low_ml, estimate.high_ml] for estimate in guaranteed],
             "score": [model.scores[0][0] for model in score_of.models()],
             "expected_dice": expected_dice(probability),
-            "dice": [dice(label == k, truth[k - 1]) for k in range(1, num_classes)],
+            "dice": dice_coefficients(label, case.label, num_classes),
             "missed_label": [missed(label == k, truth[k - 1]) for k in range(1, num_classes)],
         }
         for limit, control in zip(LIMITS, controls, strict=True):
@@ -99,11 +100,6 @@ def probabilities(split: RunLogits, index: int, calibrator: Calibrator | None) -
     return calibrator.apply(case.logits[None], None if case.image is None else case.image[None])[0].softmax(0)
 
 
-def dice(predicted: torch.Tensor, truth: torch.Tensor) -> float:
-    """Of two masks; every test case holds every structure."""
-    return float(2 * (predicted & truth).sum() / (predicted.sum() + truth.sum()))
-
-
 def missed(kept: torch.Tensor, truth: torch.Tensor) -> float:
-    """Share of the true voxels that are not kept."""
+    """Share of the true voxels that are not kept; every test case holds every structure."""
     return float((truth & ~kept).sum() / truth.sum())

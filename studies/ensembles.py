@@ -4,19 +4,18 @@
     python studies/ensembles.py                           # write the table from ensembles.json
 
 The row of each loss whose way is "one network" is what the others are compared with, by its runs of the same seeds.
-Figures are means over runs and
-cases, with 95 % bootstrap intervals over subjects, all runs of a drawn subject together.
+Figures are means over runs and cases, with 95 % bootstrap intervals over subjects, all runs of a drawn subject
+together.
 """
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from pages import figure_at, write_page
+from pages import figure_at, rounded, table, write_json, write_page
 
 from monai_calib.report.runs import Run, read_run
 from monai_calib.report.statistics import bootstrap_mean
@@ -49,18 +48,15 @@ def row(name: str, runs: list[Run], plain: list[Run]) -> dict[str, Any]:
     figures, change = {}, {}
     for key in COLUMNS:
         values, before = (np.mean([run.values[NAMES.get(key, key)] for run in some], axis=0) for some in (runs, plain))
-        figures[key] = [round(float(x), 5) for x in bootstrap_mean(values, subjects)]
-        change[key] = [round(float(x), 5) for x in bootstrap_mean(values - before, subjects)]
+        figures[key] = rounded(bootstrap_mean(values, subjects))
+        change[key] = rounded(bootstrap_mean(values - before, subjects))
     kept = {"loss": loss, "way": way, "seeds": sorted(seeds), "cases": len(subjects), "subjects": len(set(subjects))}
     return {**kept, "figures": figures, "change": change}
 
 
-def table(rows: list[dict[str, Any]]) -> str:
-    """A Markdown table; bold where the interval of the change against one network excludes 0."""
-    lines = [
-        "| loss | prediction | seeds | " + " | ".join(heading for heading, _ in COLUMNS.values()) + " |",
-        "|---" * (len(COLUMNS) + 3) + "|",
-    ]
+def tables(rows: list[dict[str, Any]]) -> dict[str, str]:
+    """The page's table; bold where the interval of the change against one network excludes 0."""
+    lines = []
     for kept in rows:
         cells = []
         for key, (_, decimals) in COLUMNS.items():
@@ -68,13 +64,9 @@ def table(rows: list[dict[str, Any]]) -> str:
             _, lower, upper = kept["change"][key]
             shown = f"**{value}**" if lower > 0 or upper < 0 else value
             cells.append(f"{shown} <small>{low}–{high}</small>")
-        lines.append(f"| {kept['loss']} | {kept['way']} | {', '.join(kept['seeds'])} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def tables(rows: list[dict[str, Any]]) -> dict[str, str]:
-    """The page's table."""
-    return {"ensembles": table(rows)}
+        lines.append([kept["loss"], kept["way"], ", ".join(kept["seeds"]), *cells])
+    heading = ["loss", "prediction", "seeds", *(heading for heading, _ in COLUMNS.values())]
+    return {"ensembles": table(heading, lines)}
 
 
 def figure(rows: list[dict[str, Any]], path: str) -> float:
@@ -88,7 +80,7 @@ def main(arguments: list[str]) -> None:
         folders = dict(argument.rsplit("=", 1) for argument in arguments)
         runs = {name: [read_run(Path(folder)) for folder in text.split(",")] for name, text in folders.items()}
         rows = [row(name, some, runs[f"{name.partition(': ')[0]}: {PLAIN}"]) for name, some in runs.items()]
-        FIGURES.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+        write_json(FIGURES, rows, depth=1)
     write_page("ensembles")
 
 

@@ -114,8 +114,8 @@ def measure(
                     {
                         "case": case.name,
                         "subject": subject,
-                        "dice": _mean(dice),
-                        "least_dice": min(_known(dice)),
+                        "dice": float(np.nanmean(dice)),
+                        "least_dice": float(np.nanmin(dice)),
                         **scores,
                     }
                 )
@@ -132,14 +132,6 @@ def _averaged(members: tuple[LogitCase, ...]) -> LogitCase:
         return first
     logits = log_mean_probability(member.logits[None] for member in members)[0]
     return LogitCase(first.name, logits, first.label, first.image, first.spacing)
-
-
-def _known(values: list[float]) -> list[float]:
-    return [value for value in values if not math.isnan(value)]
-
-
-def _mean(values: list[float]) -> float:
-    return math.fsum(_known(values)) / len(_known(values))
 
 
 @lru_cache
@@ -307,8 +299,7 @@ def main() -> None:
         )
         kept = json.loads(KEPT.read_text(encoding="utf-8")) if KEPT.is_file() else {}
         write_json(KEPT, kept | {name: rounded(_plain(row), 6)}, depth=5)
-    if Path(__file__).with_name("failure.md.j2").is_file():
-        write_page("failure")
+    write_page("failure")
 
 
 def _plain(value: Any) -> Any:

@@ -37,7 +37,7 @@ LAST_DIGITS = 2e-6
 """What float32 in the other packages can change."""
 
 METRICS = {
-    # name: words, source or name in MetricsReloaded, why a value may differ by more than the last digits
+    # name: words, why a value may differ by more than the last digits
     "ece": ("ECE, top label, 15 bins", ""),
     "mce": ("MCE, top label, 15 bins", ""),
     "rmsce": ("root mean square calibration error, 15 bins", ""),

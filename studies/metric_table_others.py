@@ -27,7 +27,7 @@ def torch_uncertainty(data: Any) -> dict[str, float]:
         metric.update(*arguments)
         return float(metric.compute())
 
-    found = {
+    return {
         "ece": of(tu.CalibrationError("multiclass", num_bins=15, num_classes=classes), p, y),
         "rmsce": of(tu.CalibrationError("multiclass", num_bins=15, norm="l2", num_classes=classes), p, y),
         "mce": of(tu.CalibrationError("multiclass", num_bins=15, norm="max", num_classes=classes), p, y),
@@ -42,7 +42,6 @@ def torch_uncertainty(data: Any) -> dict[str, float]:
         "mutual_information": of(tu.MutualInformation(), members),
         "disagreement": of(tu.Disagreement(), members),
     }
-    return found
 
 
 def monai_weekly(data: Any) -> dict[str, float]:

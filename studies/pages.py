@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import importlib
 import json
-import os
 import re
 import sys
 from collections.abc import Mapping, Sequence
@@ -20,6 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import jinja2
+
+from monai_calib.files import write_text
 
 HERE = Path(__file__).parent
 PAGES = (
@@ -73,7 +74,7 @@ def numbers_without_source(text: str) -> list[str]:
 
 
 def figure_at(figures: Mapping[str, Any], path: str) -> float:
-    """A figure by its path in a page's comment, such as ``loss | correction | figures | name | 1``.
+    """A figure by its path, such as ``loss | correction | figures | name | 1``.
 
     The place 0 of an interval, its estimate, need not be named.
     """
@@ -115,10 +116,7 @@ def rounded(value: Any, digits: int = 5) -> Any:
 
 def write_json(path: Path, content: Any, depth: int = 0) -> None:
     """Write a file whole or not at all, one line for each entry down to ``depth``."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    temporary.write_text(_text(content, depth) + "\n", encoding="utf-8")
-    os.replace(temporary, path)
+    write_text(path, _text(content, depth) + "\n")
 
 
 def _text(content: Any, depth: int) -> str:

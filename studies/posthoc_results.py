@@ -19,12 +19,12 @@ from typing import Any
 
 import numpy as np
 import torch
-from monai.metrics import compute_dice
 from pages import cell, rounded, shown, table, write_json
 from run_logits import RunLogits, load_logits, name_of, update_page
 
 from monai_calib.handlers.checkpoint import training_settings
 from monai_calib.metrics import CalibrationHistogram, Region
+from monai_calib.metrics.overlap import dice_coefficients
 from monai_calib.metrics.protocols import Protocol
 from monai_calib.metrics.protocols import measure as measured_by
 from monai_calib.posthoc import Calibrator, LogitCase, build_calibrator, fit
@@ -171,8 +171,7 @@ def histogram_of(case: LogitCase, logits: torch.Tensor, region: Region) -> Calib
 
 def dice(predicted: torch.Tensor, label: torch.Tensor, num_classes: int) -> float:
     """Mean Dice of the structures."""
-    predicted, label = predicted[None, None], label[None, None]
-    return mean(compute_dice(predicted, label, include_background=False, num_classes=num_classes)[0].tolist())
+    return mean(dice_coefficients(predicted, label, num_classes))
 
 
 def mean(values: Sequence[float]) -> float:

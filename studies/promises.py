@@ -1,7 +1,7 @@
 """Are the promises kept? Margins, sets, volumes and false negatives over 1,000 re-splits of the subjects.
 
     python studies/promises_cases.py RUN --dataset_dir DATA --cache CACHE   # scores of a run's cases
-    python studies/promises.py                                                              # re-split, write the page
+    python studies/promises.py                                              # re-split, write the page
 
 Subjects of validation and test are put in random order; the first half is fitted on, the other is the test. Subjects
 are never on both sides. Coverage of a re-split is the mean over test subjects of the share of their cases served.
@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from pages import cell, figure_at, rounded, shown, table, write_json, write_page
+import torch
+from pages import cell, rounded, shown, table, write_json, write_page
 
 from monai_calib.clinical import conformal_threshold, subject_quantile
 
@@ -38,7 +38,6 @@ PROMISES = {
     "sets 0.99": "sets, 99 %",
     "volume": "volume",
 }
-figure = figure_at
 
 
 def resplit(scores: Sequence[Any], subjects: Sequence[str], seed: int = 0) -> dict[str, Any]:
@@ -81,16 +80,10 @@ def resplit_missed(curves: Sequence[Any], subjects: Sequence[str], seed: int = 0
     missed, thresholds = [], []
     for _ in range(SPLITS):
         order = rng.permutation(len(rows))
-        found = conformal_threshold(_tensor(rows[order[:half]]), LIMIT)
+        found = conformal_threshold(torch.from_numpy(rows[order[:half]]), LIMIT)
         thresholds.append(found.threshold)
         missed.append(float(rows[order[half:], round(found.threshold * (rows.shape[1] - 1))].mean()))
     return {"subjects": half, "missed": _spread(missed), "threshold": float(np.median(thresholds))}
-
-
-def _tensor(values: NDArray[np.float64]) -> Any:
-    import torch
-
-    return torch.from_numpy(values)
 
 
 def _served(rows: Sequence[Sequence[float]], quantile: float) -> float:

@@ -97,7 +97,7 @@ def _plain(score: Any) -> Any:
     return "inf" if score == math.inf else round(score, 6)
 
 
-def main() -> int:
+def main() -> None:
     parser = argparse.ArgumentParser(description="Scores of each promise on every validation and test case of a run.")
     parser.add_argument("run", type=Path, metavar="RUN")
     for name in ("dataset_dir", "cache"):
@@ -113,8 +113,7 @@ def main() -> int:
     found = measured(cases_of(*where), config["class_names"])
     kept[arguments.run.name] = {"trained": told, **found, "price": prices(cases_of(*where), found)}
     write_json(SCORES, dict(sorted(kept.items())), depth=2)
-    return 0
 
 
 if __name__ == "__main__":
-    raise SystemExit(main())
+    main()

@@ -19,7 +19,7 @@ import monai.bundle
 import numpy as np
 from monai.data import DataLoader, Dataset
 from numpy.typing import NDArray
-from pages import cell, figure_at, rounded, table, write_json, write_page
+from pages import cell, rounded, table, write_json, write_page
 
 from monai_calib.datasets import load_datalist
 from monai_calib.handlers.checkpoint import training_settings
@@ -158,11 +158,6 @@ def _table(of: Mapping[str, Any]) -> str:
                 cells.append(cell(figures[key], decimals, target == "mean" and (low > 0 or high < 0)))
             rows.append([method, words, *cells])
     return table(["correction", "fitted to", *heads], rows)
-
-
-def figure(kept: Mapping[str, Any], path: str) -> float:
-    """A figure by network: ``trained on the mean | figures | vector, mean | nll_all``."""
-    return figure_at(kept, path)
 
 
 def main() -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import torch
 from pages import write_json
-from posthoc_results import dice, histogram_of
+from posthoc_results import NONE, dice, histogram_of
 from results import floor
 from run_logits import RunLogits
 from torch import Tensor
@@ -18,7 +18,6 @@ from torch import Tensor
 from monai_calib.metrics import CalibrationHistogram, Region, ace, brier, ece, nll
 from monai_calib.posthoc import Calibrator, LogitCase, TemperatureScaling, build_calibrator, fit
 
-NONE = "none"
 CORRECTIONS = {
     NONE: None,
     "temperature": ("temperature", "dilated:2mm"),

@@ -7,7 +7,6 @@ says how cases are loaded and windows are put together.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ from monai.data import DataLoader, Dataset
 from monai.transforms import Compose
 from pages import write_json, write_page
 
+from monai_calib.files import atomic_path
 from monai_calib.handlers.checkpoint import training_settings
 from monai_calib.posthoc import LogitCase, LogitStream
 
@@ -71,7 +71,9 @@ def load_logits(
     suffix = "" if change is None else f"_{change.__name__}"
     kept = cache / "logits" / f"{name_of(settings)}_{split}{suffix}.pt"
     if not kept.is_file():
-        _write(kept, _computed(run, settings, config | dict(overrides or {}), split, dataset_dir, change))
+        computed = _computed(run, settings, config | dict(overrides or {}), split, dataset_dir, change)
+        with atomic_path(kept) as partial:
+            torch.save(computed, partial)
     entries = json.loads((dataset_dir / "datalist.json").read_text(encoding="utf-8"))[split]
     cases = [LogitCase(**case) for case in torch.load(kept, weights_only=True)]
     subject_of = {entry["case"]: str(entry["subject"]) for entry in entries}
@@ -117,13 +119,6 @@ def _computed(
         }
         for case in stream
     ]
-
-
-def _write(path: Path, content: object) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
-    torch.save(content, temporary)
-    os.replace(temporary, path)
 
 
 def update_page(

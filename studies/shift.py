@@ -8,7 +8,6 @@ Fitted on one image a subject of training and validation; asked of one image a s
 
 from __future__ import annotations
 
-import json
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
@@ -19,7 +18,7 @@ import nibabel as nib
 import numpy as np
 from monai.bundle import ConfigParser
 from numpy.typing import NDArray
-from pages import figure_at, rounded, shown, table, write_json, write_page
+from pages import rounded, shown, table, write_json, write_page
 from scipy.ndimage import gaussian_filter
 
 from monai_calib.clinical import InputCheck
@@ -29,7 +28,6 @@ from monai_calib.transforms import ImageStatisticsd
 FIGURES = Path(__file__).with_name("shift.json")
 RATE = 0.02
 SPLITS = 100
-figure = figure_at
 Image = tuple[NDArray[np.float64], NDArray[np.float64]]
 
 
@@ -62,7 +60,7 @@ CHANGES: dict[str, Callable[[Image], Image]] = {
     "squared intensities": lambda image: (_gamma(image[0]), image[1]),
     "noise as large as the image's spread": lambda image: (_noise(image[0]), image[1]),
     "blurred by two voxels": lambda image: (gaussian_filter(image[0], (2, 2, 0)), image[1]),
-}  # fmt: skip
+}
 
 
 def statistics(bundle: Path, images: Iterator[Image]) -> list[list[float]]:
@@ -140,10 +138,7 @@ def main() -> None:
         pairs = (argument.partition("=") for argument in sys.argv[1:])
         sources = {name: (Path(said.split(",")[0]), Path(said.split(",")[1])) for name, _, said in pairs}
         write_json(FIGURES, rounded(measured(sources), 4), depth=1)
-    kept = json.loads(FIGURES.read_text(encoding="utf-8"))
-    print(tables(kept)["changes"])
-    if Path(__file__).with_name("shift.md.j2").is_file():
-        write_page("shift")
+    write_page("shift")
 
 
 if __name__ == "__main__":

@@ -111,7 +111,7 @@ def correct_maps(
     kept = KeptCases(to_fit, most_bytes, regions=[] if region is None else [region])
     with folder_lock(output, "correcting into it"), atomic_folder(output) as partial:
         calibrator, about = _fitted(kept, np.array(sizes), len(found.classes), method, region, force, to_fit.unit)
-        told = correction_record({**about, **calibrator.to_json()}, calibrator.in_words(), "cases of --fit_on")
+        told = correction_record({**about, **calibrator.to_json()}, calibrator.in_words(), "--fit_on")
         before, after, changed = _write(calibrator, rest, progress(rest), found, partial, output, told)
         record = {
             "format": CORRECTION_FORMAT,

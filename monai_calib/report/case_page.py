@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 
 from monai_calib.clinical.case_model import CaseStatement, ClinicalModel
 from monai_calib.datasets.case import case_name
+from monai_calib.datasets.layouts.layout import is_picture
 from monai_calib.files import atomic_path, write_text
 
 from .case_slices import slice_views
@@ -25,7 +26,6 @@ from .tables import csv_text
 __all__ = ["ClinicalReportd", "case_page", "case_row"]
 
 TABLE = "clinical.csv"
-_PICTURES = (".png", ".jpg", ".jpeg", ".tif", ".tiff", ".bmp")
 
 
 class ClinicalReportd(Transform):
@@ -65,7 +65,7 @@ class ClinicalReportd(Transform):
         file = str(image.meta.get("filename_or_obj", ""))
         name = case_name(data.get("case"), file)
         affine = image.affine.numpy(force=True)
-        picture = file.lower().endswith(_PICTURES)
+        picture = is_picture(Path(file))
         for postfix, values in self._maps(said):
             _write_map(self.output_dir / f"{name}_{postfix}", values, affine, picture)
         page = case_page(name, said, self.model, image[0].numpy(force=True), affine, placed=not picture)

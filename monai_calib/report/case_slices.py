@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import base64
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,7 +12,7 @@ from numpy.typing import NDArray
 
 from monai_calib.words import counted
 
-from .slices import class_colour, png
+from .slices import class_colour, data_address, png
 
 __all__ = ["Outline", "SliceView", "outline", "slice_views"]
 
@@ -176,9 +174,7 @@ def _layer(mask: NDArray[np.bool_]) -> str:
 
     pixels = np.zeros((*mask.shape, 4), np.uint8)
     pixels[mask] = (255, 176, 0, 96)
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "PNG", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
+    return data_address(Image.fromarray(pixels))
 
 
 def _alt(number: int, label: NDArray[Any], unsettled: NDArray[np.bool_], names: Sequence[str]) -> str:

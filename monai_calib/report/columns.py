@@ -31,7 +31,7 @@ _SHORT = {
     "argmax_volume_error": "volume error, argmax",
     "expected_volume_bias": "bias of the expected volume",
 }
-_UNITS = {"nats": ""}  # the unit of every NLL, told once in the notes
+_UNITS = {"nats": ""}  # the unit of every NLL
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,11 @@ class Column:
         return _UNITS.get(self.metric.unit, self.metric.unit)
 
     @property
+    def heading(self) -> str:
+        """Label and unit."""
+        return f"{self.label} ({self.unit})" if self.unit else self.label
+
+    @property
     def lower_is_better(self) -> bool:
         return self.metric.direction < 0
 
@@ -75,7 +80,7 @@ class Column:
     def title(self) -> str:
         """The full name, with region and protocol: what a plot or test is headed with."""
         if not self.protocol:
-            return f"{self.label} ({self.unit})" if self.unit else self.label
+            return self.heading
         return f"{self.label}, {self.metric.region}, protocol {self.protocol}, {self.reduction}"
 
     @property

@@ -102,17 +102,13 @@ class Comparison:
 
     def estimate(self, runs: Sequence[Run], column: Column) -> Estimate:
         """The runs' figure. Spread is the standard deviation over seeds, NaN for one run."""
-        if not column.has_cases:
-            return self._estimate_of_runs([self.mean_of(run, column) for run in runs])
-        values = self.case_values(runs, column)
-        finite = np.isfinite(values)
-        interval = bootstrap_mean(values, self.subjects)
         per_run = [self.mean_of(run, column) for run in runs]
-        return Estimate(interval, _spread(per_run), int((~finite).sum()))
-
-    def _estimate_of_runs(self, values: list[float]) -> Estimate:
-        """Without an interval: the mean over cases is another figure than the pooled one, and so is its interval."""
-        known = [value for value in values if np.isfinite(value)]
+        if column.has_cases:
+            values = self.case_values(runs, column)
+            interval = bootstrap_mean(values, self.subjects)
+            return Estimate(interval, _spread(per_run), int((~np.isfinite(values)).sum()))
+        # Without an interval: the mean over cases is another figure than the pooled one, and so is its interval.
+        known = [value for value in per_run if np.isfinite(value)]
         mean = float(np.mean(known)) if known else float("nan")
         return Estimate(Interval(mean, float("nan"), float("nan")), _spread(known), 0)
 

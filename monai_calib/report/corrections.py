@@ -50,8 +50,7 @@ def corrections_of(comparison: Comparison) -> list[Correction]:
         _correction(method.label + (f", {record['channel']}" if "channel" in record else ""), run, record)
         for method in (*comparison.methods, *comparison.failed)
         for run in (*method.runs, *method.failed)
-        if isinstance(run.settings.get("correction"), Mapping)
-        for record in run.settings["correction"].get("channels", [run.settings["correction"]])
+        for record in run.corrections
     ]
 
 

@@ -27,7 +27,7 @@ def distribution(comparison: Comparison, column: Column, note: str = "") -> Figu
     plot = new_plot(
         120 + (44 if number <= FEW else 28) * number,
         narrowest=None if number <= FEW else NARROWEST,
-        xaxis=axis(_title(column)),
+        xaxis=axis(column.heading),
         yaxis={"autorange": "reversed", "automargin": True},
         showlegend=False,
     )
@@ -62,7 +62,7 @@ def class_distribution(comparison: Comparison, column: Column) -> Figure | None:
     plot = new_plot(
         height,
         narrowest=None if len(present) <= FEW else NARROWEST,
-        xaxis=axis(_title(column)),
+        xaxis=axis(column.heading),
         yaxis={"autorange": "reversed", "automargin": True},
         boxmode="group",
     )
@@ -110,10 +110,6 @@ def _box(
         "line": {"color": colour, "width": 1.4},
         "marker": {"color": colour, "size": 3.5, "opacity": 0.55},
     }
-
-
-def _title(column: Column) -> str:
-    return f"{column.label} ({column.unit})" if column.unit else column.label
 
 
 def _quartiles(label: str, values: NDArray[np.float64]) -> str:

@@ -17,7 +17,9 @@ from .tables import csv_text
 
 __all__ = [
     "COLOURS",
+    "NEUTRAL",
     "Figure",
+    "axis",
     "figure_csv",
     "figure_json",
     "new_plot",
@@ -108,7 +110,7 @@ def new_plot(
             "height": round(height),
             "margin": {"l": 56, "r": 16, "t": 16, "b": 48},
             "hoverlabel": {"namelength": -1},
-            "legend": {"orientation": "h", "yanchor": "top", "y": -0.16, "x": 0},
+            "legend": {"orientation": "h", "x": 0, "yref": "container", "yanchor": "bottom", "y": 0},
             **layout,
         },
     }

@@ -13,7 +13,7 @@ from monai_calib.words import counted
 from .columns import TRAINING, Column
 from .comparison import Comparison
 from .figures import p_text
-from .statistics import Interval, PairedTest, Ranking, friedman_nemenyi, paired_tests
+from .statistics import PairedTest, Ranking, friedman_nemenyi, paired_tests
 from .tables import ResultTable, csv_text, figure_text
 
 __all__ = ["LEVEL", "Findings", "findings", "pair_cells", "pair_columns", "pair_row", "reading", "tests_csv"]
@@ -79,8 +79,7 @@ class Findings:
 
 
 def _turned(test: PairedTest) -> PairedTest:
-    value, low, high = test.difference
-    return test._replace(first=test.second, second=test.first, difference=Interval(-value, -high, -low))
+    return test._replace(first=test.second, second=test.first, difference=test.difference.negated())
 
 
 def findings(comparison: Comparison, column: Column) -> Findings:

@@ -85,7 +85,7 @@ def _render(
     verdicts: Sequence[Verdict | None],
     choices: Sequence[Choice],
     published: Sequence[PublishedTable],
-    sites: Sites | None = None,
+    sites: Sites | None,
 ) -> str:
     methods = [method for part in parts for method in (*part.comparison.methods, *part.comparison.failed)]
     return render_page(

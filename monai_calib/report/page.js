@@ -33,9 +33,6 @@
     layout.width = width;
     layout.height = Math.min(plot.layout.height, width * (plot.layout.meta?.tallest ?? Infinity)) + legend;
     layout.margin.b += legend;
-    layout.legend.yref = "container";
-    layout.legend.y = 0;
-    layout.legend.yanchor = "bottom";
     layout.paper_bgcolor = "rgba(0,0,0,0)";
     layout.plot_bgcolor = "rgba(0,0,0,0)";
     layout.font = { family: "system-ui, -apple-system, 'Segoe UI', Roboto, 'Noto Sans', sans-serif", size: 12.5,

@@ -8,7 +8,7 @@ from typing import Any
 
 from ..version import __version__
 from ..words import counted
-from .figures import Figure, figure_json, p_text, pack
+from .figures import Figure, figure_json, pack
 from .tables import figure_text
 
 __all__ = ["render_document", "render_page", "require_extra"]
@@ -53,7 +53,7 @@ def render_document(template: str, **content: Any) -> str:
         return len(drawn) - 1
 
     # Packed together at the page's end: what figures have in common, case ids above all, is then sent once.
-    environment.filters |= {"counted": counted, "figure": figure_text, "p": p_text, "kept": kept}
+    environment.filters |= {"counted": counted, "figure": figure_text, "kept": kept}
     environment.globals["kept_figures"] = lambda: pack(f"[{','.join(drawn)}]")
     return environment.get_template(template).render(**content, version=__version__, style=_text("page.css"))
 

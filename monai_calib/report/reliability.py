@@ -109,16 +109,13 @@ def _row(run: Run, protocol: Protocol, region: Region, row: int | None) -> NDArr
     return table[:, -1 if row is None else row]
 
 
-def reliability_diagram(
-    key: str, title: str, named: Sequence[tuple[str, tuple[int, int], Curve]], drawn: str = "subjects"
-) -> Figure:
+def reliability_diagram(key: str, title: str, named: Sequence[tuple[str, tuple[int, int], Curve]]) -> Figure:
     """Curves over each other, the voxels of each bin below.
 
     Args:
         key: of the figure.
         title: likewise.
         named: label, place (see :func:`~.figures.style`) and bins of each curve. Up to four have bands, more have bars.
-        drawn: what the intervals resample.
     """
     plot = new_plot(
         500,
@@ -151,7 +148,7 @@ def reliability_diagram(
         key,
         title,
         "On the dashed line confidence equals accuracy; below it the network is over-confident. Intervals: 95 % "
-        f"bootstrap over {drawn}. Below: voxels in each bin{' (mean over seeds)' if drawn == 'subjects' else ''}.",
+        "bootstrap over subjects. Below: voxels in each bin (mean over seeds).",
         f"Reliability diagram. {'; '.join(told)}.",
         plot,
         figure_csv(columns, rows),

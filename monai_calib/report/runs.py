@@ -67,6 +67,12 @@ class Run:
         """Seconds of training, NaN if the run does not know them."""
         return number(self.settings.get("train_seconds"))
 
+    @property
+    def corrections(self) -> list[Mapping[str, Any]]:
+        """Records of its correction, one for each sigmoid channel; none as trained, or where nothing was recorded."""
+        record = self.settings.get("correction")
+        return list(record.get("channels", [record])) if isinstance(record, Mapping) else []
+
     def missed_classes(self) -> tuple[str, ...]:
         """Foreground classes whose mean DSC is next to 0: the run did not converge. Empty without DSC."""
         overlap = next((name for name in self.class_values if self.metrics[name].kind == "dice"), None)

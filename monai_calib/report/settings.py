@@ -14,6 +14,8 @@ __all__ = ["SettingsTable", "settings_table"]
 _ELSEWHERE = frozenset(
     {"seed", "train_seconds", "training_seconds", "posthoc_region", "correction", "best_epoch", "site"}
 )
+# The default where several raters labelled: each rater's label a case of its own.
+_DRAWN = ("rater_labels", "sample")
 _FIRST = ("bundle", "loss_name", "network_name", "split")
 
 
@@ -35,6 +37,8 @@ def settings_table(comparison: Comparison) -> SettingsTable:
     """The settings of every method, those that never converged included; of one method all are common."""
     methods = (*comparison.methods, *comparison.failed)
     told = {method.label: _of_runs((*method.runs, *method.failed)) for method in methods}
+    if _one_rater(comparison):
+        told = {label: {k: v for k, v in of.items() if (k, v) != _DRAWN} for label, of in told.items()}
     names = list(dict.fromkeys(name for settings in told.values() for name in settings))
     names.sort(key=lambda name: _FIRST.index(name) if name in _FIRST else len(_FIRST))
     common, columns, own = [], [], []
@@ -54,6 +58,12 @@ def settings_table(comparison: Comparison) -> SettingsTable:
         rows[label] = tuple(cells)
     heads = [*map(_words, columns), *(["own settings"] if own else [])]
     return SettingsTable(tuple(common), tuple(heads), rows)
+
+
+def _one_rater(comparison: Comparison) -> bool:
+    """Whether no case was measured against several raters, and every training had the default for them."""
+    given = {str(run.settings.get(_DRAWN[0], _DRAWN[1])) for run in comparison.runs}
+    return given == {_DRAWN[1]} and not comparison.columns_of_kind("dice_raters")
 
 
 def _words(name: str) -> str:

@@ -84,18 +84,19 @@ def _training(picked: Sequence[tuple[Method, Sequence[Run]]]) -> tuple[int | Non
     score = score_of([run for _, held in picked for run in held])
     as_shipped = [_nll_as_shipped(method, held) for method, held in picked]
     if all(math.isfinite(value) for of_seed in as_shipped for value in of_seed.values()):
-        values, how = as_shipped, "on held-out validation cases of {} trainings, each as it would ship."
+        values, how = as_shipped, "each as it would ship, this one has the lowest NLL on held-out validation cases."
     elif score is not None and all(held for _, held in picked):
-        values, how = [_by_seed(held, score) for _, held in picked], "on validation of {} trainings, each as trained."
+        values = [_by_seed(held, score) for _, held in picked]
+        how = "each as trained, this one has the lowest NLL on validation cases."
     else:
         values, how = [{}], ""
     chosen = choose_variant(dict(enumerate(values)))
     if chosen.best >= 0:
-        return chosen.best, f"Lowest NLL {how.format(len(picked))}"
+        return chosen.best, f"Of {len(picked)} trainings, {how}"
     return None, (
-        f"No choice among {len(picked)} trainings: not all were evaluated on the validation split, and a choice by "
-        "the figures below would be one on the test cases. Evaluate each into RUN/validation/eval and write the page "
-        "again."
+        f"No choice among {len(picked)} trainings: not all were evaluated on the validation split with a seed in "
+        "common, and a choice by the figures below would be one on the test cases. Evaluate each into "
+        "RUN/validation/eval and write the page again."
     )
 
 
@@ -105,10 +106,11 @@ def _nll_as_shipped(method: Method, held: Sequence[Run]) -> dict[Hashable, float
     as_trained = _by_seed(held, score) if score is not None and score.region == "all" else {}
     values: dict[Hashable, float] = {}
     for run in method.runs:
-        records = _records(run)
-        chosen = [(record.get("choice") or {}).get("chosen") for record in records]
-        uncorrected = "posthoc" not in run.settings or set(chosen) == {"none"}
-        values[run.seed] = as_trained.get(run.seed, math.nan) if uncorrected else _mean([*map(_held_out, records)])
+        chosen = {(record.get("choice") or {}).get("chosen") for record in run.corrections}
+        if "posthoc" not in run.settings or chosen == {"none"}:
+            values[run.seed] = as_trained.get(run.seed, math.nan)
+        else:
+            values[run.seed] = _mean([*map(_held_out, run.corrections)])
     return values
 
 
@@ -120,24 +122,18 @@ def _mean(values: Sequence[float]) -> float:
     return math.fsum(values) / len(values) if values else math.nan
 
 
-def _records(run: Run) -> list[Mapping[str, Any]]:
-    """Records of a run's correction, one for each sigmoid channel."""
-    record = run.settings.get("correction")
-    return list(record.get("channels", [record])) if isinstance(record, Mapping) else []
-
-
 def _correction(members: Sequence[Method]) -> tuple[Method, str]:
     plain = next((method for method in members if not method.place[1]), None)
     fitted = [method for method in members if method.place[1]]
     if not fitted:
         return members[0], "As trained: no correction has been evaluated here."
     for method in fitted:
-        records = _records(method.runs[0])
+        records = method.runs[0].corrections
         if records and all(record.get("choice") for record in records):
-            chosen, on = records[0]["choice"], f"held-out {records[0].get('fitted_on', 'unknown')} cases"
-            if chosen["chosen"] == "none":
+            choice, on = records[0]["choice"], f"held-out {records[0].get('fitted_on', 'unknown')} cases"
+            if choice["chosen"] == "none":
                 return method, f"The network as trained: {on} chose no correction."
-            return method, f"Correction chosen on {on}: {chosen['chosen']}, {chosen['why']}."
+            return method, f"Correction chosen on {on}: {choice['chosen']}, {choice['why']}."
     scores = {method.label: _mean_held_out(method) for method in fitted}
     known = [method for method in fitted if math.isfinite(scores[method.label]) and not _guards(method)]
     best = min(known, key=lambda method: scores[method.label], default=None)
@@ -159,18 +155,19 @@ def _held_out(record: Mapping[str, Any], name: str | None = None) -> float:
 
 
 def _mean_held_out(method: Method, name: str | None = None) -> float:
-    return _mean([_held_out(record, name) for run in method.runs for record in _records(run)])
+    return _mean([_held_out(record, name) for run in method.runs for record in run.corrections])
 
 
 def _guards(method: Method) -> bool:
-    return any(record.get("guards") for run in method.runs for record in _records(run))
+    return any(record.get("guards") for run in method.runs for record in run.corrections)
 
 
 def _seed(method: Method, held: Sequence[Run]) -> tuple[Run, str]:
     """The run to ship of a method's seeds: by NLL on validation, else by the metric that chose its checkpoint."""
     if len(method.runs) == 1:
         return method.runs[0], ""
-    values = [-value for value in _nll_as_shipped(method, held).values()]
+    as_shipped = _nll_as_shipped(method, held)
+    values = [-as_shipped[run.seed] for run in method.runs]
     score = score_of(list(held))
     if score is not None and not all(map(math.isfinite, values)):
         as_trained = _by_seed(held, score)
@@ -210,7 +207,7 @@ def _is_of(parameters: Path, run: Run) -> bool:
     """Whether a calibration's file is of the correction that a run evaluates."""
     try:
         content = read_json(parameters)
-        return content["method"] in [record.get("method") for record in _records(run)]
+        return content["method"] in [record.get("method") for record in run.corrections]
     except (FileError, KeyError, TypeError):
         return False
 

@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from .choice import VALIDATION
 from .columns import Column
 from .comparison import Comparison, Estimate, Method
 from .grouping import Identity, identity_of
@@ -50,7 +51,7 @@ def sites_of(comparisons: Sequence[Comparison]) -> Sites | None:
     for comparison in comparisons:
         for run in comparison.runs[:1]:
             site = run.settings.get("site")
-            if site or run.split != "validation":
+            if site or run.split not in VALIDATION:
                 by_site.setdefault(str(site or HOME), comparison)
     if not set(by_site) - {HOME} or len(by_site) < 2:
         return None
@@ -75,7 +76,6 @@ def sites_of(comparisons: Sequence[Comparison]) -> Sites | None:
 
 def _columns(comparisons: Sequence[Comparison]) -> tuple[Column, ...]:
     """Columns that all of the comparisons have."""
-    shared = None
     first = comparisons[0]
     chosen = first.overlap_columns()[:1]
     for protocol in first.protocols:
@@ -85,10 +85,8 @@ def _columns(comparisons: Sequence[Comparison]) -> tuple[Column, ...]:
             for metric in protocol.case_metrics(first.class_names)
             if metric.region == region and metric.kind in _KINDS
         ]
-    for comparison in comparisons:
-        known = {name for run in comparison.runs for name in run.values}
-        shared = known if shared is None else shared & known
-    return tuple(column for column in chosen if column.metric.name in (shared or ()) and column.has_cases)
+    shared = set.intersection(*({name for run in one.runs for name in run.values} for one in comparisons))
+    return tuple(column for column in chosen if column.metric.name in shared and column.has_cases)
 
 
 def _who(method: Method) -> Identity:
@@ -150,4 +148,4 @@ def _gain(change: Interval | None, column: Column) -> Interval | None:
     """The change turned so that more is better."""
     if change is None or not column.ranks:
         return None
-    return Interval(-change.value, -change.high, -change.low) if column.lower_is_better else change
+    return change.negated() if column.lower_is_better else change

@@ -6,7 +6,7 @@ import base64
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,10 @@ from .comparison import Comparison
 from .figures import COLOURS, figure_csv
 from .runs import Run
 
-__all__ = ["CaseView", "Picture", "case_views", "class_colour", "png"]
+if TYPE_CHECKING:
+    from PIL import Image
+
+__all__ = ["CaseView", "Picture", "case_views", "class_colour", "data_address", "png"]
 
 _MARGIN = 6
 _OVERLAY = 0.55
@@ -108,34 +111,31 @@ def _view(comparison: Comparison, case: str, why: str) -> CaseView | None:
     first = shown[0][2]
     box = _thinned(_box([np.maximum(arrays["label"], arrays["prediction"]) for _, _, arrays in shown]), first)
     turn = np.rot90 if len(first["spacing"]) == 3 else np.transpose
-    cut = {label: {k: turn(v[box]) for k, v in arrays.items() if k != "spacing"} for label, _, arrays in shown}
-    height, width = next(iter(cut.values()))["label"].shape
+    truth = turn(first["label"][box])
+    height, width = truth.shape
     aspect = float(width * first["spacing"][0] / (height * first["spacing"][1]))
-    grey = _grey(next(iter(cut.values()))["image"])
-    truth = next(iter(cut.values()))["label"]
+    grey = np.repeat(turn(first["image"][box])[..., None] / 255.0, 3, axis=-1)
     rows: list[tuple[str, str, tuple[Picture, Picture, Picture]]] = []
     told: list[list[Any]] = []
-    for label, run, _ in shown:
-        part = cut[label]
+    for label, run, arrays in shown:
         names = f"of {label} on {case}"
-        decision, confidence = part["prediction"], part["confidence"] / 100.0
+        decision, confidence = turn(arrays["prediction"][box]), turn(arrays["confidence"][box]) / 100.0
+        wrong = decision != truth
         pictures = (
             Picture(png(_overlay(grey, decision)), f"Prediction {names}: {_dice_in_words(truth, decision)}.", aspect),
             Picture(png(_confidence_colours(confidence, len(comparison.class_names))),
                     f"Confidence {names}: mean {confidence.mean():.2f} in this slice.", aspect),
-            Picture(png(_gap_colours(confidence, decision == truth)),
-                    f"Confidence minus correctness {names}: {_gap_in_words(confidence, decision == truth)}.", aspect),
+            Picture(png(_gap_colours(confidence, ~wrong)),
+                    f"Confidence minus correctness {names}: {_gap_in_words(confidence, wrong)}.", aspect),
         )  # fmt: skip
         rows.append((label, f"seed {run.seed}", pictures))
-        wrong = decision != truth
         sure = int((wrong & (confidence > _SURE)).sum())
         told.append([label, run.seed, _dice(truth, decision), confidence.mean(), int(wrong.sum()), sure, wrong.size])
-    outlines = _overlay(grey, truth)
     return CaseView(
         case,
         why,
         Picture(png(grey), f"Image slice of {case}.", aspect),
-        Picture(png(outlines), f"True labels of {case}: {_areas(truth, comparison.class_names)}.", aspect),
+        Picture(png(_overlay(grey, truth)), f"True labels of {case}: {_areas(truth, comparison.class_names)}.", aspect),
         tuple(rows),
         figure_csv(
             ["method", "seed", "foreground Dice", "mean confidence", "wrong pixels", "wrong and sure", "pixels"], told
@@ -160,10 +160,6 @@ def _box(labels: Sequence[NDArray[Any]]) -> tuple[slice, slice]:
         margin = max(_MARGIN, int(0.2 * (where[-1] - where[0])))
         bounds.append(slice(max(int(where[0]) - margin, 0), int(where[-1]) + margin + 1))
     return bounds[0], bounds[1]
-
-
-def _grey(image: NDArray[Any]) -> NDArray[np.float64]:
-    return np.repeat(image[..., None] / 255.0, 3, axis=-1)
 
 
 def _rgb(colour: str) -> NDArray[np.float64]:
@@ -205,10 +201,15 @@ def png(picture: NDArray[np.float64]) -> str:
     """A picture of red, green and blue between 0 and 1 as data address."""
     from PIL import Image
 
-    buffer = io.BytesIO()
     image = Image.fromarray(np.rint(255 * picture).astype(np.uint8))
     # A palette holds every shade of the maps, and takes a third of the text.
-    image.quantize(256, dither=Image.Dither.NONE).save(buffer, "PNG", optimize=True)
+    return data_address(image.quantize(256, dither=Image.Dither.NONE))
+
+
+def data_address(image: Image.Image) -> str:
+    """An image as the address of its PNG."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=True)
     return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode("ascii")
 
 
@@ -230,6 +231,6 @@ def _dice(truth: NDArray[Any], decision: NDArray[Any]) -> float:
     return 2 * int(((truth > 0) & (truth == decision)).sum()) / size if size else float("nan")
 
 
-def _gap_in_words(confidence: NDArray[np.float64], correct: NDArray[np.bool_]) -> str:
-    sure_and_wrong, wrong = int(((confidence > _SURE) & ~correct).sum()), int((~correct).sum())
-    return f"{counted(sure_and_wrong, 'pixel')} wrong at a confidence above {_SURE}, {wrong} wrong in all"
+def _gap_in_words(confidence: NDArray[np.float64], wrong: NDArray[np.bool_]) -> str:
+    sure = int(((confidence > _SURE) & wrong).sum())
+    return f"{counted(sure, 'pixel')} wrong at a confidence above {_SURE}, {int(wrong.sum())} wrong in all"

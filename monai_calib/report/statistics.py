@@ -39,6 +39,10 @@ class Interval(NamedTuple):
     low: float
     high: float
 
+    def negated(self) -> Interval:
+        """The interval of minus the estimate."""
+        return Interval(-self.value, -self.high, -self.low)
+
 
 class PairedTest(NamedTuple):
     """Two methods on the subjects both have: mean difference ``first - second``, its interval, and p values."""

@@ -15,7 +15,10 @@ from monai_calib.spreadsheet import cell
 from .columns import Column
 from .comparison import Comparison, Estimate
 
-__all__ = ["ResultRow", "ResultTable", "csv_text", "latex_text", "overview_table", "result_table"]
+__all__ = [
+    *("ResultRow", "ResultTable", "csv_text", "figure_text", "latex_escape", "latex_text", "overview_table"),
+    *("result_csv", "result_table"),
+]
 
 _LATEX = {
     "\\": r"\textbackslash{}",

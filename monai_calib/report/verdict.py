@@ -176,11 +176,10 @@ def mark_of(comparison: Comparison, method: Method, column: Column) -> Mark:
     change = bootstrap_mean(difference, comparison.subjects)
     if not finite.any():
         return Mark(estimate, change, "equal")
-    better, worse = ("high", "low") if column.lower_is_better else ("low", "high")
-    sign = 1 if column.lower_is_better else -1
-    if sign * getattr(change, better) < 0:
+    gain = change.negated() if column.lower_is_better else change
+    if gain.low > 0:
         return Mark(estimate, change, "better")
-    return Mark(estimate, change, "worse" if sign * getattr(change, worse) > 0 else "open")
+    return Mark(estimate, change, "worse" if gain.high < 0 else "open")
 
 
 def _place(comparison: Comparison) -> tuple[Protocol, Region] | None:

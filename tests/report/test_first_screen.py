@@ -195,7 +195,7 @@ def test_of_several_trainings_validation_chooses_and_without_it_nothing(tmp_path
         )
     shipped = _of(tmp_path)[1]
     assert shipped.method is not None
-    why = "Lowest NLL on held-out validation cases of 2 trainings, each as it would ship."
+    why = "Of 2 trainings, each as it would ship, this one has the lowest NLL on held-out validation cases."
     assert (shipped.method.label, shipped.why[0]) == ("nacl", why)
     for path in (tmp_path / "ce" / "validation" / "eval").iterdir():
         if path.is_file():

@@ -28,7 +28,7 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
         cases.append(LogitCase(f"case_{number}", logits, majority, spacing=(1.0, 1.0, 1.0), raters=raters))
     scaling = TemperatureScaling(3, region="all")
     fit([scaling], EachRater(cases))
-    shared = {"bundle": "rated", "loss_name": "ce", "seed": 0, "split": "test"}
+    shared = {"bundle": "rated", "loss_name": "ce", "seed": 0, "split": "test", "rater_labels": "sample"}
     evaluate_corrections(
         {"temperature": scaling},
         cases,
@@ -43,7 +43,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_the_page_shows_the_figures_of_the_mean_label_and_of_each_rater(run: Path) -> None:
     main(["report", str(run), "-o", str(run / "report.html")])
     page = (run / "report.html").read_text(encoding="utf-8")
-    for words in ("ECE, each rater", "least NLL", "DSC between raters", "CRPS of the volume", "dissensus", "consensus"):
+    figures = ("ECE, each rater", "least NLL", "DSC between raters", "CRPS of the volume", "dissensus", "consensus")
+    for words in (*figures, "rater labels sample"):
         assert words in page, words
 
 

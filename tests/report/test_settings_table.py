@@ -65,3 +65,16 @@ def test_all_settings_of_one_method_are_common(tmp_path: Path) -> None:
     table = settings_table(comparison)
     assert table.columns == ()
     assert ("margin", "5") in table.common
+
+
+@pytest.mark.parametrize(("drawn", "told"), [(("sample", "sample"), False), (("sample", "mean"), True)])
+def test_how_raters_are_drawn_is_told_where_it_says_something(
+    drawn: tuple[str, str], told: bool, tmp_path: Path
+) -> None:
+    """The cases have one rater: the default says nothing of them, unless trainings differ in it."""
+    for number, rater_labels in enumerate(drawn):
+        settings = COMMON | OWN[number] | {"rater_labels": rater_labels, "seed": 1}
+        write_run(tmp_path / str(number), settings, [0], protocols=["paper"])
+    (comparison,) = compare(read_runs([tmp_path]))
+    table = settings_table(comparison)
+    assert ("rater labels" in [*table.columns, *dict(table.common)]) == told

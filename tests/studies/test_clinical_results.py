@@ -47,8 +47,7 @@ def test_a_statistic_of_identical_subjects_has_no_spread(clinical: ModuleType) -
     assert [value, low, high] == pytest.approx([1.0, 1.0, 1.0])
 
 
-def test_misses_and_dice_of_masks(clinical: ModuleType) -> None:
+def test_misses_of_masks(clinical: ModuleType) -> None:
     cases = importlib.import_module("clinical_cases")
     truth, kept = torch.tensor([True, True, True, False]), torch.tensor([True, False, False, True])
     assert cases.missed(kept, truth) == pytest.approx(2 / 3)
-    assert cases.dice(kept, truth) == pytest.approx(2 / 5)
