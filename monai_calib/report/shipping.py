@@ -124,9 +124,11 @@ def _mean(values: Sequence[float]) -> float:
 
 def _correction(members: Sequence[Method]) -> tuple[Method, str]:
     plain = next((method for method in members if not method.place[1]), None)
-    fitted = [method for method in members if method.place[1]]
+    evaluated = [method for method in members if method.place[1]]
+    fitted = [method for method in evaluated if not _fitted_on_shown(method)]
     if not fitted:
-        return members[0], "As trained: no correction has been evaluated here."
+        lacking = "is fitted on other cases than those shown" if evaluated else "has been evaluated here"
+        return plain or members[0], f"{'As trained' if plain else 'As evaluated'}: no correction {lacking}."
     for method in fitted:
         records = method.runs[0].corrections
         if records and all(record.get("choice") for record in records):
@@ -156,6 +158,12 @@ def _held_out(record: Mapping[str, Any], name: str | None = None) -> float:
 
 def _mean_held_out(method: Method, name: str | None = None) -> float:
     return _mean([_held_out(record, name) for run in method.runs for record in run.corrections])
+
+
+def _fitted_on_shown(method: Method) -> bool:
+    """Whether a correction was fitted on the test cases that the page is about: they may not choose what ships."""
+    shown = [(run.split, record.get("fitted_on")) for run in method.runs for record in run.corrections]
+    return any(split == fitted_on and split not in VALIDATION for split, fitted_on in shown)
 
 
 def _guards(method: Method) -> bool:

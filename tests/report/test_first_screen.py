@@ -166,6 +166,7 @@ def test_a_figure_that_moves_in_no_case_is_equal(folder: Path) -> None:
         ({"held_out": {"none": {"nll": 0.2}, "temperature": {"nll": 0.3}}}, "ce"),
         ({"held_out": {"none": {"nll": 0.5}, "temperature": {"nll": 0.3}}, "guards": ["ECE rises"]}, "ce"),
         ({"held_out": {"none": {"nll": 0.5}, "temperature": {"nll": 0.3}}}, "ce + temperature"),
+        ({"held_out": {"none": {"nll": 0.5}, "temperature": {"nll": 0.3}}, "fitted_on": "test"}, "ce"),
         ({}, "ce"),
     ],
 )
