@@ -71,7 +71,7 @@ def tables(parts: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """All tables of the page by name; a part has no table that would have no row."""
     made = {"published, heart": published("ACDC")}
     for part in parts:
-        of, unit = part["part"], part.get("unit", "mm")
+        of, unit = part["part"], part["unit"]
         made[of] = figure_table(part, COLUMNS)
         corrected = [each for each in part["changes"] if each["method"].endswith("→ auto")]
         made[f"corrected, {of}"] = change_table({"changes": corrected}, "`dice_ce` → auto", COLUMNS[:5])

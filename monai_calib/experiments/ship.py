@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,11 +10,11 @@ from monai_calib.files import FileError, read_json, write_json
 from monai_calib.posthoc.export import copy_torchscript
 from monai_calib.report.shipping import shipped_run
 
-from .folders import posthoc_folder, training_record
+from .folders import posthoc_folder
 from .plan import Plan, Run
 from .results import chosen_runs, means, run_folders
 
-__all__ = ["SHIPPED_FORMAT", "Shipped", "best_run", "ship"]
+__all__ = ["SHIPPED_FORMAT", "Shipped", "ship"]
 
 SHIPPED_FORMAT = "monai_calib/shipped/1"
 _FORMS = ("model_calibrated.ts", "model_calibrated_folded.ts")
@@ -30,29 +29,12 @@ class Shipped(NamedTuple):
     record: dict[str, Any]
 
 
-def best_run(runs: Sequence[Run]) -> Run:
-    """The run with the best value of the bundle's validation metric, the first of equal ones.
-
-    Raises: ``ValueError`` for no run.
-    """
-
-    def value(run: Run) -> float:
-        found = training_record(run).get("best_value")
-        if found is None:
-            return -math.inf
-        return float(found) if run.settings.get("best_is_highest", True) else -float(found)
-
-    if not runs:
-        raise ValueError("no run to ship: none has finished.")
-    return max(runs, key=value)
-
-
 def ship(plan: Plan, done: Sequence[Run], method: str) -> Shipped:
     """Write ``OUT/model.ts``, the calibrated network as TorchScript, and ``OUT/model.json``, which says what it is.
 
     Training and seed are those that the page ships: the best on validation cases that no fit has seen, each with its
-    correction (:func:`~monai_calib.report.shipping.shipped_of`). Where that chooses none, the best of all by the
-    bundle's validation metric. The file holds the bundle's ``metadata.json`` and ``inference.json`` with the run's
+    correction (:func:`~monai_calib.report.shipping.shipped_of`). Where none has converged, it is the first. The file
+    holds the bundle's ``metadata.json`` and ``inference.json`` with the run's
     network, patch and dropout, and runs without this package.
 
     Args:
@@ -63,8 +45,10 @@ def ship(plan: Plan, done: Sequence[Run], method: str) -> Shipped:
     Raises: ``ValueError`` for no run; :class:`~monai_calib.files.FileError` where a run has no TorchScript.
     """
     runs = chosen_runs(plan, done)[0]
+    if not runs:
+        raise ValueError("no run to ship: none has finished.")
     chosen = shipped_run(run_folders(plan, runs))
-    run = next((r for r in runs if chosen and chosen.evaluation.is_relative_to(r.folder)), None) or best_run(runs)
+    run = next((r for r in runs if chosen and chosen.evaluation.is_relative_to(r.folder)), runs[0])
     models = posthoc_folder(run, method) / "models"
     found = [models / name for name in _FORMS if (models / name).is_file()]
     if not found:

@@ -101,7 +101,10 @@ def _training(picked: Sequence[tuple[Method, Sequence[Run]]]) -> tuple[int | Non
 
 
 def _nll_as_shipped(method: Method, held: Sequence[Run]) -> dict[Hashable, float]:
-    """NLL of the whole image on validation cases that no fit has seen, by seed; NaN where that is not on record."""
+    """NLL of the whole image on validation cases that no fit has seen, by seed; NaN where that is not on record.
+
+    Held-out cases of another fit are other cases, whose NLL is not to be compared.
+    """
     score = score_of(list(held))
     as_trained = _by_seed(held, score) if score is not None and score.region == "all" else {}
     values: dict[Hashable, float] = {}
@@ -109,8 +112,10 @@ def _nll_as_shipped(method: Method, held: Sequence[Run]) -> dict[Hashable, float
         chosen = {(record.get("choice") or {}).get("chosen") for record in run.corrections}
         if "posthoc" not in run.settings or chosen == {"none"}:
             values[run.seed] = as_trained.get(run.seed, math.nan)
-        else:
+        elif all(record.get("fitted_on") in VALIDATION for record in run.corrections):
             values[run.seed] = _mean([*map(_held_out, run.corrections)])
+        else:
+            values[run.seed] = math.nan
     return values
 
 
