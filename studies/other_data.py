@@ -1,9 +1,11 @@
 """What the losses do on data other than the hippocampus, from comparisons made by ``python -m monai_calib benchmark``.
 
-    python studies/other_data.py "NAME=OUT/runs" ...   # read the comparisons, keep their figures, write page and figure
+    python studies/other_data.py "NAME=OUT/runs" ...   # read the comparisons, keep their runs, write page and figure
     python studies/other_data.py                       # write page and figure from other_data.json
 
-A comparison that is named replaces what was kept under its name; the others stay.
+Runs of a comparison that is named are added to those kept under its name in runs/, where every case's figures lie, so
+that a seed or a loss can be added on another machine. Of the first parts the means alone were kept; named again, they
+are replaced.
 """
 
 from __future__ import annotations
@@ -16,13 +18,14 @@ from typing import Any
 
 import results
 from pages import table, write_json, write_page
-from results import PUBLISHED, change_table, figure_table, figures_of, name_of, seed_table
+from results import PUBLISHED, change_table, figure_table, figures_of, merged, name_of, runs_of, seed_table
 
 from monai_calib.report.comparison import compare
 from monai_calib.report.published import read_published
 from monai_calib.report.runs import read_runs
 
 FIGURES = Path(__file__).with_suffix(".json")
+RUNS = Path(__file__).with_name("runs")
 PICTURE = Path(__file__).with_name("figures") / "other_data.svg"
 COLUMNS = (
     "dsc",
@@ -39,14 +42,17 @@ TICKS = (0.03, 0.032, 0.035, 0.04, 0.05, 0.06, 0.07), (0.02, 0.03, 0.05, 0.07, 0
 """Of a narrow range of errors and of a wide one."""
 
 
-def measured(name: str, runs: Path) -> dict[str, Any]:
+def measured(name: str, folder: Path) -> dict[str, Any]:
     """Figures of one comparison, whose runs must be alike but for loss, seed and correction."""
-    found = [run for run in read_runs([runs]) if run.split == "test"]
+    found = [run for run in read_runs([folder]) if run.split == "test"]
     (comparison,) = compare(found)
+    path = RUNS / f"{''.join(letter if letter.isalnum() else '_' for letter in name)}.json"
+    kept = merged(json.loads(path.read_text(encoding="utf-8")) if path.exists() else None, runs_of(comparison))
+    write_json(path, kept, depth=2)
     settings = found[0].settings
     shared = {key: settings[key] for key in ("bundle", "network_name", "epochs", "batch_size", "patch_size")}
     unit = "mm" if "hd95_mm" in found[0].values else "px"
-    return {"part": name, **figures_of(comparison, corrected=True), "settings": shared, "unit": unit}
+    return {"part": name, **figures_of(kept, corrected=True), "settings": shared, "unit": unit}
 
 
 def figure(parts: Sequence[Mapping[str, Any]], path: str) -> float:

@@ -26,7 +26,7 @@ from pages import cell, table, write_json, write_page
 from monai_calib.metrics import CalibrationHistogram, ace, mce
 from monai_calib.metrics.bootstrap import bootstrap_ratio
 from monai_calib.metrics.evaluated import read_evaluated
-from monai_calib.report.comparison import Comparison, Method, compare
+from monai_calib.report.comparison import Comparison, compare
 from monai_calib.report.published import read_published
 from monai_calib.report.runs import Run, read_runs
 from monai_calib.report.statistics import bootstrap_mean, friedman_nemenyi
@@ -67,6 +67,7 @@ TABLES = {
     "more": list(COLUMNS)[8:],
 }
 RANKED = ("dsc", "ece_foreground_15bins", "ece_boundary2mm_15bins", "ece_all_15bins", "nll_all")
+IDENTITY = ("bundle", "loss_name", "loss_args", "network_name", "split")
 AGAINST = ("dice_ce", "ce")
 """Methods the others are compared with, subject by subject."""
 
@@ -101,20 +102,52 @@ def in_pixels(name: str) -> str:
     return name.replace("2mm", "2vx").replace("_mm", "_px")
 
 
-def table_of(comparison: Comparison, method: Method) -> dict[str, NDArray[np.float64]]:
-    """``(seeds, cases)`` of each column, in the comparison's order of cases."""
-    rows: dict[str, list[NDArray[np.float64]]] = {name: [] for name in COLUMNS}
-    for run in method.runs:
-        position = {case: number for number, case in enumerate(run.cases)}
-        order = [position[case] for case in comparison.cases]
-        values = {**run.values, "dsc": run.values["mean_dice"], **case_values(run)}
-        for name in COLUMNS:
-            rows[name].append(values[name if name in values else in_pixels(name)][order])
-    return {name: np.stack(values) for name, values in rows.items()}
+def runs_of(comparison: Comparison) -> dict[str, Any]:
+    """What is kept of every run of a comparison: what it is, and each column's value of each case."""
+    kept = []
+    for method in (*comparison.methods, *comparison.failed):
+        for run in method.runs:
+            position = {case: number for number, case in enumerate(run.cases)}
+            order = [position[case] for case in comparison.cases]
+            values = {**run.values, "dsc": run.values["mean_dice"], **case_values(run)}
+            columns = {name: values[name if name in values else in_pixels(name)][order] for name in COLUMNS}
+            kept.append({**_kept(run), "values": {name: _rounded(column) for name, column in columns.items()}})
+        kept += [_kept(run) for run in method.failed]
+    return {"cases": list(comparison.cases), "subjects": list(comparison.subjects), "runs": kept}
+
+
+def _kept(run: Run) -> dict[str, Any]:
+    """What tells a run from others; one that missed a class has no values."""
+    return {
+        **{name: run.settings[name] for name in IDENTITY},
+        "posthoc": run.settings.get("posthoc") or "",
+        "seed": run.settings["seed"],
+        "train_seconds": round(run.train_seconds),
+    }
+
+
+def merged(kept: Mapping[str, Any] | None, added: Mapping[str, Any]) -> dict[str, Any]:
+    """Runs kept before and runs added; an added one replaces what was kept of the same method and seed.
+
+    Raises:
+        ValueError: for runs of other cases.
+    """
+    if kept is None:
+        return dict(added)
+    if (kept["cases"], kept["subjects"]) != (added["cases"], added["subjects"]):
+        raise ValueError("The runs kept and those to be added are of different cases. Name another part.")
+    runs = {(*_method_of(run), run["seed"]): run for run in (*kept["runs"], *added["runs"])}
+    return {**kept, "runs": [runs[key] for key in sorted(runs)]}
+
+
+def _method_of(run: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(json.dumps(run[name]) for name in (*IDENTITY, "posthoc"))
 
 
 def name_of(method: Mapping[str, Any]) -> str:
-    arguments = ", ".join(f"{key}={value:g}" for key, value in method["loss_args"].items())
+    arguments = ", ".join(
+        f"{key}={value if isinstance(value, str) else format(value, 'g')}" for key, value in method["loss_args"].items()
+    )
     text = f"`{method['loss_name']}`" + (f" {arguments}" if arguments else "")
     return f"{text} → {method['posthoc']}" if method["posthoc"] else text
 
@@ -126,42 +159,47 @@ def part_of(settings: Mapping[str, Any], precision: str = "") -> str:
     return f"{dimension}, {settings['epochs']} epochs{augmented}" + (f", {precision}" if precision else "")
 
 
-def _rounded(values: Iterable[float]) -> list[float]:
-    return [round(float(value), 5) for value in values]
+def _rounded(values: Iterable[float]) -> list[float | None]:
+    """Five decimals; None for what is not defined."""
+    return [round(float(value), 5) if math.isfinite(value) else None for value in values]
 
 
-def figures_of(comparison: Comparison, corrected: bool = False) -> dict[str, Any]:
-    """What is kept of the runs of one part; ``corrected``: also changes against corrected networks of AGAINST."""
+def figures_of(kept: Mapping[str, Any], corrected: bool = False) -> dict[str, Any]:
+    """Figures of the runs of one part; ``corrected``: also changes against corrected networks of AGAINST."""
+    groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
+    for run in kept["runs"]:
+        groups.setdefault(_method_of(run), []).append(run)
+    subjects: list[str] = kept["subjects"]
     tabled, methods = [], []
-    for method in comparison.methods:
-        values_of = table_of(comparison, method)
-        settings = method.runs[0].settings
+    for runs in groups.values():
+        whole = [run for run in runs if "values" in run]
+        if not whole:
+            continue
+        values_of = {name: np.array([run["values"][name] for run in whole], dtype=float) for name in COLUMNS}
         methods.append(
             {
-                **{name: settings[name] for name in ("bundle", "loss_name", "loss_args", "network_name", "split")},
-                "posthoc": settings.get("posthoc") or "",
-                "seeds": [run.settings["seed"] for run in method.runs],
-                "seeds_that_missed_a_class": [run.settings["seed"] for run in method.failed],
-                "train_seconds": [round(run.train_seconds) for run in method.runs],
+                **{name: runs[0][name] for name in (*IDENTITY, "posthoc")},
+                "seeds": [run["seed"] for run in whole],
+                "seeds_that_missed_a_class": [run["seed"] for run in runs if "values" not in run],
+                "train_seconds": [run["train_seconds"] for run in whole],
                 "figures": {
-                    name: _rounded(bootstrap_mean(values.mean(0), comparison.subjects))
-                    for name, values in values_of.items()
+                    name: _rounded(bootstrap_mean(values.mean(0), subjects)) for name, values in values_of.items()
                 },
                 "by_seed": {name: _rounded(np.nanmean(values, axis=1)) for name, values in values_of.items()},
             }
         )
         tabled.append(values_of)
     return {
-        "cases": len(comparison.cases),
-        "subjects": len(set(comparison.subjects)),
+        "cases": len(kept["cases"]),
+        "subjects": len(set(subjects)),
         "methods": methods,
-        "changes": _changes(comparison, methods, tabled, corrected),
-        "ranks": _ranks(comparison, methods, tabled),
+        "changes": _changes(subjects, methods, tabled, corrected),
+        "ranks": _ranks(subjects, methods, tabled),
     }
 
 
 def _changes(
-    comparison: Comparison,
+    subjects: Sequence[str],
     methods: list[dict[str, Any]],
     tabled: list[dict[str, NDArray[np.float64]]],
     corrected: bool,
@@ -180,16 +218,16 @@ def _changes(
             for name, column in COLUMNS.items():
                 top, bottom = own_table[name][own].mean(0), base_table[name][other].mean(0)
                 both = np.isfinite(top) & np.isfinite(bottom)
-                subjects = [subject for subject, kept in zip(comparison.subjects, both, strict=True) if kept]
+                known = [subject for subject, kept in zip(subjects, both, strict=True) if kept]
                 if column.best != "zero":
-                    ratio = bootstrap_ratio(top[both], bottom[both], subjects)
+                    ratio = bootstrap_ratio(top[both], bottom[both], known)
                     figures[name] = _rounded([float(part) - 1 for part in ratio])
             changes.append({"method": name_of(method), "against": name_of(base), "seeds": common, "figures": figures})
     return changes
 
 
 def _ranks(
-    comparison: Comparison, methods: list[dict[str, Any]], tabled: list[dict[str, NDArray[np.float64]]]
+    subjects: Sequence[str], methods: list[dict[str, Any]], tabled: list[dict[str, NDArray[np.float64]]]
 ) -> dict[str, Any]:
     """Friedman's mean ranks of the networks as trained, with Nemenyi's critical difference: of those with most seeds,
     since a mean over seeds and a single one are not alike."""
@@ -198,7 +236,7 @@ def _ranks(
     ranks = {}
     for name in RANKED if len(chosen) > 2 else ():
         values = {name_of(methods[number]): tabled[number][name].mean(0) for number in chosen}
-        ranking = friedman_nemenyi(values, comparison.subjects, COLUMNS[name].best == "low")
+        ranking = friedman_nemenyi(values, subjects, COLUMNS[name].best == "low")
         ranks[name] = {
             "mean_ranks": dict(zip(ranking.names, _rounded(ranking.mean_ranks), strict=True)),
             "critical_difference": round(ranking.critical_difference, 3),
@@ -316,7 +354,7 @@ def main() -> None:
         parts = {part["part"]: part for part in json.loads(FIGURES.read_text(encoding="utf-8"))}
         for comparison in comparisons_of(runs):
             name = part_of(comparison.methods[0].runs[0].settings, asked.precision)
-            parts[name] = {"part": name, **figures_of(comparison)}
+            parts[name] = {"part": name, **figures_of(runs_of(comparison))}
         write_json(FIGURES, list(parts.values()), depth=3)
     write_page("results")
 
