@@ -230,12 +230,14 @@ def groups_of(names: Sequence[tuple[str, str]]) -> list[str]:
     return [name for name, _ in names] if len(set(subjects)) < HARDLY_ANY else subjects
 
 
-def judge(before: Held, after: Held, groups: Sequence[str]) -> list[str]:
+def judge(
+    before: Held, after: Held, groups: Sequence[str], most_labels_changed: float = MOST_LABELS_CHANGED
+) -> list[str]:
     """Sentences on what a correction makes worse on cases it was not fitted on; none is good.
 
     The whole volume's negative log-likelihood and ECE may not rise at all, the error of the expected volume not by more
-    than both a tenth and the standard error of its rise, paired by ``groups``; and at most 1 % of the predicted
-    foreground may change its label.
+    than both a tenth and the standard error of its rise, paired by ``groups``; and at most a share of the predicted
+    foreground, 1 % by default, may change its label.
 
     Example:
         >>> before = Held([0.1] * 2, [0.02] * 2, [0.1] * 2, [0.0] * 2)
@@ -254,7 +256,7 @@ def judge(before: Held, after: Held, groups: Sequence[str]) -> list[str]:
     if second > first * (1 + MOST_VOLUME) and second - first > error:
         found.append(f"error of the expected volume rises from {first:.3g} to {second:.3g}")
     changed = after.mean("labels_changed")
-    if changed > MOST_LABELS_CHANGED:
+    if changed > most_labels_changed:
         found.append(f"{100 * changed:.2g} % of the foreground's labels change")
     return found
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 from cases import drawn_cases
 from monai.inferers import SlidingWindowInferer
+from monai.metrics import compute_dice
 from torch import Tensor, nn
 
 from monai_calib.labels import top_class
@@ -15,7 +16,7 @@ from monai_calib.posthoc import CalibratedNetwork, LogitStream, TemperatureScali
 from monai_calib.posthoc.auto import Held, RefusedCorrectionError, judge
 from monai_calib.posthoc.base import Calibrator
 from monai_calib.posthoc.fitting import Asked, fit_methods
-from monai_calib.posthoc.windows import windows_overlap, worse_in_windows
+from monai_calib.posthoc.windows import MOST_IN_WINDOWS, windows_overlap, worse_in_windows
 
 WINDOWS = SlidingWindowInferer((8, 8), overlap=0.5, mode="gaussian")
 
@@ -47,24 +48,51 @@ def boundary(near: float, far: float) -> Calibrator:
     return Calibrator.from_json({**record, "state": {"beta": [1 / near, 1 / far]}})
 
 
-def by_hand(calibrator: Calibrator) -> list[str]:
-    """Two runs of MONAI's inferer, of the network and of the network with its head."""
+def by_hand(calibrator: Calibrator) -> tuple[list[str], float]:
+    """Two runs of MONAI's inferer, of the network and of the network with its head, judged by MONAI's Dice too."""
     before, after = Held(), Held()
     corrected = CalibratedNetwork(WindowsDisagree(), calibrator)
-    names = []
+    names, labels, guesses = [], [], []
     for case, batch in zip(LogitStream(WindowsDisagree(), loader(), WINDOWS), loader(), strict=True):
         before.add(case, case.logits)
         with torch.no_grad():
-            after.add(case, WINDOWS(batch["image"], corrected)[0])
+            logits = WINDOWS(batch["image"], corrected)
+        after.add(case, logits[0])
         names.append(case.name)
-    return judge(before, after, names)
+        labels.append(batch["label"])
+        guesses.append((case.logits[None].argmax(1, keepdim=True), logits.argmax(1, keepdim=True)))
+    change = 0.0
+    for label, (first, second) in zip(labels, guesses, strict=True):
+        of_both = [compute_dice(guess, label, include_background=True) for guess in (first, second)]
+        change += float(of_both[1] - of_both[0])
+    return judge(before, after, names, 0.01 if change < 0 else MOST_IN_WINDOWS), change
 
 
 @pytest.mark.parametrize(("near", "far"), [(0.2, 5.0), (5.0, 0.2), (1.0, 1.0)])
 def test_the_network_is_judged_with_its_head_in_each_window(near: float, far: float) -> None:
     found = worse_in_windows(boundary(near, far), LogitStream(WindowsDisagree(), loader(), WINDOWS))
-    assert found == [f"{sentence}, with windows averaged" for sentence in by_hand(boundary(near, far))]
+    sentences, _ = by_hand(boundary(near, far))
+    assert found == [f"{sentence}, with windows averaged" for sentence in sentences]
     assert bool(found) == (near != far)
+
+
+@pytest.mark.parametrize("share", [0.0, 1.0])
+def test_votes_of_windows_may_be_weighed_anew_where_dice_does_not_fall(
+    share: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some labels change; truth is what the corrected network says (share 1) or what the one as trained does."""
+    calibrator = boundary(0.2, 5.0)
+    first, second = (
+        WINDOWS(batch["image"], network).argmax(1, keepdim=True)
+        for batch in loader(1)
+        for network in (WindowsDisagree(), CalibratedNetwork(WindowsDisagree(), calibrator))
+    )
+    batch = {"image": loader(1)[0]["image"], "label": second if share else first}
+    changed = float((first != second).sum() / ((first | second) != 0).sum())
+    assert 0.01 < changed < 0.2
+    monkeypatch.setattr("monai_calib.posthoc.windows.MOST_IN_WINDOWS", 0.2)
+    found = worse_in_windows(calibrator, LogitStream(WindowsDisagree(), [batch], WINDOWS))
+    assert any("labels change" in sentence for sentence in found) == (not share)
 
 
 def test_a_correction_that_is_linear_in_the_logits_commutes_with_the_average() -> None:
