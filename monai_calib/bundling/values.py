@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from monai_calib.files import read_json
+from monai_calib.metrics.protocols import by_region_for
 from monai_calib.version import __version__
 
 from .dynunet import dynunet_plan
@@ -194,7 +195,7 @@ def _labels(values: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "ignored": ignored,
         "surface_settings": ignored | ({} if unit == "mm" else {"unit": unit}),
-        "protocols": ["paper", "by_region" if unit == "mm" else "by_region_px"],
+        "protocols": ["paper", by_region_for(unit, values["spacing"])],
         "loss_settings": "**@loss_args" if ignore is None else f"**{{'ignore_index': {ignore}, **@loss_args}}",
         "label_type": "$torch.uint8" if ignore is None or 0 <= ignore < 256 else "$torch.int32",
         "pred_and_label": _items(["pred", "label"], ignored),

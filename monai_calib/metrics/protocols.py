@@ -9,7 +9,7 @@ counting once. Both are legitimate, and differ.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
@@ -34,7 +34,16 @@ from monai_calib.metrics.scores import brier, nll, root_brier, sharpness
 from monai_calib.metrics.selective import Bounded, augrc, aurc, excess_aurc
 from monai_calib.metrics.smooth import mmce, smooth_ece
 
-__all__ = ["METRICS", "PROTOCOLS", "REDUCTIONS", "MetricRow", "Protocol", "measure", "resolve_protocols"]
+__all__ = [
+    "METRICS",
+    "PROTOCOLS",
+    "REDUCTIONS",
+    "MetricRow",
+    "Protocol",
+    "by_region_for",
+    "measure",
+    "resolve_protocols",
+]
 
 REDUCTIONS = ("macro", "micro")
 FINE_BINS = 960
@@ -243,6 +252,9 @@ class Protocol:
         }
 
 
+BAND = 2.0
+"""Width in mm of the bands of the protocol by_region."""
+
 PROTOCOLS: dict[str, Protocol] = {
     protocol.name: protocol
     for protocol in (
@@ -270,7 +282,8 @@ PROTOCOLS: dict[str, Protocol] = {
             regions=["all", "predicted", "union", "dilated:2vx", "boundary:2vx", "bbox"],
             metrics=["ece", "classwise_ece", "nll", "brier"],
             reductions=REDUCTIONS,
-            description="The protocol by_region for images whose pixels have no known size: bands of 2 pixels.",
+            description="The protocol by_region for images whose voxels have no known size, or are longer than 2 mm "
+            "along every axis, so that a band of 2 mm would hold none: bands of 2 voxels.",
         ),
         Protocol(
             "raters",
@@ -296,6 +309,20 @@ PROTOCOLS: dict[str, Protocol] = {
 """Protocols by name."""
 RENAMED = {"recommended" + more: "by_region" + more for more in ("", "_px", "_sigmoid")}
 """Names of protocols in version 0.1, which a loss shared, and those of today; both are read."""
+
+
+def by_region_for(unit: str, spacing: Iterable[float]) -> str:
+    """The name of the protocol whose band around boundaries holds voxels on a grid: of 2 mm, or of 2 voxels.
+
+    Args:
+        unit: ``"mm"``, or ``"px"`` where the size of a voxel is not known.
+        spacing: size of a voxel along each axis.
+
+    Example:
+        >>> by_region_for("mm", (1.5, 1.5, 10)), by_region_for("mm", (4, 4, 4)), by_region_for("px", (1, 1))
+        ('by_region', 'by_region_px', 'by_region_px')
+    """
+    return "by_region" if unit == "mm" and min(spacing) <= BAND else "by_region_px"
 
 
 def resolve_protocols(protocols: Sequence[str | Mapping[str, Any] | Protocol]) -> list[Protocol]:

@@ -74,7 +74,10 @@ def _add_measure(commands: argparse._SubParsersAction[argparse.ArgumentParser]) 
     )
     parser.add_argument("--images", type=Path, metavar="FOLDER", help="images for the report's slices")
     parser.add_argument(
-        "--protocols", nargs="+", metavar="NAME", help="(default: paper by_region; of pictures paper by_region_px)"
+        "--protocols",
+        nargs="+",
+        metavar="NAME",
+        help="(default: paper by_region; of pictures and voxels over 2 mm paper by_region_px)",
     )
     parser.add_argument("--name", help="what a report calls these predictions (default: OUT's name)")
     parser.set_defaults(run=_measure)

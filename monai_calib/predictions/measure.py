@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 from monai_calib.files import FileError, atomic_folder, folder_lock, read_json
 from monai_calib.labels import top_class
-from monai_calib.metrics.protocols import Protocol
+from monai_calib.metrics.protocols import Protocol, by_region_for
 from monai_calib.predictions.axes import SwappedAxes
 from monai_calib.predictions.cases import IGNORED, StoredCase, StoredCases
 from monai_calib.predictions.evaluate import StoredEvaluation
@@ -57,7 +57,7 @@ def measure_maps(
         settings: where maps and labels lie, and how to read them.
         output: folder of the run; ``eval`` in it is written whole or not at all.
         protocols: see :class:`~monai_calib.metrics.protocols.Protocol`; by default ``paper`` and ``by_region``, of
-            pictures ``by_region_px``.
+            pictures and voxels of more than 2 mm ``by_region_px``.
         subjects: see :func:`~.lists.subjects_of`.
         name: what a report calls these predictions; the folder's name by default.
         progress: is given the cases, and gives them one by one, such as :func:`~monai_calib.progress.with_progress`.
@@ -74,8 +74,6 @@ def measure_maps(
     names = settings.classes.names or class_names(cases.maps)
     named = replace(settings.classes, names=names, values=settings.classes.values or tuple(range(len(names))))
     cases.settings = replace(settings, format=cases.maps.kind, axes=cases.maps.axes, classes=named)
-    if protocols is None:
-        protocols = ("paper", "by_region" if cases.unit == "mm" else "by_region_px")
     folder = output / "eval"
     _refuse_others(folder)
     run = {
@@ -90,7 +88,8 @@ def measure_maps(
         for case in progress(cases):
             if evaluation is None:
                 classes = named.named(len(case.probabilities))
-                evaluation = StoredEvaluation(partial, cases, classes, protocols, run)
+                chosen = protocols or ("paper", by_region_for(cases.unit, case.spacing))
+                evaluation = StoredEvaluation(partial, cases, classes, chosen, run)
             _expect_channels(case, evaluation)
             truth = (case.label > 0) & (case.label != IGNORED)
             swapped.add((top_class(case.probabilities) > 0).numpy(), truth.numpy())

@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from monai.networks.nets import BasicUNet
 from small_data import cubes, write_data
 
+from monai_calib.__main__ import main
 from monai_calib.bundling.crops import share_of_crops
 from monai_calib.bundling.fingerprint import Fingerprint, Intensity
 from monai_calib.bundling.measure import take_fingerprint
@@ -148,6 +149,18 @@ def test_the_plan_follows_the_data() -> None:
         3,
     ]
     assert asked.choices["epochs"].reason == "asked for"
+
+
+@pytest.mark.parametrize(("spacing", "protocol"), [([2.0, 2.0, 5.0], "by_region"), ([4.0, 4.0, 4.0], "by_region_px")])
+def test_a_band_of_2_mm_that_would_hold_no_voxel_is_one_of_2_voxels(
+    spacing: list[float], protocol: str, tmp_path: Path
+) -> None:
+    data = tmp_path / "data"
+    assert main(["phantom", str(data), "--cases", "5", "--shape", "24", "24", "24"]) == 0
+    size = [str(length) for length in spacing]
+    bundle = tmp_path / "own"
+    assert main(["bundle", str(data), str(bundle), "--spacing", *size, "--patch_size", "32", "16", "16"]) == 0
+    assert f"'paper', '{protocol}'" in (bundle / "configs" / "evaluate.json").read_text(encoding="utf-8")
 
 
 def test_a_rare_structure_gets_balanced_crops_and_large_data_the_disk() -> None:

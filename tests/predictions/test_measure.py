@@ -277,3 +277,12 @@ def test_real_labels_with_soft_copies_of_themselves(tmp_path):
     # always right with 0.9333: under-confident by the rest
     assert found.summary["ece_all_15bins_macro"] == pytest.approx(0.1 * 2 / 3, abs=1e-5)
     assert found.summary["nll_all_macro"] == pytest.approx(-np.log(0.9 + 0.1 / 3), abs=1e-5)
+
+
+def test_bands_on_voxels_of_4_mm_are_of_voxels_and_hold_some(tmp_path: Path) -> None:
+    write_data(tmp_path, 2)
+    given = [str(tmp_path / name) for name in ("maps", "labels", "run")]
+    assert main(["measure", *given, "--spacing", "4", "4", "4"]) == 0
+    found = read_evaluated(tmp_path / "run" / "eval")
+    assert {name for name in found.regions if name.startswith("boundary")} == {"boundary2vx"}
+    assert all(float(histogram.bins(15).count.sum()) > 0 for histogram in found.histograms("boundary2vx"))
