@@ -18,11 +18,9 @@ from typing import Any
 
 import results
 from pages import table, write_json, write_page
-from results import PUBLISHED, change_table, figure_table, figures_of, merged, name_of, runs_of, seed_table
+from results import AGAINST, PUBLISHED, change_table, figure_table, figures_of, kept_runs, merged, name_of, seed_table
 
-from monai_calib.report.comparison import compare
 from monai_calib.report.published import read_published
-from monai_calib.report.runs import read_runs
 
 FIGURES = Path(__file__).with_suffix(".json")
 RUNS = Path(__file__).with_name("runs")
@@ -42,17 +40,28 @@ TICKS = (0.03, 0.032, 0.035, 0.04, 0.05, 0.06, 0.07), (0.02, 0.03, 0.05, 0.07, 0
 """Of a narrow range of errors and of a wide one."""
 
 
-def measured(name: str, folder: Path) -> dict[str, Any]:
-    """Figures of one comparison, whose runs must be alike but for loss, seed and correction."""
-    found = [run for run in read_runs([folder]) if run.split == "test"]
-    (comparison,) = compare(found)
+def measured(name: str, folder: Path, against: Sequence[str] = AGAINST) -> dict[str, Any]:
+    """Figures of one comparison, whose runs must be alike but for loss, seed and correction, with those kept before."""
+    added, one = kept_runs(folder)
     path = RUNS / f"{''.join(letter if letter.isalnum() else '_' for letter in name)}.json"
-    kept = merged(json.loads(path.read_text(encoding="utf-8")) if path.exists() else None, runs_of(comparison))
+    kept = merged(json.loads(path.read_text(encoding="utf-8")) if path.exists() else None, added)
     write_json(path, kept, depth=2)
-    settings = found[0].settings
-    shared = {key: settings[key] for key in ("bundle", "network_name", "epochs", "batch_size", "patch_size")}
-    unit = "mm" if "hd95_mm" in found[0].values else "px"
-    return {"part": name, **figures_of(kept, corrected=True), "settings": shared, "unit": unit}
+    shared = {key: one.settings[key] for key in ("bundle", "network_name", "epochs", "batch_size", "patch_size")}
+    unit = "mm" if "ece_boundary2mm_15bins" in one.values else "px" if "hd95_px" in one.values else "voxel"
+    return {"part": name, **figures_of(kept, corrected=True, against=against), "settings": shared, "unit": unit}
+
+
+def read_parts(path: Path, given: Sequence[str], against: Sequence[str] = AGAINST) -> list[dict[str, Any]]:
+    """The parts of a page, those named in ``given`` (``NAME=OUT/runs``) measured anew; written where any is."""
+    kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
+    if given:
+        known = {part["part"]: part for part in kept}
+        for text in given:
+            name, folder = text.split("=", 1)
+            known[name] = measured(name, Path(folder), against)
+        kept = list(known.values())
+        write_json(path, kept, depth=3)
+    return kept
 
 
 def figure(parts: Sequence[Mapping[str, Any]], path: str) -> float:
@@ -146,14 +155,7 @@ def _short(method: Mapping[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description="What the losses do on data other than the hippocampus.")
     parser.add_argument("comparisons", nargs="*", metavar="NAME=OUT/runs")
-    given = [text.split("=", 1) for text in parser.parse_args().comparisons]
-    kept = json.loads(FIGURES.read_text(encoding="utf-8")) if FIGURES.exists() else []
-    if given:
-        known = {part["part"]: part for part in kept}
-        known |= {name: measured(name, Path(runs)) for name, runs in given}
-        kept = list(known.values())
-        write_json(FIGURES, kept, depth=3)
-    draw(kept, PICTURE)
+    draw(read_parts(FIGURES, parser.parse_args().comparisons), PICTURE)
     write_page("other_data")
 
 

@@ -102,6 +102,16 @@ def in_pixels(name: str) -> str:
     return name.replace("2mm", "2vx").replace("_mm", "_px")
 
 
+def kept_runs(folder: Path) -> tuple[dict[str, Any], Run]:
+    """Every test run of a comparison, as :func:`runs_of` keeps it; and one of them, for what all share.
+
+    Raises: ``ValueError`` for runs that are measured on other cases or by other protocols than others.
+    """
+    found = [run for run in read_runs([folder]) if run.split == "test"]
+    (comparison,) = compare(found)
+    return runs_of(comparison), found[0]
+
+
 def runs_of(comparison: Comparison) -> dict[str, Any]:
     """What is kept of every run of a comparison: what it is, and each column's value of each case."""
     kept = []
@@ -164,8 +174,8 @@ def _rounded(values: Iterable[float]) -> list[float | None]:
     return [round(float(value), 5) if math.isfinite(value) else None for value in values]
 
 
-def figures_of(kept: Mapping[str, Any], corrected: bool = False) -> dict[str, Any]:
-    """Figures of the runs of one part; ``corrected``: also changes against corrected networks of AGAINST."""
+def figures_of(kept: Mapping[str, Any], corrected: bool = False, against: Sequence[str] = AGAINST) -> dict[str, Any]:
+    """Figures of the runs of one part, and changes against losses; ``corrected``: also against these corrected."""
     groups: dict[tuple[str, ...], list[Mapping[str, Any]]] = {}
     for run in kept["runs"]:
         groups.setdefault(_method_of(run), []).append(run)
@@ -193,7 +203,7 @@ def figures_of(kept: Mapping[str, Any], corrected: bool = False) -> dict[str, An
         "cases": len(kept["cases"]),
         "subjects": len(set(subjects)),
         "methods": methods,
-        "changes": _changes(subjects, methods, tabled, corrected),
+        "changes": _changes(subjects, methods, tabled, corrected, against),
         "ranks": _ranks(subjects, methods, tabled),
     }
 
@@ -203,11 +213,12 @@ def _changes(
     methods: list[dict[str, Any]],
     tabled: list[dict[str, NDArray[np.float64]]],
     corrected: bool,
+    against: Sequence[str],
 ) -> list[dict[str, Any]]:
-    """Relative change of each method's means against a method of :data:`AGAINST`, on the seeds both have."""
+    """Relative change of each method's means against a loss with its defaults, on the seeds both have."""
     changes = []
     for base, base_table in zip(methods, tabled, strict=True):
-        if base["loss_name"] not in AGAINST or base["loss_args"] or (base["posthoc"] and not corrected):
+        if base["loss_name"] not in against or base["loss_args"] or (base["posthoc"] and not corrected):
             continue
         for method, own_table in zip(methods, tabled, strict=True):
             common = [seed for seed in method["seeds"] if seed in base["seeds"]]

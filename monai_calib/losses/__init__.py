@@ -10,6 +10,7 @@ from .dice_semimetric import DiceSemimetricLoss
 from .ecp import ECPLoss
 from .flsd import FLSDLoss
 from .focal import FocalLoss
+from .gap import GapLoss
 from .l1ace import HardL1ACELoss, SoftL1ACELoss
 from .label_smoothing import LabelSmoothingLoss
 from .logit_norm import LogitNormLoss
@@ -34,6 +35,7 @@ __all__ = [
     "ECPLoss",
     "FLSDLoss",
     "FocalLoss",
+    "GapLoss",
     "HardL1ACELoss",
     "LabelSmoothingLoss",
     "LogitNormLoss",

@@ -17,6 +17,7 @@ from .dice_semimetric import DiceSemimetricLoss
 from .ecp import ECPLoss
 from .flsd import FLSDLoss
 from .focal import FocalLoss
+from .gap import GapLoss
 from .l1ace import HardL1ACELoss, SoftL1ACELoss
 from .label_smoothing import LabelSmoothingLoss
 from .logit_norm import LogitNormLoss
@@ -42,6 +43,7 @@ PRESETS: dict[str, tuple[Callable[..., ConstrainedLoss], dict[str, Any]]] = {
     "nacl": (NACLLoss, {}),
     "nacl_outer": (NACLLoss, {"penalty_region": "outer"}),
     "recommended": (NACLLoss, {"penalty_region": "outer", "alpha": 1.0, "lambda_dice": 1.0}),
+    "gap": (GapLoss, {}),
     "flsd": (FLSDLoss, {}),
     "logitnorm": (LogitNormLoss, {}),
     "dscpp": (DSCPlusPlusLoss, {}),

@@ -1,0 +1,44 @@
+"""What NACL's neighbourhood does: its size, its prior and the distance to it, and whether another network agrees.
+
+    python studies/neighbourhood.py "NAME=OUT/runs" ...   # read the comparisons, keep their runs, write the page
+    python studies/neighbourhood.py                       # write the page from neighbourhood.json
+
+Runs are kept, and added to, as those of :mod:`other_data`.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from other_data import COLUMNS, figure, read_parts
+from pages import write_page
+from results import AGAINST, change_table, figure_table
+
+__all__ = ["figure", "tables"]
+
+FIGURES = Path(__file__).with_suffix(".json")
+
+
+def tables(parts: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """All tables of the page by name."""
+    made = {}
+    for part in parts:
+        of = part["part"]
+        made[of] = figure_table(part, COLUMNS)
+        base = "`nacl`" if all(method["loss_name"] == "nacl" for method in part["methods"]) else "`dice_ce`"
+        made[f"change, {of}"] = change_table(part, base, COLUMNS[:5])
+    return made
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description="What NACL's neighbourhood does.")
+    parser.add_argument("comparisons", nargs="*", metavar="NAME=OUT/runs")
+    read_parts(FIGURES, parser.parse_args().comparisons, ("nacl", *AGAINST))
+    write_page("neighbourhood")
+
+
+if __name__ == "__main__":
+    main()
