@@ -19,7 +19,7 @@ __all__ = ["ConfidenceGap", "GapLoss"]
 
 
 class ConfidenceGap(nn.Module):
-    """``multiplier * h``, h the mean of confidence minus accuracy near boundaries; the multiplier moves by ``rate * h``.
+    """``multiplier * h``, h the mean of confidence minus accuracy near predicted boundaries; the multiplier follows h.
 
     Attributes:
         multiplier: above 0 it lowers confidence, below 0 it raises it; a buffer, saved with the loss.
@@ -38,12 +38,16 @@ class ConfidenceGap(nn.Module):
 
     def forward(self, logits: Tensor, target: Target) -> Tensor:
         confidence, guess = logits.softmax(1).max(1)
-        accuracy = target.at_label(nn.functional.one_hot(guess, logits.shape[1]).movedim(-1, 1).to(confidence.dtype))
-        if target.valid is None:
-            near = target.outer(self.kernel_size) | outer_voxels(guess, self.kernel_size)
+        if target.soft is None:
+            accuracy = (guess == target.index).to(confidence.dtype)
         else:
-            known = torch.where(target.valid, guess, -1)
-            near = target.valid & (target.outer(self.kernel_size) | outer_voxels(known, self.kernel_size, ignore=-1))
+            accuracy = target.soft.gather(1, guess.unsqueeze(1)).squeeze(1).to(confidence.dtype)
+        number = guess.to(torch.int16)
+        if target.valid is None:
+            near = outer_voxels(number, self.kernel_size)
+        else:
+            number = torch.where(target.valid, number, -1)
+            near = target.valid & outer_voxels(number, self.kernel_size, ignore=-1)
         sums = torch.stack([((confidence - accuracy) * near).sum(), near.sum().to(confidence.dtype)])
         if self.multiplier.device != logits.device:
             self.to(logits.device)
@@ -69,7 +73,8 @@ class GapLoss(StatisticLoss):
     """Cross-entropy, held to a confidence that equals the accuracy where labels meet.
 
     ``CE + alpha * multiplier * h`` with h the mean of ``max_k s_k - [argmax_k s_k = y]`` over the voxels of the batch
-    whose neighbourhood holds more than one label, in the truth or in the prediction. After every batch the multiplier
+    whose neighbourhood holds more than one predicted label. (A region that the truth has a say in is not 0 even for a
+    perfect posterior, :class:`~monai_calib.metrics.Region`, and so no constraint.) After every batch the multiplier
     of this constraint ``h = 0`` rises by ``rate * h`` (dual ascent): an over-confident network is drawn back, an
     under-confident one (h < 0, as at the start of a training) is pushed on. It settles where what makes the network
     over-confident, such as Dice in ``"dice_ce+gap"``, is in balance.
@@ -91,9 +96,9 @@ class GapLoss(StatisticLoss):
     Example:
         >>> loss = GapLoss(rate=0.5, lambda_ce=0.0)
         >>> logits = torch.tensor([[[4.0, 4.0, -4.0], [-4.0, -4.0, 4.0]]], requires_grad=True)
-        >>> label = torch.tensor([[[0, 1, 1]]])  # one of three voxels is wrong, and the network sure of it
-        >>> [round(loss(logits, label).item(), 3) for _ in range(3)]  # 0, 0.5 h^2, h^2, for h = 0.9997 - 2 / 3
-        [0.0, 0.055, 0.111]
+        >>> label = torch.tensor([[[0, 1, 1]]])  # of the two voxels at the predicted boundary one is wrong
+        >>> [round(loss(logits, label).item(), 3) for _ in range(3)]  # 0, 0.5 h^2, h^2, for h = 0.9997 - 1 / 2
+        [0.0, 0.125, 0.25]
     """
 
     penalty: ConfidenceGap

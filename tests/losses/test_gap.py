@@ -25,17 +25,14 @@ def batch(seed: int = 0, shape: tuple[int, ...] = (2, 3, 9, 8, 5)) -> tuple[Tens
 
 
 def gap_by_hand(logits: Tensor, label: Tensor, window: tuple[int, ...]) -> float:
-    """Mean of confidence minus accuracy near boundaries, by NumPy and SciPy."""
+    """Mean of confidence minus accuracy near predicted boundaries, by NumPy and SciPy."""
     values = logits.detach().double().numpy()
     prob = np.exp(values - values.max(1, keepdims=True))
     prob /= prob.sum(1, keepdims=True)
     guess, truth = prob.argmax(1), label.squeeze(1).numpy()
-    near = np.zeros(guess.shape, bool)
-    for kind in (guess, truth):
-        for number, volume in enumerate(kind):
-            near[number] |= maximum_filter(volume, window, mode="nearest") != minimum_filter(
-                volume, window, mode="nearest"
-            )
+    near = np.stack(
+        [maximum_filter(one, window, mode="nearest") != minimum_filter(one, window, mode="nearest") for one in guess]
+    )
     return float((prob.max(1) - (guess == truth))[near].mean())
 
 
