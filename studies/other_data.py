@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -40,10 +41,16 @@ TICKS = (0.03, 0.032, 0.035, 0.04, 0.05, 0.06, 0.07), (0.02, 0.03, 0.05, 0.07, 0
 """Of a narrow range of errors and of a wide one."""
 
 
-def measured(name: str, folder: Path, against: Sequence[str] = AGAINST) -> dict[str, Any]:
-    """Figures of one comparison, whose runs must be alike but for loss, seed and correction, with those kept before."""
+def measured(page: str, name: str, folder: Path, against: Sequence[str], loss: str = "") -> dict[str, Any]:
+    """Figures of one comparison, whose runs must be alike but for loss, seed and correction, with those kept before.
+
+    Runs whose loss was given as an expression, ``--set loss=...``, are kept under the name ``loss``.
+    """
     added, one = kept_runs(folder)
-    path = RUNS / f"{''.join(letter if letter.isalnum() else '_' for letter in name)}.json"
+    for run in added["runs"]:
+        run["loss_name"] = loss or run["loss_name"]
+    path = RUNS / page / f"{re.sub(r'[^0-9A-Za-z]+', '_', name)}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
     kept = merged(json.loads(path.read_text(encoding="utf-8")) if path.exists() else None, added)
     write_json(path, kept, depth=2)
     shared = {key: one.settings[key] for key in ("bundle", "network_name", "epochs", "batch_size", "patch_size")}
@@ -52,13 +59,13 @@ def measured(name: str, folder: Path, against: Sequence[str] = AGAINST) -> dict[
 
 
 def read_parts(path: Path, given: Sequence[str], against: Sequence[str] = AGAINST) -> list[dict[str, Any]]:
-    """The parts of a page, those named in ``given`` (``NAME=OUT/runs``) measured anew; written where any is."""
+    """The parts of a page, those named in ``given`` (``NAME=OUT/runs`` or ``NAME=OUT/runs=LOSS``) measured anew."""
     kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
     if given:
         known = {part["part"]: part for part in kept}
         for text in given:
-            name, folder = text.split("=", 1)
-            known[name] = measured(name, Path(folder), against)
+            name, folder, *loss = text.split("=")
+            known[name] = measured(path.stem, name, Path(folder), against, *loss)
         kept = list(known.values())
         write_json(path, kept, depth=3)
     return kept

@@ -26,6 +26,7 @@ HERE = Path(__file__).parent
 PAGES = (
     "results",
     "other_data",
+    "neighbourhood",
     "posthoc_results",
     "clinical",
     "recipe",

@@ -19,6 +19,7 @@ LIMITS = {"0.1", "0.2"}
     [
         ("results", set()),
         ("other_data", set()),
+        ("neighbourhood", {"0.1"}),
         ("posthoc_results", BARS),
         ("clinical", LIMITS),
         ("recipe", BARS | {"0.06"}),

@@ -1,0 +1,72 @@
+"""Losses that were tried for :mod:`one_training` and are not part of the package.
+
+With ``PYTHONPATH=studies``, as a setting of a comparison:
+``--losses dice_ce --set 'loss=$__import__("one_training_losses").FadingDice(540)'``.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from monai_calib.losses import build_loss
+from monai_calib.losses.neighborhood import outer_voxels
+from monai_calib.losses.target import prepare, readable
+
+
+class FadingDice(nn.Module):
+    """Cross-entropy with Dice, whose weight falls from 1 to 0 over a number of steps."""
+
+    def __init__(self, steps: int) -> None:
+        super().__init__()
+        self.loss = build_loss("dice_ce")
+        self.steps = steps
+        self.done = 0
+
+    def forward(self, logits: Tensor, label: Tensor) -> Tensor:
+        self.loss.lambda_dice = max(0.0, 1 - self.done / self.steps)
+        self.done += torch.is_grad_enabled()
+        value: Tensor = self.loss(logits, label)
+        return value
+
+
+class WeightedBrier(nn.Module):
+    """Cross-entropy plus ``mean_k sum (s - y)^2 / (sum s^2 + sum y^2)``, the fraction's lower part held constant.
+
+    That is Dice with squares (V-Net) made proper: its derivative by s is 0 at s = P(y), whatever the size of a class.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cross_entropy = build_loss("ce")
+
+    def forward(self, logits: Tensor, label: Tensor) -> Tensor:
+        target = prepare(logits, label)
+        values = readable(logits, target)
+        prob, truth = values.softmax(1).flatten(2), target.one_hot(values.dtype).flatten(2)
+        size = (prob.detach().square().sum(2) + truth.square().sum(2)).clamp_min(1e-5)
+        value: Tensor = self.cross_entropy(logits, label) + ((prob - truth).square().sum(2) / size).mean()
+        return value
+
+
+class GapOfEither(nn.Module):
+    """As ``dice_ce+gap``, near boundaries of the truth too."""
+
+    multiplier: Tensor
+
+    def __init__(self, rate: float = 0.1) -> None:
+        super().__init__()
+        self.loss = build_loss("dice_ce")
+        self.rate = rate
+        self.register_buffer("multiplier", torch.zeros(()))
+
+    def forward(self, logits: Tensor, label: Tensor) -> Tensor:
+        target = prepare(logits, label)
+        confidence, guess = readable(logits, target).softmax(1).max(1)
+        near = target.outer(3) | outer_voxels(guess, 3)
+        voxels = near.sum().clamp_min(1)
+        gap = ((confidence - (guess == target.index).to(confidence.dtype)) * near).sum().detach() / voxels
+        if torch.is_grad_enabled():
+            self.multiplier += self.rate * gap
+        value: Tensor = self.loss(logits, label) + self.multiplier.clone() * (confidence * near).sum() / voxels
+        return value
