@@ -12,7 +12,7 @@ from .multipliers import MultiplierHandler
 from .preview import SlicePreviewHandler
 from .progress import EpochProgress
 from .reliability import ReliabilityDiagramHandler
-from .schedule import AlphaSchedule
+from .schedule import AlphaSchedule, FadingDice
 from .seeds import EpochSeeds
 from .snapshots import SnapshotHandler
 from .surface import SurfaceHandler
@@ -29,6 +29,7 @@ __all__ = [
     "EpochProgress",
     "EpochSeeds",
     "EvaluatedFolder",
+    "FadingDice",
     "MultiplierHandler",
     "NonFiniteGuard",
     "ReliabilityDiagramHandler",

@@ -1,12 +1,14 @@
-"""The weight of a penalty, raised as training goes on."""
+"""Weights of a loss that change as training goes on: a penalty's, raised, and that of Dice, which fades."""
 
 from __future__ import annotations
 
 from ignite.engine import Engine, Events
+from torch import nn
 
 from monai_calib.losses.base import ConstrainedLoss
+from monai_calib.losses.soft_dice import fade_dice
 
-__all__ = ["AlphaSchedule"]
+__all__ = ["AlphaSchedule", "FadingDice"]
 
 MODES = ("add", "multiply", "step")
 
@@ -73,3 +75,45 @@ class AlphaSchedule:
 
     def __call__(self, engine: Engine) -> None:
         self.loss.alpha = self.alpha(engine.state.epoch - 1)
+
+
+class FadingDice:
+    """Tells a loss at each step how far the training is, so that its Dice fades: ``build_loss("dice_ce_fading")``.
+
+    The weight of Dice falls in a straight line from its own in the first step to 0 after the last: with i steps done,
+    ``1 - i / (epochs * steps of an epoch)``, a function of the step alone, so that a resumed run agrees. A loss whose
+    Dice does not fade is left alone, so that the handler may stay in a configuration whose loss changes.
+
+    Args:
+        loss: the training loss, alone or inside others.
+        epochs: length of the whole training; the trainer's ``max_epochs`` by default.
+
+    Raises:
+        ValueError: ``epochs`` below 1.
+
+    Example:
+        >>> from monai_calib.losses import build_loss
+        >>> loss = build_loss("dice_ce_fading")
+        >>> trainer = Engine(lambda engine, batch: print(f"{1 - loss.dice.progress:.2f}"))
+        >>> FadingDice(loss).attach(trainer)
+        >>> _ = trainer.run([0, 1], max_epochs=2)
+        1.00
+        0.75
+        0.50
+        0.25
+    """
+
+    def __init__(self, loss: nn.Module, epochs: int | None = None) -> None:
+        if epochs is not None and epochs < 1:
+            raise ValueError(f"epochs must be at least 1, got {epochs}.")
+        self.loss = loss
+        self.epochs = epochs
+
+    def attach(self, engine: Engine) -> None:
+        """Follow ``engine``, the trainer."""
+        engine.add_event_handler(Events.ITERATION_STARTED, self)
+
+    def __call__(self, engine: Engine) -> None:
+        state = engine.state
+        steps = (self.epochs or state.max_epochs or 1) * (state.epoch_length or 1)
+        fade_dice(self.loss, (state.iteration - 1) / steps)

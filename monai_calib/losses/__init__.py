@@ -10,7 +10,6 @@ from .dice_semimetric import DiceSemimetricLoss
 from .ecp import ECPLoss
 from .flsd import FLSDLoss
 from .focal import FocalLoss
-from .gap import GapLoss
 from .l1ace import HardL1ACELoss, SoftL1ACELoss
 from .label_smoothing import LabelSmoothingLoss
 from .logit_norm import LogitNormLoss
@@ -21,6 +20,7 @@ from .nacl import NACLLoss
 from .neighborhood import label_proportions, outer_voxels
 from .presets import PRESETS, build_loss
 from .sigmoid import SigmoidLoss
+from .soft_dice import fade_dice
 from .svls import SVLSLoss
 
 __all__ = [
@@ -35,7 +35,6 @@ __all__ = [
     "ECPLoss",
     "FLSDLoss",
     "FocalLoss",
-    "GapLoss",
     "HardL1ACELoss",
     "LabelSmoothingLoss",
     "LogitNormLoss",
@@ -47,6 +46,7 @@ __all__ = [
     "SigmoidLoss",
     "SoftL1ACELoss",
     "build_loss",
+    "fade_dice",
     "label_proportions",
     "outer_voxels",
 ]

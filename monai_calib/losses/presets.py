@@ -17,7 +17,6 @@ from .dice_semimetric import DiceSemimetricLoss
 from .ecp import ECPLoss
 from .flsd import FLSDLoss
 from .focal import FocalLoss
-from .gap import GapLoss
 from .l1ace import HardL1ACELoss, SoftL1ACELoss
 from .label_smoothing import LabelSmoothingLoss
 from .logit_norm import LogitNormLoss
@@ -35,6 +34,7 @@ PRESETS: dict[str, tuple[Callable[..., ConstrainedLoss], dict[str, Any]]] = {
     "ce": (CrossEntropyLoss, {}),
     "dice_ce": (CrossEntropyLoss, {"lambda_dice": 1.0}),
     "dice_ce_surgery": (CrossEntropyLoss, {"lambda_dice": 1.0, "dice_surgery": True}),
+    "dice_ce_fading": (CrossEntropyLoss, {"lambda_dice": 1.0, "dice_fades": True}),
     "focal": (FocalLoss, {}),
     "ecp": (ECPLoss, {}),
     "ls": (LabelSmoothingLoss, {}),
@@ -43,7 +43,6 @@ PRESETS: dict[str, tuple[Callable[..., ConstrainedLoss], dict[str, Any]]] = {
     "nacl": (NACLLoss, {}),
     "nacl_outer": (NACLLoss, {"penalty_region": "outer"}),
     "recommended": (NACLLoss, {"penalty_region": "outer", "alpha": 1.0, "lambda_dice": 1.0}),
-    "gap": (GapLoss, {}),
     "flsd": (FLSDLoss, {}),
     "logitnorm": (LogitNormLoss, {}),
     "dscpp": (DSCPlusPlusLoss, {}),

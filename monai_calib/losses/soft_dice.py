@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from .target import Target
 
-__all__ = ["SMOOTH", "SoftDice"]
+__all__ = ["SMOOTH", "SoftDice", "fade_dice"]
 
 SMOOTH = 1e-5
 """Added to both sides of the fraction, as in MONAI's ``DiceLoss``."""
@@ -40,6 +40,12 @@ class SoftDice(nn.Module):
     Dice of its class: near q where D is near 1, as with the Brier score, and still weighted by the size of the class.
     What is followed is no longer the gradient of any loss.
 
+    With ``fades`` the whole is multiplied by ``1 - progress``, the share of the training that is to come, which
+    :func:`fade_dice` sets: Dice finds the structures, and what it is joined to has the last word on confidence.
+
+    Attributes:
+        progress: share of the training that is done, 0 to 1; a buffer, if ``fades``.
+
     Source: Wang et al., MICCAI 2023; https://arxiv.org/abs/2303.16296. Surgery: Lux et al., MIDL 2026, PMLR
     315:3397-3423, from its abstract ("a factor to the loss's partial derivative", linear in the prediction error).
 
@@ -52,9 +58,16 @@ class SoftDice(nn.Module):
         1.5384...
     """
 
-    def __init__(self, include_background: bool = True, reduction: str = "mean", surgery: bool = False) -> None:
+    progress: Tensor
+
+    def __init__(
+        self, include_background: bool = True, reduction: str = "mean", surgery: bool = False, fades: bool = False
+    ) -> None:
         super().__init__()
         self.surgery = surgery
+        self.fades = fades
+        if fades:
+            self.register_buffer("progress", torch.zeros(()))
         self.include_background = include_background
         self.reduction = reduction
 
@@ -71,4 +84,28 @@ class SoftDice(nn.Module):
         # of class numbers the product, which is the same and keeps a tensor less
         overlap = 2 * (prob * truth).sum(2) if target.soft is None else both - (prob - truth).abs().sum(2)
         rows = 1 - (overlap + SMOOTH) / (both + SMOOTH)
-        return rows.sum() / (max(rows.numel(), 1) if self.reduction == "mean" else 1)
+        value = rows.sum() / (max(rows.numel(), 1) if self.reduction == "mean" else 1)
+        return value * (1 - self.progress.to(value)) if self.fades else value
+
+
+def fade_dice(loss: nn.Module, progress: float) -> None:
+    """Tell a loss how far the training is; one without a Dice that fades is left alone.
+
+    Args:
+        loss: alone or inside others.
+        progress: share of the training that is done; below 0 counts as 0, above 1 as 1.
+
+    Example:
+        >>> from monai_calib.losses import build_loss
+        >>> loss = build_loss("dice_ce_fading", lambda_ce=0.0)
+        >>> logits, label = torch.zeros(1, 2, 4), torch.zeros(1, 1, 4)
+        >>> for epoch in range(3):
+        ...     fade_dice(loss, epoch / 3)
+        ...     print(round(loss(logits, label).item(), 3))
+        0.667
+        0.444
+        0.222
+    """
+    for part in loss.modules():
+        if isinstance(part, SoftDice) and part.fades:
+            part.progress.fill_(min(max(progress, 0.0), 1.0))

@@ -7,7 +7,7 @@ from typing import Any
 
 from torch import nn
 
-from monai_calib.losses import build_loss
+from monai_calib.losses import build_loss, fade_dice
 from monai_calib.version import __version__
 
 __all__ = ["CalibratedLoss", "loss_of_labels"]
@@ -64,6 +64,9 @@ class CalibratedLoss:
     label_manager: Any
     device: Any
     enable_deep_supervision: bool
+    loss: nn.Module
+    current_epoch: int
+    num_epochs: int
 
     def _build_loss(self) -> nn.Module:
         whole: nn.Module = super()._build_loss()  # type: ignore[misc]
@@ -76,3 +79,8 @@ class CalibratedLoss:
             return own
         whole.loss = own
         return whole
+
+    def on_train_epoch_start(self) -> None:
+        """Tell the loss how far the training is, for a Dice that fades."""
+        super().on_train_epoch_start()  # type: ignore[misc]
+        fade_dice(self.loss, self.current_epoch / self.num_epochs)

@@ -10,7 +10,7 @@ import torch
 from monai_calib.losses import PRESETS, build_loss
 from monai_calib.losses.base import ConstrainedLoss, Options, SharedOptions
 
-OWN_WINDOW = ("nacl", "nacl_outer", "recommended", "svls", "crac", "gap")
+OWN_WINDOW = ("nacl", "nacl_outer", "recommended", "svls", "crac")
 PENALIZED = [name for name in PRESETS if build_loss(name).penalty is not None]
 COMPOSITION = inspect.signature(ConstrainedLoss).parameters
 

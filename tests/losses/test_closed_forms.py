@@ -14,7 +14,6 @@ from monai.losses import DeepSupervisionLoss, DiceCELoss, DiceLoss
 from monai.losses import FocalLoss as MonaiFocalLoss
 from monai.losses import NACLLoss as MonaiNACLLoss
 from scipy.ndimage import generic_filter
-from still import build_still
 
 from monai_calib.losses import PRESETS, LabelSmoothingLoss, MbLSLoss, NACLLoss, SVLSLoss, build_loss
 from monai_calib.losses.neighborhood import label_proportions, outer_voxels
@@ -119,7 +118,7 @@ def test_gradcheck(name: str, axes: int) -> None:
     logits = (3 * torch.randn(1, 3, *[4] * axes, dtype=torch.float64)).requires_grad_()
     label = torch.randint(0, 3, (1, 1, *[4] * axes))
     # margins well inside the logits' range, so that both sides of every hinge are visited
-    loss = build_still(name, **({"margin": 1.0} if name == "mbls" else {}))
+    loss = build_loss(name, **({"margin": 1.0} if name == "mbls" else {}))
     assert torch.autograd.gradcheck(lambda x: loss(x, label), (logits,))
 
 

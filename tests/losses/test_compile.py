@@ -6,10 +6,9 @@ from typing import Any
 
 import pytest
 import torch
-from still import build_still
 from torch import Tensor, nn
 
-from monai_calib.losses import PRESETS, fused
+from monai_calib.losses import PRESETS, build_loss, fused
 
 OF_CHANNELS = [name for name in PRESETS if name not in ("logitnorm", "cals", "crac", "mdca", "meep")]
 CASES: list[tuple[str, dict[str, Any]]] = [
@@ -49,7 +48,7 @@ def check_equal(compiled: nn.Module, loss: nn.Module, logits: Tensor, label: Ten
 
 @pytest.mark.parametrize(("name", "arguments"), CASES, ids=str)
 def test_every_named_loss_is_one_graph(name: str, arguments: dict[str, Any]) -> None:
-    loss = build_still(name, **arguments)
+    loss = build_loss(name, **arguments)
     logits, label = batch(arguments, 6, 5)
     compiled = graph_of(loss, "eager")
     check_equal(compiled, loss, logits, label)
@@ -59,7 +58,7 @@ def test_every_named_loss_is_one_graph(name: str, arguments: dict[str, Any]) -> 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "arguments"), CASES, ids=str)
 def test_its_backward_pass_is_one_graph_too(name: str, arguments: dict[str, Any]) -> None:
-    loss = build_still(name, **arguments)
+    loss = build_loss(name, **arguments)
     check_equal(graph_of(loss, "aot_eager"), loss, *batch(arguments, 4, 5, 3))
 
 
@@ -67,7 +66,7 @@ def test_its_backward_pass_is_one_graph_too(name: str, arguments: dict[str, Any]
 @pytest.mark.parametrize("name", ["recommended", "mbls"])
 def test_one_graph_of_network_and_loss_takes_other_sizes(name: str) -> None:
     torch._dynamo.reset()
-    network, loss = nn.Conv2d(1, 3, 3, padding=1), build_still(name)
+    network, loss = nn.Conv2d(1, 3, 3, padding=1), build_loss(name)
 
     def step(image: Tensor, label: Tensor) -> Tensor:
         value: Tensor = loss(network(image), label)

@@ -15,7 +15,6 @@ from monai.data import MetaTensor
 from monai.losses import DeepSupervisionLoss, DiceLoss
 from monai.losses import FocalLoss as MonaiFocalLoss
 from scipy.ndimage import maximum_filter, minimum_filter, uniform_filter
-from still import build_still
 from torch import Tensor
 
 from monai_calib.handlers import AlphaSchedule
@@ -23,8 +22,8 @@ from monai_calib.losses import PRESETS, SigmoidLoss, build_loss, fused
 
 REFUSED = ("logitnorm", "cals", "crac", "mdca", "meep")
 NAMES = [name for name in PRESETS if name not in REFUSED] + ["dice_ce+mbls", "mbls+nacl", "dice_ce+soft_l1ace"]
-OF_A_CLASS = ("dice_ce", "recommended", "dscpp", "dice_semimetric", "l1ace", "gap")
-"""Terms that are one number a class, of a channel that of "on" alone, or one a batch."""
+OF_A_CLASS = ("dice_ce", "recommended", "dscpp", "dice_semimetric", "l1ace")
+"""Terms that are one number a class: of a channel that of "on" alone."""
 VOXELWISE = [name for name in NAMES if not any(part in name for part in OF_A_CLASS)]
 
 
@@ -78,7 +77,7 @@ def closed_form(name: str, z: Tensor, y: Tensor) -> Tensor:
 @pytest.mark.parametrize("shape", [(2, 3, 7), (2, 1, 6, 5), (1, 4, 5, 6, 4)], ids=str)
 def test_equals_the_closed_form(name: str, shape: tuple[int, ...]) -> None:
     logits, label = batch(0, shape)
-    loss = build_still(name, activation="sigmoid", **({"margin": 1.0} if "mbls" in name else {}))
+    loss = build_loss(name, activation="sigmoid", **({"margin": 1.0} if "mbls" in name else {}))
     expected = closed_form(name, logits, label)
     torch.testing.assert_close(loss(logits, label), expected)
     torch.testing.assert_close(loss(logits.float(), label), expected.float())  # the compiled sweep
@@ -101,9 +100,9 @@ def test_is_the_mean_of_each_channels_softmax_loss(seed: int, name: str, channel
     logits, label = batch(seed, (2, channels, *spatial))
     if name not in VOXELWISE:  # the figure of "on"; joined penalties of voxels, which read both, have the closed form
         name = name.replace("recommended", "dice_ce").replace("+mbls", "")
-    two = build_still(name, include_background=name in VOXELWISE)
+    two = build_loss(name, include_background=name in VOXELWISE)
     each = [two(torch.stack([-z / 2, z / 2], 1), y) for z, y in zip(logits.unbind(1), label.unbind(1), strict=True)]
-    value = build_still(name, activation="sigmoid")(logits, label)
+    value = build_loss(name, activation="sigmoid")(logits, label)
     torch.testing.assert_close(value, torch.stack(each).mean())
 
 
@@ -111,7 +110,7 @@ def test_is_the_mean_of_each_channels_softmax_loss(seed: int, name: str, channel
 @given(seed=st.integers(0, 9999), name=st.sampled_from(VOXELWISE), channels=st.integers(1, 3))
 def test_on_and_off_are_alike(seed: int, name: str, channels: int) -> None:
     logits, label = batch(seed, (1, channels, 5, 4))
-    loss = build_still(name, activation="sigmoid")
+    loss = build_loss(name, activation="sigmoid")
     torch.testing.assert_close(loss(-logits, 1 - label), loss(logits, label))
 
 
@@ -131,10 +130,10 @@ def test_the_prior_holds_logits_to_the_shares_without_leaning_to_either_side() -
 @pytest.mark.parametrize("name", [name for name in NAMES if name not in ("acls", "dice_ce_surgery")])
 def test_gradcheck(name: str) -> None:
     logits, label = batch(3, (2, 2, 4, 3), scale=3.0)
-    loss = build_still(name, activation="sigmoid", **({"margin": 1.0} if "mbls" in name else {}))
+    loss = build_loss(name, activation="sigmoid", **({"margin": 1.0} if "mbls" in name else {}))
     assert torch.autograd.gradcheck(lambda z: loss(z, label), (logits.requires_grad_(),))
     marked = torch.cat([label, (torch.arange(3) == 1).expand(2, 1, 4, 3).long()], 1)
-    loss = build_still(name, activation="sigmoid", ignore_channel=True)
+    loss = build_loss(name, activation="sigmoid", ignore_channel=True)
     assert torch.autograd.gradcheck(lambda z: loss(z, marked), (logits,))
 
 
@@ -144,7 +143,7 @@ def test_the_last_channel_marks_ignored_voxels(name: str, kind: torch.dtype) -> 
     logits, label = batch(4, (2, 3, 6, 5))
     ignored = torch.zeros(2, 1, 6, 5, dtype=torch.int64)
     ignored[..., 3:] = 1
-    loss = build_still(name, activation="sigmoid", ignore_channel=True)
+    loss = build_loss(name, activation="sigmoid", ignore_channel=True)
     changed = logits.clone()
     changed[..., 3:] = float("inf")
     changed.requires_grad_()
@@ -155,10 +154,10 @@ def test_the_last_channel_marks_ignored_voxels(name: str, kind: torch.dtype) -> 
     assert not changed.grad[..., 3:].any()
     torch.testing.assert_close(value, loss(logits, torch.cat([label * (1 - ignored), ignored], 1)))
     # the same voxels left out of every channel by number, and nothing left out where nothing is marked
-    by_number = build_still(name, activation="sigmoid", ignore_index=9)
+    by_number = build_loss(name, activation="sigmoid", ignore_index=9)
     torch.testing.assert_close(value, by_number(logits, label.masked_fill(ignored == 1, 9)))
     nothing = loss(logits, torch.cat([label, torch.zeros_like(ignored)], 1))
-    torch.testing.assert_close(nothing, build_still(name, activation="sigmoid")(logits, label))
+    torch.testing.assert_close(nothing, build_loss(name, activation="sigmoid")(logits, label))
 
 
 def test_ignored_regions_cost_what_nnunet_says() -> None:
@@ -175,7 +174,7 @@ def test_ignored_regions_cost_what_nnunet_says() -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_a_batch_that_is_ignored_altogether_costs_nothing(name: str) -> None:
     logits = torch.randn(2, 2, 4, 4, requires_grad=True)
-    value = build_still(name, activation="sigmoid", ignore_channel=True)(logits, torch.ones(2, 3, 4, 4))
+    value = build_loss(name, activation="sigmoid", ignore_channel=True)(logits, torch.ones(2, 3, 4, 4))
     value.backward()
     assert value.item() == 0
     assert logits.grad is not None
@@ -193,10 +192,10 @@ def test_a_voxel_may_be_left_out_of_one_channel_alone() -> None:
 @pytest.mark.parametrize("name", VOXELWISE)
 def test_reductions_agree(name: str) -> None:
     logits, label = batch(7, (2, 3, 6, 5))
-    voxels = build_still(name, activation="sigmoid", reduction="none")(logits, label)
+    voxels = build_loss(name, activation="sigmoid", reduction="none")(logits, label)
     assert voxels.shape == logits.shape
-    torch.testing.assert_close(voxels.mean(), build_still(name, activation="sigmoid")(logits, label))
-    total = build_still(name, activation="sigmoid", reduction="sum")(logits, label)
+    torch.testing.assert_close(voxels.mean(), build_loss(name, activation="sigmoid")(logits, label))
+    total = build_loss(name, activation="sigmoid", reduction="sum")(logits, label)
     torch.testing.assert_close(voxels.sum(), total)
 
 
@@ -308,7 +307,7 @@ def test_where_it_is_not_looked_at_a_wrong_last_channel_poisons_the_loss() -> No
 
 @pytest.mark.parametrize("name", NAMES)
 def test_off_the_cpu_no_value_is_looked_at(name: str) -> None:
-    loss = build_still(name, activation="sigmoid", ignore_channel=True)
+    loss = build_loss(name, activation="sigmoid", ignore_channel=True)
     logits = torch.zeros(1, 2, 6, 6, device="meta", requires_grad=True)  # a look at a value would raise there
     value = loss(logits, torch.zeros(1, 3, 6, 6, device="meta"))
     value.backward()
@@ -321,7 +320,7 @@ def test_off_the_cpu_no_value_is_looked_at(name: str) -> None:
 def test_cuda_equals_cpu_and_never_waits(name: str) -> None:
     logits, label = batch(9, (2, 2, 6, 6, 6))
     marked = torch.cat([label, torch.randint(0, 2, (2, 1, 6, 6, 6))], 1)
-    loss = build_still(name, activation="sigmoid", ignore_channel=True)
+    loss = build_loss(name, activation="sigmoid", ignore_channel=True)
     expected = loss(logits, marked)
     on_device = loss.cuda(), logits.cuda(), marked.cuda()
     on_device[0](*on_device[1:])  # what is made once and kept has been made

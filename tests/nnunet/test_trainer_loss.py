@@ -64,6 +64,28 @@ def test_labels(deep: bool, ignore: int | None) -> None:
     assert "dice_ce+mbls, margin=1.0" in trainer.log[0]
 
 
+class Started(Base):
+    """What nnU-Net's trainer counts."""
+
+    current_epoch, num_epochs, started = 250, 1000, 0
+
+    def on_train_epoch_start(self) -> None:
+        self.started += 1
+
+
+class Fading(CalibratedLoss, Started):
+    loss_name = "dice_ce_fading"
+
+
+def test_a_dice_that_fades_is_told_how_far_the_training_is() -> None:
+    trainer = Fading(has_regions=True, ignore_label=None, deep=True)
+    trainer.loss = trainer._build_loss()
+    trainer.on_train_epoch_start()
+    assert trainer.started == 1
+    shares = [buffer for name, buffer in trainer.loss.named_buffers() if name.endswith("progress")]
+    assert [share.item() for share in shares] == [0.25]
+
+
 @pytest.mark.parametrize("kind", [torch.bool, torch.float32])
 def test_regions_with_ignored_voxels_are_nnunets_binary_cross_entropy(kind: torch.dtype) -> None:
     """Its ``DC_and_BCE_loss``: masked by the last channel, summed over regions, divided by the voxels that count."""
