@@ -4,27 +4,83 @@
     python studies/one_training.py                                            # write the page from one_training.json
 
 Runs are kept, and added to, as those of :mod:`other_data`; ``=LOSS`` names runs of a loss of one_training_losses.py.
+Beside them stand the same seed's means of trainings that were alike, from the pages in :data:`ALIKE`.
 """
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping, Sequence
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from other_data import COLUMNS, figure, read_parts
-from pages import write_page
-from results import AGAINST, figure_table
-
-__all__ = ["figure", "tables"]
+from other_data import COLUMNS, read_parts
+from pages import table, write_page
+from results import AGAINST
+from results import COLUMNS as HEADINGS
 
 FIGURES = Path(__file__).with_suffix(".json")
+ALIKE = {
+    "hippocampus, 10 epochs": ("other_data", "hippocampus, 3D, 10 epochs"),
+    "hippocampus, 40 epochs, augmented": ("results", "3D, 40 epochs, augmented, float32"),
+    "heart, 2D, 30 epochs": ("other_data", "heart, 2D, 30 epochs"),
+}
+"""Where the means of other losses are kept, of trainings with the same seed, split and schedule."""
+YARDSTICKS = ("ce", "dice_ce", "dice_ce_surgery", "recommended")
+SEED = 0
+
+
+def means(parts: Sequence[Mapping[str, Any]], name: str) -> dict[tuple[str, str], dict[str, float]]:
+    """Means over the test cases of one seed, by loss and correction."""
+    (own,) = (part for part in parts if part["part"] == name)
+    found = {**dict(_of(own["methods"])), **dict(_alike(name))}
+    return {key: found[key] for key in sorted(found)}
+
+
+def _of(methods: Sequence[Mapping[str, Any]]) -> Iterator[tuple[tuple[str, str], dict[str, float]]]:
+    for method in methods:
+        if SEED in method["seeds"]:
+            place = method["seeds"].index(SEED)
+            figures = {column: values[place] for column, values in method["by_seed"].items()}
+            yield (method["loss_name"], method["posthoc"]), figures
+
+
+def _alike(name: str) -> Iterator[tuple[tuple[str, str], dict[str, float]]]:
+    if name in ALIKE:
+        page, part = ALIKE[name]
+        kept = json.loads((FIGURES.with_name(f"{page}.json")).read_text(encoding="utf-8"))
+        (found,) = (each for each in kept if each["part"] == part)
+        yield from _of([each for each in found["methods"] if each["loss_name"] in YARDSTICKS])
+
+
+def figure(parts: Sequence[Mapping[str, Any]], path: str) -> float:
+    """``part | loss | correction or nothing | name``."""
+    name, loss, posthoc, column = path.split(" | ")
+    return means(parts, name)[loss, posthoc.strip()][column]
 
 
 def tables(parts: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """All tables of the page by name."""
-    return {part["part"]: figure_table(part, COLUMNS).replace("2 mm", f"2 {part['unit']}") for part in parts}
+    """All tables of the page by name: a row a loss and correction, best in bold."""
+    made = {}
+    for part in parts:
+        found = means(parts, part["part"])
+        distance = {"low": float, "high": lambda value: -value, "zero": abs}
+        best = {
+            column: min((each[column] for each in found.values()), key=distance[HEADINGS[column].best])
+            for column in COLUMNS
+        }
+        rows = []
+        for (loss, posthoc), each in found.items():
+            cells = [f"{each[column]:.{HEADINGS[column].decimals}f}".replace("-", "−") for column in COLUMNS]
+            marked = [
+                f"**{cell}**" if each[column] == best[column] else cell
+                for column, cell in zip(COLUMNS, cells, strict=True)
+            ]
+            rows.append([f"`{loss}`" + (f" → {posthoc}" if posthoc else ""), *marked])
+        headings = [HEADINGS[column].heading.replace("2 mm", f"2 {part['unit']}") for column in COLUMNS]
+        made[part["part"]] = table(["loss", *headings], rows)
+    return made
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """Losses that were tried for :mod:`one_training` and are not part of the package.
 
 With ``PYTHONPATH=studies``, as a setting of a comparison:
-``--losses dice_ce --set 'loss=$__import__("one_training_losses").FadingDice(540)'``.
+``--losses dice_ce --set 'loss=$__import__("one_training_losses").HalfFadingDice(540)'``.
 """
 
 from __future__ import annotations
@@ -9,22 +9,22 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from monai_calib.losses import build_loss
+from monai_calib.losses import build_loss, fade_dice
 from monai_calib.losses.neighborhood import outer_voxels
 from monai_calib.losses.target import prepare, readable
 
 
-class FadingDice(nn.Module):
-    """Cross-entropy with Dice, whose weight falls from 1 to 0 over a number of steps."""
+class HalfFadingDice(nn.Module):
+    """As ``dice_ce_fading``, with a weight that is 0 after half of the steps of a training."""
 
     def __init__(self, steps: int) -> None:
         super().__init__()
-        self.loss = build_loss("dice_ce")
+        self.loss = build_loss("dice_ce_fading")
         self.steps = steps
         self.done = 0
 
     def forward(self, logits: Tensor, label: Tensor) -> Tensor:
-        self.loss.lambda_dice = max(0.0, 1 - self.done / self.steps)
+        fade_dice(self.loss, 2 * self.done / self.steps)
         self.done += torch.is_grad_enabled()
         value: Tensor = self.loss(logits, label)
         return value
@@ -49,21 +49,30 @@ class WeightedBrier(nn.Module):
         return value
 
 
-class GapOfEither(nn.Module):
-    """As ``dice_ce+gap``, near boundaries of the truth too."""
+class ConfidenceGap(nn.Module):
+    """Dice and cross-entropy, held to a mean confidence that equals the accuracy where labels meet.
+
+    ``Dice + CE + multiplier * h``, h the mean of ``max_k s_k - [argmax_k s_k = y]`` over the voxels of the batch whose
+    neighbourhood holds more than one predicted label, or with ``either`` more than one predicted or true one. With each
+    batch the multiplier of the constraint ``h = 0`` rises by ``rate * h``: an over-confident network is drawn back, an
+    under-confident one pushed on.
+    """
 
     multiplier: Tensor
 
-    def __init__(self, rate: float = 0.1) -> None:
+    def __init__(self, either: bool = False, rate: float = 0.1) -> None:
         super().__init__()
         self.loss = build_loss("dice_ce")
+        self.either = either
         self.rate = rate
         self.register_buffer("multiplier", torch.zeros(()))
 
     def forward(self, logits: Tensor, label: Tensor) -> Tensor:
         target = prepare(logits, label)
         confidence, guess = readable(logits, target).softmax(1).max(1)
-        near = target.outer(3) | outer_voxels(guess, 3)
+        near = outer_voxels(guess, 3)
+        if self.either:
+            near = near | target.outer(3)
         voxels = near.sum().clamp_min(1)
         gap = ((confidence - (guess == target.index).to(confidence.dtype)) * near).sum().detach() / voxels
         if torch.is_grad_enabled():
