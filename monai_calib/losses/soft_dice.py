@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from typing import Any
 
 import torch
@@ -66,12 +67,15 @@ class SoftDice(nn.Module):
         super().__init__()
         self.surgery = surgery
         self.fades = fades
+        self.told = False
         if fades:
             self.register_buffer("progress", torch.zeros(()))
         self.include_background = include_background
         self.reduction = reduction
 
     def forward(self, logits: Tensor, target: Target) -> Tensor:
+        if self.fades and not self.told:
+            self._say_that_nobody_told()
         first = 0 if self.include_background else 1
         prob, truth = logits.softmax(1)[:, first:], target.one_hot(logits.dtype)[:, first:]
         if target.valid is not None:
@@ -86,6 +90,17 @@ class SoftDice(nn.Module):
         rows = 1 - (overlap + SMOOTH) / (both + SMOOTH)
         value = rows.sum() / (max(rows.numel(), 1) if self.reduction == "mean" else 1)
         return value * (1 - self.progress.to(value)) if self.fades else value
+
+    def _say_that_nobody_told(self) -> None:
+        """Warn once, in a training, that Dice will not fade."""
+        if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+            self.told = True
+            warnings.warn(
+                "This loss has a Dice that fades, and nothing says how far the training is: it will not fade. List "
+                "monai_calib.handlers.FadingDice among the trainer's handlers (bundles made before 0.2 lack it: make "
+                "yours again), or call monai_calib.losses.fade_dice(loss, epoch / epochs) at each epoch.",
+                stacklevel=2,
+            )
 
 
 def fade_dice(loss: nn.Module, progress: float) -> None:
@@ -108,4 +123,5 @@ def fade_dice(loss: nn.Module, progress: float) -> None:
     """
     for part in loss.modules():
         if isinstance(part, SoftDice) and part.fades:
+            part.told = True
             part.progress.fill_(min(max(progress, 0.0), 1.0))

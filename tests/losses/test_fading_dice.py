@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import pytest
 import torch
 from ignite.engine import Engine, Events
@@ -33,6 +35,22 @@ def test_until_it_is_told_it_is_monais_dice_and_cross_entropy() -> None:
     logits, label = batch()
     expected = DiceCELoss(softmax=True, to_onehot_y=True)(logits, label)
     torch.testing.assert_close(build_loss("dice_ce_fading")(logits, label), expected)
+
+
+def test_a_training_in_which_nobody_tells_is_told_so_once() -> None:
+    loss, (logits, label) = build_loss("dice_ce_fading"), batch()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        with torch.no_grad():
+            loss(logits, label)
+    with pytest.warns(UserWarning, match="FadingDice"):
+        loss(logits, label)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        loss(logits, label)
+        told = build_loss("dice_ce_fading")
+        fade_dice(told, 0.0)
+        told(logits, label)
 
 
 def weights_seen(first_epoch: int, max_epochs: int, epochs: int | None) -> list[float]:
