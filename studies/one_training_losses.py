@@ -1,7 +1,7 @@
 """Losses that were tried for :mod:`one_training` and are not part of the package.
 
 With ``PYTHONPATH=studies``, as a setting of a comparison:
-``--losses dice_ce --set 'loss=$__import__("one_training_losses").HalfFadingDice(540)'``.
+``--losses dice_ce --set 'loss=$__import__("one_training_losses").ConfidenceGap(either=True)'``.
 """
 
 from __future__ import annotations
@@ -9,25 +9,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from monai_calib.losses import build_loss, fade_dice
+from monai_calib.losses import build_loss
 from monai_calib.losses.neighborhood import outer_voxels
 from monai_calib.losses.target import prepare, readable
-
-
-class HalfFadingDice(nn.Module):
-    """As ``dice_ce_fading``, with a weight that is 0 after half of the steps of a training."""
-
-    def __init__(self, steps: int) -> None:
-        super().__init__()
-        self.loss = build_loss("dice_ce_fading")
-        self.steps = steps
-        self.done = 0
-
-    def forward(self, logits: Tensor, label: Tensor) -> Tensor:
-        fade_dice(self.loss, 2 * self.done / self.steps)
-        self.done += torch.is_grad_enabled()
-        value: Tensor = self.loss(logits, label)
-        return value
 
 
 class WeightedBrier(nn.Module):

@@ -80,9 +80,10 @@ class AlphaSchedule:
 class FadingDice:
     """Tells a loss at each step how far the training is, so that its Dice fades: ``build_loss("dice_ce_fading")``.
 
-    The weight of Dice falls in a straight line from its own in the first step to 0 after the last: with i steps done,
-    ``1 - i / (epochs * steps of an epoch)``, a function of the step alone, so that a resumed run agrees. A loss whose
-    Dice does not fade is left alone, so that the handler may stay in a configuration whose loss changes.
+    The weight of Dice falls in a straight line to 0, by default over the first half: with i steps done,
+    ``max(0, 1 - i / (dice_fades * epochs * steps of an epoch))``, a function of the step alone, so that a resumed run
+    agrees. A loss whose Dice does not fade is left alone, so that the handler may stay in a configuration whose loss
+    changes.
 
     Args:
         loss: the training loss, alone or inside others.
@@ -94,13 +95,13 @@ class FadingDice:
     Example:
         >>> from monai_calib.losses import build_loss
         >>> loss = build_loss("dice_ce_fading")
-        >>> trainer = Engine(lambda engine, batch: print(f"{1 - loss.dice.progress:.2f}"))
+        >>> trainer = Engine(lambda engine, batch: print(f"{loss.dice.progress:.2f}"))
         >>> FadingDice(loss).attach(trainer)
         >>> _ = trainer.run([0, 1], max_epochs=2)
-        1.00
-        0.75
-        0.50
+        0.00
         0.25
+        0.50
+        0.75
     """
 
     def __init__(self, loss: nn.Module, epochs: int | None = None) -> None:

@@ -32,7 +32,7 @@ class SharedOptions(TypedDict, total=False):
     lambda_ce: float
     lambda_dice: float
     dice_surgery: bool
-    dice_fades: bool
+    dice_fades: float
 
 
 class Options(SharedOptions, total=False):
@@ -66,8 +66,9 @@ class ConstrainedLoss(nn.Module):
             the same on hard ones); 0 leaves it out.
         dice_surgery: whether the derivative of Dice by a probability is multiplied by its error, which takes away most
             of the over-confidence that Dice brings (:class:`~.soft_dice.SoftDice`).
-        dice_fades: whether the weight of Dice falls to 0 as the training goes on, which it has to be told:
-            :class:`~monai_calib.handlers.FadingDice`, or :func:`~.soft_dice.fade_dice` in a loop of your own.
+        dice_fades: share of the training over which the weight of Dice falls to 0, 0 for never. The loss has to be told
+            how far the training is: :class:`~monai_calib.handlers.FadingDice`, or :func:`~.soft_dice.fade_dice` in a
+            loop of your own.
 
     Shape: logits ``(B, K, *spatial)`` with one to three spatial axes; label ``(B, 1, *spatial)`` or ``(B, *spatial)``
     class numbers of any type, or one-hot or soft ``(B, K, *spatial)``; image ``(B, C, *spatial)``.
@@ -108,7 +109,7 @@ class ConstrainedLoss(nn.Module):
         lambda_ce: float = 1.0,
         lambda_dice: float = 0.0,
         dice_surgery: bool = False,
-        dice_fades: bool = False,
+        dice_fades: float = 0.0,
     ) -> None:
         super().__init__()
         if lambda_dice and reduction == "none":
@@ -131,6 +132,8 @@ class ConstrainedLoss(nn.Module):
         self.register_buffer("weight", None if weight is None else torch.as_tensor(weight, dtype=torch.float32))
         self.reduction = one_of("reduction", reduction, REDUCTIONS)
         self.lambda_ce = at_least("lambda_ce", lambda_ce, 0)
+        if at_least("dice_fades", dice_fades, 0) > 1:
+            raise ValueError(f"dice_fades: expected a share of the training, 0 to 1, got {dice_fades}.")
         self.lambda_dice = at_least("lambda_dice", lambda_dice, 0)
         self.dice = SoftDice(include_background, reduction, dice_surgery, dice_fades) if lambda_dice else None
 

@@ -41,11 +41,11 @@ class SoftDice(nn.Module):
     Dice of its class: near q where D is near 1, as with the Brier score, and still weighted by the size of the class.
     What is followed is no longer the gradient of any loss.
 
-    With ``fades`` the whole is multiplied by ``1 - progress``, the share of the training that is to come, which
-    :func:`fade_dice` sets: Dice finds the structures, and what it is joined to has the last word on confidence.
+    With ``fades``, a share of the training, the whole is multiplied by ``max(0, 1 - progress / fades)``, the progress
+    set by :func:`fade_dice`: Dice finds the structures, and what it is joined to has the last word on confidence.
 
     Attributes:
-        progress: share of the training that is done, 0 to 1; a buffer, if ``fades``.
+        progress: share of the training that is done, 0 to 1; a buffer, if Dice fades.
 
     Source: Wang et al., MICCAI 2023; https://arxiv.org/abs/2303.16296. Surgery: Lux et al., MIDL 2026, PMLR
     315:3397-3423, from its abstract ("a factor to the loss's partial derivative", linear in the prediction error).
@@ -62,7 +62,7 @@ class SoftDice(nn.Module):
     progress: Tensor
 
     def __init__(
-        self, include_background: bool = True, reduction: str = "mean", surgery: bool = False, fades: bool = False
+        self, include_background: bool = True, reduction: str = "mean", surgery: bool = False, fades: float = 0.0
     ) -> None:
         super().__init__()
         self.surgery = surgery
@@ -89,7 +89,7 @@ class SoftDice(nn.Module):
         overlap = 2 * (prob * truth).sum(2) if target.soft is None else both - (prob - truth).abs().sum(2)
         rows = 1 - (overlap + SMOOTH) / (both + SMOOTH)
         value = rows.sum() / (max(rows.numel(), 1) if self.reduction == "mean" else 1)
-        return value * (1 - self.progress.to(value)) if self.fades else value
+        return value * (1 - self.progress.to(value) / self.fades).clamp(min=0) if self.fades else value
 
     def _say_that_nobody_told(self) -> None:
         """Warn once, in a training, that Dice will not fade."""
@@ -118,8 +118,8 @@ def fade_dice(loss: nn.Module, progress: float) -> None:
         ...     fade_dice(loss, epoch / 3)
         ...     print(round(loss(logits, label).item(), 3))
         0.667
-        0.444
         0.222
+        0.0
     """
     for part in loss.modules():
         if isinstance(part, SoftDice) and part.fades:

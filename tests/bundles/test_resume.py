@@ -75,6 +75,7 @@ def assert_equal(first: Any, second: Any) -> None:
         pytest.param(3, {"dropout": 0.3, "seed": 5}, id="dropout"),
         pytest.param(3, {"augmentation": True}, id="augmentation"),
         pytest.param(3, {"loss_name": "crac"}, id="multipliers"),
+        pytest.param(3, {"loss_name": "dice_ce_fading"}, id="a Dice that fades"),
         pytest.param(2, {"samples_per_volume": 2}, id="2d"),
         pytest.param(3, {"num_workers": 2, "augmentation": True}, id="workers"),
         pytest.param(2, {"network_name": "attention_unet", "bfloat16": True}, id="running statistics, bfloat16"),

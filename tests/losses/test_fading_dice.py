@@ -20,10 +20,10 @@ def batch(seed: int = 0) -> tuple[Tensor, Tensor]:
     return torch.randn(2, 3, 6, 5, generator=generator), torch.randint(0, 3, (2, 1, 6, 5), generator=generator)
 
 
-@pytest.mark.parametrize(("progress", "weight"), [(0.0, 1.0), (0.3, 0.7), (1.0, 0.0), (-2.0, 1.0), (1.5, 0.0)])
+@pytest.mark.parametrize(("progress", "weight"), [(0.0, 1.0), (0.1, 0.8), (0.5, 0.0), (1.0, 0.0), (-2.0, 1.0)])
 @pytest.mark.parametrize("name", ["dice_ce_fading", "dice_ce_fading+nacl_outer", "mbls"])
 def test_the_weight_of_dice_is_what_is_to_come(name: str, progress: float, weight: float) -> None:
-    arguments = {} if "fading" in name else {"lambda_dice": 1.0, "dice_fades": True}
+    arguments = {} if "fading" in name else {"lambda_dice": 1.0, "dice_fades": 0.5}
     loss, without = build_loss(name, **arguments), build_loss(name, **{**arguments, "lambda_dice": 0.0})
     fade_dice(nn.ModuleList([loss]), progress)  # inside others too
     logits, label = batch()
@@ -56,7 +56,7 @@ def test_a_training_in_which_nobody_tells_is_told_so_once() -> None:
 def weights_seen(first_epoch: int, max_epochs: int, epochs: int | None) -> list[float]:
     """Weight of Dice in each step of MONAI's trainer, two steps an epoch; after ``first_epoch`` finished ones."""
     network, seen = nn.Conv2d(1, 3, 1), []
-    loss = build_loss("dice_ce_fading")
+    loss = build_loss("dice_ce_fading", dice_fades=1.0)
     trainer = SupervisedTrainer(
         device=torch.device("cpu"),
         max_epochs=max_epochs,
@@ -88,6 +88,8 @@ def test_a_loss_that_does_not_fade_is_left_alone() -> None:
     assert not loss.state_dict()
     with pytest.raises(ValueError, match="at least 1"):
         FadingDice(loss, 0)
+    with pytest.raises(ValueError, match="dice_fades"):
+        build_loss("dice_ce", dice_fades=2)
 
 
 def test_progress_is_saved_with_the_loss() -> None:
