@@ -25,6 +25,7 @@ ALIKE = {
     "hippocampus, 10 epochs": ("other_data", "hippocampus, 3D, 10 epochs"),
     "hippocampus, 40 epochs, augmented": ("results", "3D, 40 epochs, augmented, float32"),
     "heart, 2D, 30 epochs": ("other_data", "heart, 2D, 30 epochs"),
+    "ultrasound, 2D, 20 epochs": ("other_data", "ultrasound, 2D, 20 epochs"),
 }
 """Where the means of other losses are kept, of trainings with the same seed, split and schedule."""
 YARDSTICKS = ("ce", "dice_ce", "dice_ce_surgery", "recommended")
@@ -38,31 +39,66 @@ def means(parts: Sequence[Mapping[str, Any]], name: str) -> dict[tuple[str, str]
     return {key: found[key] for key in sorted(found)}
 
 
-def _of(methods: Sequence[Mapping[str, Any]]) -> Iterator[tuple[tuple[str, str], dict[str, float]]]:
+def _of(methods: Sequence[Mapping[str, Any]], seed: int = SEED) -> Iterator[tuple[tuple[str, str], dict[str, float]]]:
     for method in methods:
-        if SEED in method["seeds"]:
-            place = method["seeds"].index(SEED)
+        if seed in method["seeds"]:
+            place = method["seeds"].index(seed)
             figures = {column: values[place] for column, values in method["by_seed"].items()}
             yield (method["loss_name"], method["posthoc"]), figures
 
 
 def _alike(name: str) -> Iterator[tuple[tuple[str, str], dict[str, float]]]:
-    if name in ALIKE:
-        page, part = ALIKE[name]
-        kept = json.loads((FIGURES.with_name(f"{page}.json")).read_text(encoding="utf-8"))
-        (found,) = (each for each in kept if each["part"] == part)
-        yield from _of([each for each in found["methods"] if each["loss_name"] in YARDSTICKS])
+    yield from _of(
+        [each for each in _methods(*ALIKE[name]) if each["loss_name"] in YARDSTICKS] if name in ALIKE else []
+    )
+
+
+def _methods(page: str, part: str) -> list[Mapping[str, Any]]:
+    kept = json.loads((FIGURES.with_name(f"{page}.json")).read_text(encoding="utf-8")) if page else []
+    return [method for each in kept if each["part"] == part for method in each["methods"]]
 
 
 def figure(parts: Sequence[Mapping[str, Any]], path: str) -> float:
-    """``part | loss | correction or nothing | name``."""
-    name, loss, posthoc, column = path.split(" | ")
-    return means(parts, name)[loss, posthoc.strip()][column]
+    """``part | loss | correction or nothing | name``; ``lower | part | loss | correction | other | name``: by how many
+    per cent; ``less | part | loss | other | name``: by how many hundredths, both as trained."""
+    kind, *rest = path.split(" | ")
+    if kind == "lower":
+        part, loss, posthoc, other, column = rest
+        found = means(parts, part)
+        return 100 * (1 - found[loss, posthoc.strip()][column] / found[other, posthoc.strip()][column])
+    if kind == "less":
+        part, loss, other, column = rest
+        found = means(parts, part)
+        return 100 * (found[other, ""][column] - found[loss, ""][column])
+    loss, posthoc, column = rest
+    return means(parts, kind)[loss, posthoc.strip()][column]
+
+
+def seed_table(parts: Sequence[Mapping[str, Any]]) -> str:
+    """A row a data set, correction and seed of the fading Dice that Dice + CE has too: figures of both."""
+    rows = []
+    for part in parts:
+        page = ALIKE.get(part["part"], ("", ""))
+        for method in part["methods"]:
+            if method["loss_name"] != "dice_ce_fading":
+                continue
+            for seed in method["seeds"]:
+                own, other = (
+                    dict(_of(methods, seed)).get((loss, method["posthoc"]))
+                    for loss, methods in (("dice_ce_fading", part["methods"]), ("dice_ce", _methods(*page)))
+                )
+                if own and other:
+                    cells = [
+                        f"{own[name]:.{HEADINGS[name].decimals}f}, {other[name]:.{HEADINGS[name].decimals}f}"
+                        for name in COLUMNS[:5]
+                    ]
+                    rows.append([part["part"], method["posthoc"] or "as trained", str(seed), *cells])
+    return table(["data", "", "seed", *(HEADINGS[name].heading for name in COLUMNS[:5])], rows)
 
 
 def tables(parts: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """All tables of the page by name: a row a loss and correction, best in bold."""
-    made = {}
+    made = {"seeds": seed_table(parts)}
     for part in parts:
         found = means(parts, part["part"])
         distance = {"low": float, "high": lambda value: -value, "zero": abs}

@@ -64,7 +64,7 @@ def read_parts(path: Path, given: Sequence[str], against: Sequence[str] = AGAINS
     if given:
         known = {part["part"]: part for part in kept}
         for text in given:
-            name, folder, *loss = text.split("=")
+            name, folder, *loss = text.split("=", 2)
             known[name] = measured(path.stem, name, Path(folder), against, *loss)
         kept = list(known.values())
         write_json(path, kept, depth=3)

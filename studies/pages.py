@@ -27,6 +27,7 @@ PAGES = (
     "results",
     "other_data",
     "neighbourhood",
+    "one_training",
     "posthoc_results",
     "clinical",
     "recipe",

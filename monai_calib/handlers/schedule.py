@@ -80,7 +80,7 @@ class AlphaSchedule:
 class FadingDice:
     """Tells a loss at each step how far the training is, so that its Dice fades: ``build_loss("dice_ce_fading")``.
 
-    The weight of Dice falls in a straight line to 0, by default over the first half: with i steps done,
+    The weight of Dice falls in a straight line to 0, by default at the very end: with i steps done,
     ``max(0, 1 - i / (dice_fades * epochs * steps of an epoch))``, a function of the step alone, so that a resumed run
     agrees. A loss whose Dice does not fade is left alone, so that the handler may stay in a configuration whose loss
     changes.

@@ -20,10 +20,10 @@ def batch(seed: int = 0) -> tuple[Tensor, Tensor]:
     return torch.randn(2, 3, 6, 5, generator=generator), torch.randint(0, 3, (2, 1, 6, 5), generator=generator)
 
 
-@pytest.mark.parametrize(("progress", "weight"), [(0.0, 1.0), (0.1, 0.8), (0.5, 0.0), (1.0, 0.0), (-2.0, 1.0)])
+@pytest.mark.parametrize(("progress", "weight"), [(0.0, 1.0), (0.3, 0.7), (1.0, 0.0), (-2.0, 1.0), (1.5, 0.0)])
 @pytest.mark.parametrize("name", ["dice_ce_fading", "dice_ce_fading+nacl_outer", "mbls"])
 def test_the_weight_of_dice_is_what_is_to_come(name: str, progress: float, weight: float) -> None:
-    arguments = {} if "fading" in name else {"lambda_dice": 1.0, "dice_fades": 0.5}
+    arguments = {} if "fading" in name else {"lambda_dice": 1.0, "dice_fades": 1.0}
     loss, without = build_loss(name, **arguments), build_loss(name, **{**arguments, "lambda_dice": 0.0})
     fade_dice(nn.ModuleList([loss]), progress)  # inside others too
     logits, label = batch()
@@ -56,7 +56,7 @@ def test_a_training_in_which_nobody_tells_is_told_so_once() -> None:
 def weights_seen(first_epoch: int, max_epochs: int, epochs: int | None) -> list[float]:
     """Weight of Dice in each step of MONAI's trainer, two steps an epoch; after ``first_epoch`` finished ones."""
     network, seen = nn.Conv2d(1, 3, 1), []
-    loss = build_loss("dice_ce_fading", dice_fades=1.0)
+    loss = build_loss("dice_ce_fading")
     trainer = SupervisedTrainer(
         device=torch.device("cpu"),
         max_epochs=max_epochs,
@@ -77,6 +77,14 @@ def test_the_trainer_tells_it_at_each_step() -> None:
     assert weights_seen(0, 2, 4) == pytest.approx([1 - i / 8 for i in range(4)])  # a training to be continued
     assert weights_seen(2, 4, 4) == pytest.approx([1 - i / 8 for i in range(4, 8)])  # and continued
     assert weights_seen(0, 2, 1) == pytest.approx([1.0, 0.5, 0.0, 0.0])
+
+
+def test_it_may_be_gone_earlier() -> None:
+    loss, (logits, label) = build_loss("dice_ce_fading", lambda_ce=0.0, dice_fades=0.5), batch()
+    whole = build_loss("dice_ce", lambda_ce=0.0)(logits, label)
+    for progress, weight in ((0.0, 1.0), (0.2, 0.6), (0.5, 0.0), (0.9, 0.0)):
+        fade_dice(loss, progress)
+        torch.testing.assert_close(loss(logits, label), weight * whole)
 
 
 def test_a_loss_that_does_not_fade_is_left_alone() -> None:
