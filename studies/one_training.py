@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -59,40 +60,51 @@ def _methods(page: str, part: str) -> list[Mapping[str, Any]]:
 
 
 def figure(parts: Sequence[Mapping[str, Any]], path: str) -> float:
-    """``part | loss | correction or nothing | name``; ``lower | part | loss | correction | other | name``: by how many
-    per cent; ``less | part | loss | other | name``: by how many hundredths, both as trained."""
+    """``part | loss | correction or nothing | name``, of seed 0; ``lower | part | loss | correction | other | name`` or
+    ``higher``: by how many per cent, over the seeds that both have; ``less | part | loss | other | name``: by how many
+    hundredths."""
     kind, *rest = path.split(" | ")
-    if kind == "lower":
+    if kind in ("lower", "higher"):
         part, loss, posthoc, other, column = rest
-        found = means(parts, part)
-        return 100 * (1 - found[loss, posthoc.strip()][column] / found[other, posthoc.strip()][column])
+        pairs = _pairs(parts, part, loss, posthoc.strip(), other)
+        ratio = _mean(pairs, 0, column) / _mean(pairs, 1, column)
+        return 100 * (1 - ratio if kind == "lower" else ratio - 1)
     if kind == "less":
         part, loss, other, column = rest
-        found = means(parts, part)
-        return 100 * (found[other, ""][column] - found[loss, ""][column])
+        pairs = _pairs(parts, part, loss, "", other)
+        return 100 * (_mean(pairs, 1, column) - _mean(pairs, 0, column))
     loss, posthoc, column = rest
     return means(parts, kind)[loss, posthoc.strip()][column]
+
+
+def _mean(pairs: Mapping[int, tuple[dict[str, float], ...]], place: int, column: str) -> float:
+    return statistics.fmean(pair[place][column] for pair in pairs.values())
+
+
+def _pairs(
+    parts: Sequence[Mapping[str, Any]], part: str, loss: str, posthoc: str, other: str
+) -> dict[int, tuple[dict[str, float], dict[str, float]]]:
+    """Figures of a loss and of another, by the seeds that both have."""
+    (own,) = (each["methods"] for each in parts if each["part"] == part)
+    found = {}
+    for seed in range(5):
+        first = dict(_of(own, seed)).get((loss, posthoc))
+        second = dict(_of(_methods(*ALIKE[part]), seed)).get((other, posthoc))
+        if first and second:
+            found[seed] = first, second
+    return found
 
 
 def seed_table(parts: Sequence[Mapping[str, Any]]) -> str:
     """A row a data set, correction and seed of the fading Dice that Dice + CE has too: figures of both."""
     rows = []
     for part in parts:
-        page = ALIKE.get(part["part"], ("", ""))
-        for method in part["methods"]:
-            if method["loss_name"] != "dice_ce_fading":
-                continue
-            for seed in method["seeds"]:
-                own, other = (
-                    dict(_of(methods, seed)).get((loss, method["posthoc"]))
-                    for loss, methods in (("dice_ce_fading", part["methods"]), ("dice_ce", _methods(*page)))
-                )
-                if own and other:
-                    cells = [
-                        f"{own[name]:.{HEADINGS[name].decimals}f}, {other[name]:.{HEADINGS[name].decimals}f}"
-                        for name in COLUMNS[:5]
-                    ]
-                    rows.append([part["part"], method["posthoc"] or "as trained", str(seed), *cells])
+        for posthoc in ("", "auto"):
+            for seed, pair in _pairs(parts, part["part"], "dice_ce_fading", posthoc, "dice_ce").items():
+                cells = [
+                    ", ".join(f"{each[name]:.{HEADINGS[name].decimals}f}" for each in pair) for name in COLUMNS[:5]
+                ]
+                rows.append([part["part"], posthoc or "as trained", str(seed), *cells])
     return table(["data", "", "seed", *(HEADINGS[name].heading for name in COLUMNS[:5])], rows)
 
 
