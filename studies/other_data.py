@@ -3,7 +3,7 @@
     python studies/other_data.py "NAME=OUT/runs" ...   # read the comparisons, keep their runs, write page and figure
     python studies/other_data.py                       # write page and figure from other_data.json
 
-Runs of a comparison that is named are added to those kept under its name in runs/, where every case's figures lie, so
+Runs of a comparison that is named are added to those kept under its name in cases/, where every case's figures lie, so
 that a seed or a loss can be added on another machine. Of the first parts the means alone were kept; named again, they
 are replaced.
 """
@@ -24,7 +24,7 @@ from results import AGAINST, PUBLISHED, change_table, figure_table, figures_of, 
 from monai_calib.report.published import read_published
 
 FIGURES = Path(__file__).with_suffix(".json")
-RUNS = Path(__file__).with_name("runs")
+CASES = Path(__file__).with_name("cases")
 PICTURE = Path(__file__).with_name("figures") / "other_data.svg"
 COLUMNS = (
     "dsc",
@@ -49,7 +49,7 @@ def measured(page: str, name: str, folder: Path, against: Sequence[str], loss: s
     added, one = kept_runs(folder)
     for run in added["runs"]:
         run["loss_name"] = loss or run["loss_name"]
-    path = RUNS / page / f"{re.sub(r'[^0-9A-Za-z]+', '_', name)}.json"
+    path = CASES / page / f"{re.sub(r'[^0-9A-Za-z]+', '_', name)}.json"
     path.parent.mkdir(parents=True, exist_ok=True)
     kept = merged(json.loads(path.read_text(encoding="utf-8")) if path.exists() else None, added)
     write_json(path, kept, depth=2)
