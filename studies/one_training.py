@@ -16,12 +16,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from other_data import COLUMNS, read_parts
+from other_data import COLUMNS, draw, read_parts
 from pages import table, write_page
 from results import AGAINST
 from results import COLUMNS as HEADINGS
 
 FIGURES = Path(__file__).with_suffix(".json")
+PICTURE = FIGURES.with_name("figures") / "one_training.svg"
 ALIKE = {
     "hippocampus, 10 epochs": ("other_data", "hippocampus, 3D, 10 epochs"),
     "hippocampus, 40 epochs, augmented": ("results", "3D, 40 epochs, augmented, float32"),
@@ -131,10 +132,29 @@ def tables(parts: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     return made
 
 
+def drawn(parts: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """What :func:`other_data.draw` takes: the figures of the tables."""
+    return [
+        {
+            "part": part["part"],
+            "methods": [
+                {
+                    "loss_name": loss,
+                    "loss_args": {},
+                    "posthoc": posthoc,
+                    "figures": {name: [value] for name, value in figures.items()},
+                }
+                for (loss, posthoc), figures in means(parts, part["part"]).items()
+            ],
+        }
+        for part in parts
+    ]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description="Whether one training can be calibrated without a correction.")
     parser.add_argument("comparisons", nargs="*", metavar="NAME=OUT/runs[=LOSS]")
-    read_parts(FIGURES, parser.parse_args().comparisons, AGAINST)
+    draw(drawn(read_parts(FIGURES, parser.parse_args().comparisons, AGAINST)), PICTURE)
     write_page("one_training")
 
 

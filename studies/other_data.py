@@ -37,8 +37,23 @@ COLUMNS = (
 )
 DRAWN = (("ece_foreground_15bins", "ECE of the foreground"), ("nll_all", "NLL of the whole image"))
 
-TICKS = (0.03, 0.032, 0.035, 0.04, 0.05, 0.06, 0.07), (0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2)
-"""Of a narrow range of errors and of a wide one."""
+MARKS = (
+    [1, 2, 5],
+    [1, 1.5, 2, 3, 5, 7],
+    [1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 4.5, 5, 5.5, 6, 6.5, 7, 8, 9],
+    [number / 10 for number in range(10, 100)],
+)
+"""What may be marked on a logarithmic axis, per decade; coarse to fine."""
+
+
+def ticks(low: float, high: float) -> list[float]:
+    """Round numbers between two: the coarsest of :data:`MARKS` that gives three, five at most."""
+    found: list[float] = []
+    for marks in MARKS:
+        found = [mark * 10**power for power in range(-6, 2) for mark in marks if low <= mark * 10**power <= high]
+        if len(found) >= 3:
+            break
+    return found[:: -(-len(found) // 5) or 1]
 
 
 def measured(page: str, name: str, folder: Path, against: Sequence[str], loss: str = "") -> dict[str, Any]:
@@ -110,7 +125,7 @@ def draw(parts: Sequence[Mapping[str, Any]], path: Path) -> None:
     matplotlib.use("agg")
     import matplotlib.pyplot as plt
 
-    matplotlib.rcParams |= {"svg.hashsalt": "other_data", "svg.fonttype": "none", "font.size": 9}
+    matplotlib.rcParams |= {"svg.hashsalt": path.stem, "svg.fonttype": "none", "font.size": 9}
     rows = [sum(not method["posthoc"] for method in part["methods"]) for part in parts]
     picture, axes = plt.subplots(
         len(parts),
@@ -144,9 +159,8 @@ def _draw_panel(axis: Any, part: Mapping[str, Any], name: str) -> None:
     axis.set_xscale("log")
     values = [figures[name][0] for key in order for figures in (trained[key]["figures"], corrected.get(key)) if figures]
     low, high = min(values) / 1.05, max(values) * 1.05
-    ticks = [tick for tick in TICKS[high > 3 * low] if low <= tick <= high]
     axis.set(xlim=(low, high), ylim=(-0.6, len(order) - 0.4))
-    axis.set_xticks(ticks, [f"{tick:g}" for tick in ticks])
+    axis.set_xticks(ticks(low, high), [f"{tick:.3g}" for tick in ticks(low, high)])
     axis.minorticks_off()
     axis.grid(axis="x", color="#dddddd", lw=0.6)
 
