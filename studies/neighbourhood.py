@@ -1,4 +1,4 @@
-"""What NACL's neighbourhood does: its size, its prior and the distance to it, and whether another network agrees.
+"""What NACL's neighbourhood does: its size, its prior and the distance to it.
 
     python studies/neighbourhood.py "NAME=OUT/runs" ...   # read the comparisons, keep their runs, write the page
     python studies/neighbourhood.py                       # write the page from neighbourhood.json
@@ -15,7 +15,7 @@ from typing import Any
 
 from other_data import COLUMNS, figure, read_parts
 from pages import write_page
-from results import AGAINST, change_table, figure_table
+from results import change_table, figure_table
 
 __all__ = ["figure", "tables"]
 
@@ -28,15 +28,14 @@ def tables(parts: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     for part in parts:
         of = part["part"]
         made[of] = figure_table(part, COLUMNS)
-        base = "`nacl`" if all(method["loss_name"] == "nacl" for method in part["methods"]) else "`dice_ce`"
-        made[f"change, {of}"] = change_table(part, base, COLUMNS[:5])
+        made[f"change, {of}"] = change_table(part, "`nacl`", COLUMNS[:5])
     return made
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="What NACL's neighbourhood does.")
     parser.add_argument("comparisons", nargs="*", metavar="NAME=OUT/runs")
-    read_parts(FIGURES, parser.parse_args().comparisons, ("nacl", *AGAINST))
+    read_parts(FIGURES, parser.parse_args().comparisons, ("nacl",))
     write_page("neighbourhood")
 
 

@@ -56,6 +56,11 @@ def ticks(low: float, high: float) -> list[float]:
     return found[:: -(-len(found) // 5) or 1]
 
 
+def cases_of(page: str, name: str) -> Path:
+    """Where the figures of every case of a part of a page are kept."""
+    return CASES / page / f"{re.sub(r'[^0-9A-Za-z]+', '_', name)}.json"
+
+
 def measured(page: str, name: str, folder: Path, against: Sequence[str], loss: str = "") -> dict[str, Any]:
     """Figures of one comparison, whose runs must be alike but for loss, seed and correction, with those kept before.
 
@@ -64,7 +69,7 @@ def measured(page: str, name: str, folder: Path, against: Sequence[str], loss: s
     added, one = kept_runs(folder)
     for run in added["runs"]:
         run["loss_name"] = loss or run["loss_name"]
-    path = CASES / page / f"{re.sub(r'[^0-9A-Za-z]+', '_', name)}.json"
+    path = cases_of(page, name)
     path.parent.mkdir(parents=True, exist_ok=True)
     kept = merged(json.loads(path.read_text(encoding="utf-8")) if path.exists() else None, added)
     write_json(path, kept, depth=2)

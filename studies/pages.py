@@ -96,9 +96,10 @@ def shown(value: float, decimals: int) -> str:
 
 
 def cell(interval: Sequence[float], decimals: int, bold: bool = False) -> str:
-    """An estimate with its interval in small print."""
-    value, low, high = (shown(number, decimals) for number in interval)
-    return f"{f'**{value}**' if bold else value} <small>{low} … {high}</small>"
+    """An estimate with its interval, if it has one, in small print."""
+    value, *limits = (shown(number, decimals) for number in interval)
+    told = f"**{value}**" if bold else value
+    return f"{told} <small>{' … '.join(limits)}</small>" if limits else told
 
 
 def table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:

@@ -142,8 +142,7 @@ def merged(kept: Mapping[str, Any] | None, added: Mapping[str, Any]) -> dict[str
     Raises:
         ValueError: for runs of other cases.
     """
-    if kept is None:
-        return dict(added)
+    kept = kept or {**added, "runs": []}
     if (kept["cases"], kept["subjects"]) != (added["cases"], added["subjects"]):
         raise ValueError("The runs kept and those to be added are of different cases. Name another part.")
     runs = {(*_method_of(run), run["seed"]): run for run in (*kept["runs"], *added["runs"])}

@@ -44,7 +44,7 @@ class TrackedRun:
         parameters: Mapping[str, Any] | None = None,
         artifacts: Sequence[str | os.PathLike[str]] = (),
         evaluated: str | os.PathLike[str] | None = None,
-        regions: Sequence[str] = ("all", "union", "boundary2mm"),
+        regions: Sequence[str] = ("all", "union", "boundary2mm", "boundary2vx"),
         ends_run: bool = False,
     ) -> None:
         self.parameters = dict(_plain(parameters or {}))

@@ -49,6 +49,17 @@ def test_pages_are_those_of_the_kept_figures(
     assert all(f'{{{{ table("{table}") }}}}' in template for table in module.tables(kept))
 
 
+@pytest.mark.parametrize("path", sorted((STUDIES / "cases").glob("*/*.json")), ids=lambda path: path.stem)
+def test_kept_means_and_intervals_are_those_of_the_kept_cases(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(STUDIES))
+    results, other_data = importlib.import_module("results"), importlib.import_module("other_data")
+    parts = json.loads((STUDIES / f"{path.parent.name}.json").read_text(encoding="utf-8"))
+    (part,) = (part for part in parts if other_data.cases_of(path.parent.name, part["part"]) == path)
+    against = ("nacl",) if path.parent.name == "neighbourhood" else results.AGAINST
+    found = results.figures_of(json.loads(path.read_text(encoding="utf-8")), corrected=True, against=against)
+    assert {name: part[name] for name in found} == found
+
+
 def test_a_number_that_no_figure_stands_behind_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(STUDIES))
     pages = importlib.import_module("pages")
