@@ -7,6 +7,7 @@ import base64
 import importlib
 import importlib.util
 import json
+import os
 import re
 import sys
 import types
@@ -17,7 +18,7 @@ from typing import Any
 
 import pytest
 import yaml
-from written_pages import FENCE, PAGES, ROOT, name_of
+from written_pages import FENCE, PAGES, ROOT, name_of, prose
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +88,21 @@ def test_two_files_never_share_a_place(hooks: ModuleType) -> None:
 def test_links_lead_to_the_place_on_the_site(hooks: ModuleType, name: str, link: str, leads: str) -> None:
     page = types.SimpleNamespace(file=types.SimpleNamespace(src_uri=hooks.PLACES[name]))
     assert hooks.on_page_markdown(f"a [b]({link}) c", page) == f"a [b]({leads}) c"
+
+
+def test_no_page_of_the_site_links_to_a_file_that_is_not_on_it(hooks: ModuleType) -> None:
+    """MkDocs, strict, refuses such a page; on GitHub the link is fine."""
+    pages = [name for name, place in hooks.PLACES.items() if name.endswith(".md") and place.endswith(".md")]
+    assert "studies/one_training.md" in pages
+    lost = [
+        (name, link)
+        for name in pages
+        for link in hooks.LINK.findall(prose(ROOT / name))
+        if not re.match(r"[a-z]+:|#", link)
+        and os.path.normpath((ROOT / name).parent / link.partition("#")[0])
+        not in {str(ROOT / on) for on in hooks.PLACES}
+    ]
+    assert lost == []
 
 
 def test_api_pages_have_the_public_names(hooks: ModuleType) -> None:
