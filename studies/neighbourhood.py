@@ -13,13 +13,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from other_data import COLUMNS, figure, read_parts
+from other_data import COLUMNS, draw, figure, read_parts
 from pages import write_page
 from results import change_table, figure_table
 
 __all__ = ["figure", "tables"]
 
 FIGURES = Path(__file__).with_suffix(".json")
+PICTURE = FIGURES.with_name("figures") / "neighbourhood.svg"
 
 
 def tables(parts: Sequence[Mapping[str, Any]]) -> dict[str, str]:
@@ -35,7 +36,7 @@ def tables(parts: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 def main() -> None:
     parser = argparse.ArgumentParser(description="What NACL's neighbourhood does.")
     parser.add_argument("comparisons", nargs="*", metavar="NAME=OUT/runs")
-    read_parts(FIGURES, parser.parse_args().comparisons, ("nacl",))
+    draw(read_parts(FIGURES, parser.parse_args().comparisons, ("nacl",)), PICTURE)
     write_page("neighbourhood")
 
 

@@ -79,7 +79,8 @@ def measured(page: str, name: str, folder: Path, against: Sequence[str], loss: s
 
 
 def read_parts(path: Path, given: Sequence[str], against: Sequence[str] = AGAINST) -> list[dict[str, Any]]:
-    """The parts of a page, those named in ``given`` (``NAME=OUT/runs`` or ``NAME=OUT/runs=LOSS``) measured anew."""
+    """The parts of a page, with the runs of those named in ``given`` (``NAME=OUT/runs`` or ``NAME=OUT/runs=LOSS``); all
+    figures anew from the kept cases, where there are any."""
     kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
     if given:
         known = {part["part"]: part for part in kept}
@@ -87,7 +88,10 @@ def read_parts(path: Path, given: Sequence[str], against: Sequence[str] = AGAINS
             name, folder, *loss = text.split("=", 2)
             known[name] = measured(path.stem, name, Path(folder), against, *loss)
         kept = list(known.values())
-        write_json(path, kept, depth=3)
+    for part in kept:
+        if (cases := cases_of(path.stem, part["part"])).exists():
+            part |= figures_of(json.loads(cases.read_text(encoding="utf-8")), corrected=True, against=against)
+    write_json(path, kept, depth=3)
     return kept
 
 

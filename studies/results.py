@@ -29,7 +29,7 @@ from monai_calib.metrics.evaluated import read_evaluated
 from monai_calib.report.comparison import Comparison, compare
 from monai_calib.report.published import read_published
 from monai_calib.report.runs import Run, read_runs
-from monai_calib.report.statistics import bootstrap_mean, friedman_nemenyi
+from monai_calib.report.statistics import CONFIDENCE, bootstrap_mean, friedman_nemenyi, holm, paired_tests
 
 FIGURES = Path(__file__).with_name("results.json")
 PUBLISHED = Path(__file__).with_name("published.json")
@@ -214,7 +214,8 @@ def _changes(
     corrected: bool,
     against: Sequence[str],
 ) -> list[dict[str, Any]]:
-    """Relative change of each method's means against a loss with its defaults, on the seeds both have."""
+    """Relative change of each method's means against a loss with its defaults, on the seeds both have, and the p of
+    Wilcoxon's test over subjects, not yet corrected."""
     changes = []
     for base, base_table in zip(methods, tabled, strict=True):
         if base["loss_name"] not in against or base["loss_args"] or (base["posthoc"] and not corrected):
@@ -224,7 +225,7 @@ def _changes(
             if method is base or not common:
                 continue
             own, other = ([each["seeds"].index(seed) for seed in common] for each in (method, base))
-            figures = {}
+            figures, p_values = {}, {}
             for name, column in COLUMNS.items():
                 top, bottom = own_table[name][own].mean(0), base_table[name][other].mean(0)
                 both = np.isfinite(top) & np.isfinite(bottom)
@@ -232,7 +233,10 @@ def _changes(
                 if column.best != "zero":
                     ratio = bootstrap_ratio(top[both], bottom[both], known)
                     figures[name] = _rounded([float(part) - 1 for part in ratio])
-            changes.append({"method": name_of(method), "against": name_of(base), "seeds": common, "figures": figures})
+                    (test,) = paired_tests({"own": top, "other": bottom}, subjects)
+                    p_values[name] = _rounded([test.p_value])[0]
+            told = {"method": name_of(method), "against": name_of(base), "seeds": common}
+            changes.append({**told, "figures": figures, "p": p_values})
     return changes
 
 
@@ -275,15 +279,20 @@ def figure_table(part: Mapping[str, Any], columns: Sequence[str]) -> str:
 
 
 def change_table(part: Mapping[str, Any], against: str, columns: Sequence[str]) -> str:
-    """Relative change against one method, in per cent."""
+    """Relative change against one method, in per cent; a star where p, corrected for all rows (Holm), is below 0.05."""
+    changes = [change for change in part["changes"] if change["against"] == against]
+    p_values = {
+        name: holm([math.nan if (p := change.get("p", {}).get(name)) is None else p for change in changes])
+        for name in columns
+    }
     rows = []
-    for change in part["changes"]:
-        if change["against"] == against:
-            cells = [change["method"], str(len(change["seeds"]))]
-            for name in columns:
-                value, low, high = (f"{100 * number:+.0f}" for number in change["figures"][name])
-                cells.append(f"{value} <small>{low} … {high}</small>")
-            rows.append(cells)
+    for place, change in enumerate(changes):
+        cells = [change["method"], str(len(change["seeds"]))]
+        for name in columns:
+            value, low, high = (f"{100 * number:+.0f}" for number in change["figures"][name])
+            star = "\\*" if p_values[name][place] < 1 - CONFIDENCE else ""
+            cells.append(f"{value}{star} <small>{low} … {high}</small>")
+        rows.append(cells)
     return table(["loss", "seeds", *(COLUMNS[name].heading for name in columns)], rows)
 
 
