@@ -1,7 +1,10 @@
-"""Does ``auto`` ever make a network worse? Every candidate and the chosen one, on subjects that no fit has seen.
+"""Does ``auto`` ever make a network worse? Every network of the pages on losses, and every candidate of thirteen.
 
-``python studies/auto_correction.py RUN --bundle BUNDLE --dataset_dir DATA [--set NAME=VALUE ...]`` adds a trained run
-to ``auto_correction.json``; ``--page`` writes ``auto_correction.md`` from it. Corrections act on stitched volumes.
+    python studies/auto_correction.py RUN --bundle BUNDLE --dataset_dir DATA [--set NAME=VALUE ...]
+    python studies/auto_correction.py                  # write page and figure from what is kept
+
+The first adds every candidate of a trained run to auto_correction.json; there corrections act on stitched volumes. All
+else comes from the figures of the pages in :data:`PAGES`.
 """
 
 from __future__ import annotations
@@ -11,28 +14,36 @@ import ast
 import json
 import time
 import warnings
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import monai.bundle
 import numpy as np
-from monai.data import DataLoader, Dataset
 from monai.inferers import SliceInferer
-from numpy.typing import NDArray
+from pages import shown, table, write_page
+from results import name_of
+from trained_run import TrainedRun
 
-from monai_calib.datasets import load_datalist
-from monai_calib.files import write_json, write_text
-from monai_calib.handlers.checkpoint import training_settings
-from monai_calib.handlers.weights import load_weights, read_checkpoint
-from monai_calib.metrics.bootstrap import bootstrap_mean
+from monai_calib.files import write_json
 from monai_calib.metrics.evaluation import CaseEvaluation
 from monai_calib.metrics.overlap import dice_coefficients
 from monai_calib.metrics.protocols import Protocol
-from monai_calib.posthoc import Calibrator, KeptCases, LogitStream, choose, default_candidates, fit
+from monai_calib.posthoc import Calibrator, KeptCases, choose, default_candidates, fit
+from monai_calib.report.statistics import mean_by_subject
 
 HERE = Path(__file__).parent
 RESULTS = HERE / "auto_correction.json"
-PAGE = HERE / "auto_correction.md"
+PICTURE = HERE / "figures" / "auto_correction.svg"
+PAGES = ("results", "other_data", "one_training")
+COLUMNS = {
+    "nll_all": "NLL all",
+    "ece_all_15bins": "ECE all",
+    "ece_foreground_15bins": "ECE foreground",
+    "ece_boundary2mm_15bins": "ECE band",
+    "expected_volume_error": "expected volume's error",
+    "dsc": "DSC",
+}
+"""Figures of a network on those pages."""
 PROTOCOL = Protocol("study", ["all", "foreground", "boundary:2mm"], ["nll", "ece"])
 SHOWN = {
     "nll_all": "NLL all",
@@ -46,23 +57,14 @@ SHOWN = {
 
 def measure_run(run: Path, bundle: Path, dataset_dir: Path, settings: dict[str, Any]) -> dict[str, Any]:
     """Choose on validation, fit every candidate there, and measure all of them on the test split."""
-    trained = training_settings(run / "models")
-    known = {name: trained[name] for name in ("network_name", "patch_size", "dropout", "seed") if name in trained}
-    workflow = monai.bundle.ConfigWorkflow(
-        [str(bundle / "configs" / "train.json")], workflow_type="train", logging_file=False,
-        bundle_root=str(bundle), dataset_dir=str(dataset_dir), run_dir=str(run), **{**known, **settings},
-    )  # fmt: skip
-    workflow.initialize()
-    network = workflow.parser.get_parsed_content("network")
-    load_weights(network, read_checkpoint(run / "models" / "model.pt"), run / "models" / "model.pt")
-    inferer = workflow.parser.get_parsed_content("validate#inferer")
-    classes = len(workflow.parser["class_names"])
-    axis = inferer.spatial_dim if isinstance(inferer, SliceInferer) else None
-    validation = _kept(workflow, network, inferer, dataset_dir, "validation")
+    trained = TrainedRun(run, dataset_dir, bundle, settings)
+    classes = len(trained.class_names)
+    axis = trained.inferer.spatial_dim if isinstance(trained.inferer, SliceInferer) else None
+    validation = trained.kept("validation")
     begin = time.monotonic()
     choice = choose(validation, classes, slice_axis=axis)
     seconds = time.monotonic() - begin
-    test = _kept(workflow, network, inferer, dataset_dir, "test")
+    test = trained.kept("test")
     figures = {}
     for candidate in default_candidates(classes):
         calibrator = candidate.build(classes, axis)
@@ -72,20 +74,12 @@ def measure_run(run: Path, bundle: Path, dataset_dir: Path, settings: dict[str, 
                 fit([calibrator], validation)
         figures[candidate.name] = _measure(calibrator, test, classes)
     return {
-        "trained": {name: trained.get(name) for name in ("bundle", "loss_name", "epochs", "seed")},
+        "trained": {name: trained.settings.get(name) for name in ("bundle", "loss_name", "epochs", "seed")},
         "auto": choice.to_json(),
         "seconds_to_choose": round(seconds, 1),
         "subjects": [case.subject for case in test],
         "figures": figures,
     }
-
-
-def _kept(workflow: Any, network: Any, inferer: Any, dataset_dir: Path, split: str) -> KeptCases:
-    data = Dataset(load_datalist(dataset_dir, split), workflow.parser.get_parsed_content("validate#preprocessing"))
-    kept = KeptCases(LogitStream(network, DataLoader(data, batch_size=1), inferer))
-    for _ in kept:
-        pass
-    return kept
 
 
 def _measure(calibrator: Calibrator, cases: KeptCases, classes: int) -> dict[str, list[float]]:
@@ -100,85 +94,126 @@ def _measure(calibrator: Calibrator, cases: KeptCases, classes: int) -> dict[str
     return {name: [round(value, 6) for value in of] for name, of in rows.items()}
 
 
-def page(results: dict[str, Any]) -> str:
-    """The tables; every number comes from the JSON."""
-    rows, every, rises, beyond, within, risen, chosen = [], [], [], 0.0, 0.0, [], set()
-    for name, run in sorted(results.items()):
-        means = {c: {f: _mean(v, run["subjects"]) for f, v in of.items()} for c, of in run["figures"].items()}
-        auto = run["auto"]["chosen"]
-        best = min(means, key=lambda c: means[c]["nll_all"])
-        allowed = [c for c in means if not run["auto"]["guards"].get(c) and c in run["auto"]["candidates"]]
-        of_allowed = min(means[c]["nll_all"] for c in allowed)
-        rise = means[auto]["nll_all"] / means["none"]["nll_all"] - 1
-        above = means[auto]["nll_all"] / means[best]["nll_all"] - 1
-        rises.append(rise)
-        beyond = max(beyond, above)
-        within = max(within, means[auto]["nll_all"] / of_allowed - 1)
-        chosen.add(auto)
-        if means[auto]["ece_foreground_15bins"] > means["none"]["ece_foreground_15bins"]:
-            risen.append(name)
-        low, high = _interval(run)
-        rows.append(
-            f"| {name} | {auto} | {100 * rise:+.1f} % ({100 * low:+.1f} to {100 * high:+.1f}) | {best} | "
-            f"{100 * above:+.1f} % | "
-            + " | ".join(f"{means['none'][f]:.4f} → {means[auto][f]:.4f}" for f in SHOWN if f != "nll_all")
-            + f" | {run['seconds_to_choose']:.0f} |"
-        )
-        for c, found in means.items():
-            label = f"{c} (auto)" if c == auto else c
-            every.append(f"| {name} | {label} | " + " | ".join(f"{found[f]:.4f}" for f in SHOWN) + " |")
-    least, worst = min(rises), max(rises)
-    heads = " | ".join(SHOWN[f] for f in SHOWN if f != "nll_all")
-    return "\n".join(
-        [
-            "# Does `auto` ever make a network worse?",
-            "",
-            f"{'No' if worst <= 0.01 else 'Yes'}: over {len(rows)} trained networks its test NLL changed "
-            f"by {100 * least:+.1f} to {100 * worst:+.1f} % and "
-            f"is at most {100 * within:.1f} % above the best candidate's that the guards allow.",
-            "",
-            f"What disappoints: a candidate that the guards dropped was up to {100 * beyond:.1f} % below it; "
-            f"the ECE of the true foreground rose in {len(risen)} of them"
-            + (f" ({', '.join(risen)})" if risen else "")
-            + f"; choosing took up to {max(run['seconds_to_choose'] for run in results.values()):.0f} s; and "
-            f"only {len(chosen)} of the candidates were chosen: {', '.join(sorted(chosen))}.",
-            "",
-            "Chosen on validation subjects, measured on test subjects; corrections act on stitched volumes. Intervals "
-            "of the change in NLL resample subjects. ACDC's spacing is nominal. Seconds are of choosing, on one core, "
-            "after the network's one pass, and older than two changes: candidates now share passes, and a pass of a "
-            "fit costs a third. hippo3d_dice_ce_e10_s0 took 19 s of a processor since, with the same choice. "
-            "`python studies/auto_correction.py --help` says how to repeat it.",
-            "",
-            f"| run | auto | NLL against as trained (95 %) | best candidate | auto above it | {heads} | s |",
-            "|" + "---|" * (6 + len(heads.split(" | "))),
-            *rows,
-            "",
-            "## Every candidate",
-            "",
-            "| run | correction | " + " | ".join(SHOWN.values()) + " |",
-            "|" + "---|" * (2 + len(SHOWN)),
-            *every,
-            "",
-        ]
-    )
+def trainings() -> list[dict[str, Any]]:
+    """Every network that the pages on losses have as trained and with the chosen correction: means over cases."""
+    found: dict[tuple[str, ...], dict[str, Any]] = {}
+    for page in PAGES:
+        for part in json.loads((HERE / f"{page}.json").read_text(encoding="utf-8")):
+            plain = {_network(method): method for method in part["methods"] if not method["posthoc"]}
+            data = part["part"].split(",")[0] if page != "results" else "hippocampus"
+            data += " in 2D" if "2D" in part["part"] else " in 3D"
+            for method in part["methods"]:
+                if method["posthoc"] != "auto":
+                    continue
+                before = plain[_network(method)]
+                for seed in {*method["seeds"]} & {*before["seeds"]}:
+                    means = [_means(each, seed) for each in (before, method)]
+                    key = (data, *_network(method), str(seed), *(f"{value}" for value in means[0].values()))
+                    found[key] = {"data": data, "loss": name_of(before), "before": means[0], "after": means[1]}
+    return list(found.values())
 
 
-def _mean(values: list[float], subjects: list[str]) -> float:
-    return float(np.nanmean(_by_subject(values, subjects)))
+def _network(method: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(json.dumps(method[name]) for name in ("bundle", "network_name", "loss_name", "loss_args"))
 
 
-def _by_subject(values: list[float], subjects: list[str]) -> NDArray[np.float64]:
-    of: dict[str, list[float]] = {}
-    for value, subject in zip(values, subjects, strict=True):
-        of.setdefault(subject, []).append(value)
-    return np.array([np.mean(found) for found in of.values()])
+def _means(method: Mapping[str, Any], seed: int) -> dict[str, float]:
+    return {name: method["by_seed"][name][method["seeds"].index(seed)] for name in COLUMNS}
 
 
-def _interval(run: dict[str, Any]) -> tuple[float, float]:
-    """Of the relative change in NLL, subjects resampled; relative to the mean as trained."""
-    before, after = (np.array(run["figures"][c]["nll_all"]) for c in ("none", run["auto"]["chosen"]))
-    found = bootstrap_mean(after - before, groups=run["subjects"])
-    return float(found.low[0] / before.mean()), float(found.high[0] / before.mean())
+def change(training: Mapping[str, Any], name: str) -> float:
+    """What the correction changed of a figure of a network, in per cent."""
+    before, after = (training[state][name] for state in ("before", "after"))
+    return 0.0 if before == after else float(100 * (after / before - 1))
+
+
+def is_corrected(training: Mapping[str, Any]) -> bool:
+    """Whether a correction was chosen at all."""
+    return bool(training["before"] != training["after"])
+
+
+def networks_table() -> str:
+    """A row a data set: how many networks got a correction, and what that changed at best and at worst."""
+    every = trainings()
+    rows = []
+    for data in [*dict.fromkeys(each["data"] for each in every), ""]:
+        of = [each for each in every if data in ("", each["data"])]
+        cells = [data or "all", str(len(of)), str(sum(map(is_corrected, of)))]
+        for name in COLUMNS:
+            changes = [change(each, name) for each in of]
+            worse = sum((value < 0 if name == "dsc" else value > 0) for value in changes)
+            limits = " … ".join(shown(value, 1 if name == "dsc" else 0) for value in (min(changes), max(changes)))
+            cells.append(f"{worse} <small>{limits}</small>")
+        rows.append(cells)
+    return table(["data", "networks", "corrected", *COLUMNS.values()], rows)
+
+
+def candidates_table(kept: Mapping[str, Any]) -> str:
+    """A row a network of the older study and candidate."""
+    rows = []
+    for name, run in kept.items():
+        for candidate, values in run["figures"].items():
+            told = f"{candidate} (auto)" if candidate == run["auto"]["chosen"] else candidate
+            means = (shown(mean_of(run, candidate, figure), 4) for figure in values)
+            rows.append([name, told, *means])
+    return table(["run", "correction", *SHOWN.values()], rows)
+
+
+def mean_of(run: Mapping[str, Any], candidate: str, name: str) -> float:
+    """Mean over subjects."""
+    return float(np.nanmean(mean_by_subject(run["figures"][candidate][name], run["subjects"])[1]))
+
+
+def tables(kept: Mapping[str, Any]) -> dict[str, str]:
+    """All tables of the page by name."""
+    return {"networks": networks_table(), "candidates": candidates_table(kept)}
+
+
+def figure(kept: Mapping[str, Any], path: str) -> float:
+    """``networks``, ``corrected``; ``worse | NAME``, of how many networks a figure got worse, ``lowest | NAME`` and
+    ``highest | NAME``, the change in per cent; ``above``, how far the chosen candidate was above the best at most."""
+    kind, _, name = path.partition(" | ")
+    every = trainings()
+    if kind == "above":
+        least = {run: min(mean_of(of, each, "nll_all") for each in of["figures"]) for run, of in kept.items()}
+        return max(100 * (mean_of(of, of["auto"]["chosen"], "nll_all") / least[run] - 1) for run, of in kept.items())
+    if kind in ("networks", "corrected"):
+        return sum(kind == "networks" or is_corrected(each) for each in every)
+    changes = [change(each, name) for each in every]
+    if kind == "worse":
+        return sum(value > 0 for value in changes)
+    return {"lowest": min, "highest": max}[kind](changes)
+
+
+def draw(path: Path) -> None:
+    """A row a figure, a dot a network: what its correction changed, in per cent."""
+    import matplotlib
+
+    matplotlib.use("agg")
+    import matplotlib.pyplot as plt
+
+    matplotlib.rcParams |= {"svg.hashsalt": path.stem, "svg.fonttype": "none", "font.size": 9}
+    every = [each for each in trainings() if is_corrected(each)]
+    names = [name for name in COLUMNS if name != "dsc"][::-1]
+    sets = list(dict.fromkeys(each["data"] for each in every))
+    picture, axis = plt.subplots(figsize=(8, 0.7 * len(names) + 1))
+    for place, data in enumerate(sets):
+        of = [each for each in every if each["data"] == data]
+        for row, name in enumerate(names):
+            height = row + 0.5 * (0.5 - (place + 0.5) / len(sets))
+            told = f"{data}, {len(of)}" if row == 0 else None
+            axis.plot(
+                [change(each, name) for each in of], [height] * len(of), "o", ms=4, alpha=0.6, c=f"C{place}", label=told
+            )
+    axis.axvline(0, color="#444444", lw=0.8)
+    axis.set_yticks(range(len(names)), [COLUMNS[name] for name in names])
+    axis.set_xlabel("change by the chosen correction, %")
+    axis.grid(axis="x", color="#dddddd", lw=0.6)
+    axis.spines[["top", "right"]].set_visible(False)
+    axis.legend(frameon=False, loc="upper left", bbox_to_anchor=(1.0, 1.0))
+    picture.tight_layout()
+    picture.savefig(path, metadata={"Date": None})
+    plt.close(picture)
 
 
 def main() -> None:
@@ -188,7 +223,6 @@ def main() -> None:
     parser.add_argument("--dataset_dir", type=Path)
     parser.add_argument("--set", nargs="*", default=[], metavar="NAME=VALUE")
     parser.add_argument("--results", type=Path, default=RESULTS)
-    parser.add_argument("--page", action="store_true")
     options = parser.parse_args()
     results = json.loads(options.results.read_text()) if options.results.is_file() else {}
     if options.run is not None and options.run.name not in results:
@@ -196,8 +230,8 @@ def main() -> None:
         settings = {name: ast.literal_eval(value) for name, value in pairs.items()}
         results[options.run.name] = measure_run(options.run, options.bundle, options.dataset_dir, settings)
         write_json(options.results, results, indent=None)
-    if options.page:
-        write_text(PAGE, page(results))
+    draw(PICTURE)
+    write_page("auto_correction")
 
 
 if __name__ == "__main__":

@@ -23,8 +23,9 @@ from typing import Any
 import numpy as np
 import torch
 from pages import cell, rounded, shown, table, write_json, write_page
-from run_logits import BUNDLES, load_logits
+from run_logits import load_logits
 from scipy.ndimage import gaussian_filter
+from trained_run import BUNDLES
 
 from monai_calib.clinical import FailureDetection, QualityThreshold, confidence_scores, failure_detection
 from monai_calib.inferers import log_mean_probability

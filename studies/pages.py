@@ -28,6 +28,7 @@ PAGES = (
     "other_data",
     "neighbourhood",
     "one_training",
+    "auto_correction",
     "posthoc_results",
     "clinical",
     "recipe",

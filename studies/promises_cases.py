@@ -16,7 +16,8 @@ from typing import Any
 
 import torch
 from pages import rounded, write_json
-from run_logits import BUNDLES, SPLITS, load_logits
+from run_logits import SPLITS, load_logits
+from trained_run import BUNDLES
 
 from monai_calib.clinical import (
     ConformalMargin,
@@ -36,10 +37,8 @@ THRESHOLDS = 101
 
 def cases_of(run: Path, dataset_dir: Path, cache: Path, overrides: dict[str, Any]) -> Iterator[LogitCase]:
     """Cases of validation and test with their logits and subjects."""
-    trained = training_settings(run / "models")
-    known = {name: trained[name] for name in ("patch_size", "dropout") if name in trained}
     for split in SPLITS:
-        found = load_logits(run, split, dataset_dir, cache, {**known, **overrides})
+        found = load_logits(run, split, dataset_dir, cache, overrides)
         for case, subject in zip(found.cases, found.subjects, strict=True):
             case.subject = subject
             yield case

@@ -15,17 +15,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
-import monai.bundle
 import numpy as np
-from monai.data import DataLoader, Dataset
 from numpy.typing import NDArray
 from pages import cell, rounded, table, write_json, write_page
+from trained_run import TrainedRun
 
-from monai_calib.datasets import load_datalist
-from monai_calib.handlers.checkpoint import training_settings
-from monai_calib.handlers.weights import load_weights, read_checkpoint
 from monai_calib.metrics import CaseEvaluation, Protocol
-from monai_calib.posthoc import Calibrator, KeptCases, LogitCase, LogitStream, fit
+from monai_calib.posthoc import Calibrator, LogitCase, fit
 from monai_calib.posthoc.methods import build_calibrator
 from monai_calib.report.statistics import bootstrap_mean
 
@@ -52,14 +48,8 @@ TARGETS = {"one": "one rater", "majority": "the majority", "mean": "the mean of 
 
 def measure_run(run: Path, bundle: Path, dataset_dir: Path) -> dict[str, Any]:
     """Fit each method to each target on validation, and measure all on the test pictures."""
-    trained = training_settings(run / "models")
-    known = {name: trained[name] for name in ("network_name", "patch_size", "dropout", "seed")}
-    workflow = monai.bundle.ConfigWorkflow(
-        [str(bundle / "configs" / "train.json")], workflow_type="train", logging_file=False,
-        bundle_root=str(bundle), dataset_dir=str(dataset_dir), run_dir=str(run), **known,
-    )  # fmt: skip
-    workflow.initialize()
-    validation, test = (_kept(workflow, run, dataset_dir, split) for split in ("validation", "test"))
+    trained = TrainedRun(run, dataset_dir, bundle)
+    validation, test = (trained.kept(split, rater_labels="mean") for split in ("validation", "test"))
     [count] = {0 if case.raters is None else len(case.raters) for case in validation}
     by_rater = list(zip(*(case.by_rater() for case in validation), strict=True))
     majority = [LogitCase(c.name, c.logits, c.label, spacing=c.spacing, subject=c.subject) for c in validation]
@@ -68,7 +58,7 @@ def measure_run(run: Path, bundle: Path, dataset_dir: Path) -> dict[str, Any]:
         targets = {"one": by_rater, "majority": [majority], "mean": [[one for of in by_rater for one in of]]}
         for target, fitted_on in targets.items():
             values[f"{method}, {target}"] = [_measure(_fitted(method, cases), test) for cases in fitted_on]
-    return _summary(values, {name: trained.get(name) for name in ("loss_name", "epochs", "seed")}, count)
+    return _summary(values, {name: trained.settings.get(name) for name in ("loss_name", "epochs", "seed")}, count)
 
 
 def _fitted(method: str, cases: Iterable[LogitCase]) -> Calibrator:
@@ -77,18 +67,6 @@ def _fitted(method: str, cases: Iterable[LogitCase]) -> Calibrator:
         warnings.simplefilter("ignore")
         fit([calibrator], cases)
     return calibrator
-
-
-def _kept(workflow: Any, run: Path, dataset_dir: Path, split: str) -> KeptCases:
-    network = workflow.parser.get_parsed_content("network")
-    load_weights(network, read_checkpoint(run / "models" / "model.pt"), run / "models" / "model.pt")
-    listed = load_datalist(dataset_dir, split, rater_labels="mean")
-    data = Dataset(listed, workflow.parser.get_parsed_content("validate#preprocessing"))
-    inferer = workflow.parser.get_parsed_content("validate#inferer")
-    kept = KeptCases(LogitStream(network, DataLoader(data, batch_size=1), inferer))
-    for _ in kept:
-        pass
-    return kept
 
 
 def _measure(calibrator: Calibrator | None, cases: Iterable[LogitCase]) -> dict[str, list[float]]:

@@ -1,8 +1,4 @@
-"""Logits of a trained run on its validation and test cases, computed once and kept, for the pages on calibration.
-
-A run is a folder that a bundle has trained into: models/model.pt and models/training.json. Its bundle's own train.json
-says how cases are loaded and windows are put together.
-"""
+"""Logits of a trained run on its validation and test cases, computed once and kept, for the pages on calibration."""
 
 from __future__ import annotations
 
@@ -14,15 +10,14 @@ from typing import Any
 
 import torch
 from monai.bundle import ConfigParser
-from monai.data import DataLoader, Dataset
-from monai.transforms import Compose
 from pages import write_json, write_page
+from trained_run import BUNDLES, TrainedRun
 
 from monai_calib.files import atomic_path
 from monai_calib.handlers.checkpoint import training_settings
-from monai_calib.posthoc import LogitCase, LogitStream
+from monai_calib.posthoc import LogitCase
 
-BUNDLES = Path(__file__).parents[1] / "bundles"
+Change = Callable[[dict[str, Any]], dict[str, Any]]
 SPLITS = ("validation", "test")
 
 
@@ -59,7 +54,7 @@ def load_logits(
     dataset_dir: Path,
     cache: Path,
     overrides: Mapping[str, Any] | None = None,
-    change: Callable[[dict[str, Any]], dict[str, Any]] | None = None,
+    change: Change | None = None,
 ) -> RunLogits:
     """Read the logits of a split from ``cache``, or run the network over it and write them there (float32).
 
@@ -71,7 +66,7 @@ def load_logits(
     suffix = "" if change is None else f"_{change.__name__}"
     kept = cache / "logits" / f"{name_of(settings)}_{split}{suffix}.pt"
     if not kept.is_file():
-        computed = _computed(run, settings, config | dict(overrides or {}), split, dataset_dir, change)
+        computed = _computed(TrainedRun(run, dataset_dir, overrides=overrides), split, change)
         with atomic_path(kept) as partial:
             torch.save(computed, partial)
     entries = json.loads((dataset_dir / "datalist.json").read_text(encoding="utf-8"))[split]
@@ -88,27 +83,7 @@ def name_of(settings: dict[str, Any]) -> str:
     return f"{training}_{settings['epochs']}epochs{augmented}_seed{settings['seed']}"
 
 
-def _computed(
-    run: Path,
-    settings: dict[str, Any],
-    config: dict[str, Any],
-    split: str,
-    dataset_dir: Path,
-    change: Callable[[dict[str, Any]], dict[str, Any]] | None,
-) -> list[dict[str, Any]]:
-    parser = ConfigParser({name: value for name, value in config.items() if "#" not in name})
-    parser.update({name: value for name, value in config.items() if "#" in name})
-    parser["dataset_dir"], parser["network_name"] = str(dataset_dir), settings["network_name"]
-    parser["split"] = split
-    parser["validate#dataset#data"] = "$load_datalist(@dataset_dir, @split, @prepare_data)"
-    network = parser.get_parsed_content("network")
-    network.load_state_dict(torch.load(run / "models" / "model.pt", map_location="cpu", weights_only=True))
-    preprocessing = parser.get_parsed_content("validate#preprocessing")
-    data = Dataset(
-        parser.get_parsed_content("validate#dataset#data"),
-        preprocessing if change is None else Compose([preprocessing, change]),
-    )
-    stream = LogitStream(network, DataLoader(data, batch_size=1), parser.get_parsed_content("validate#inferer"))
+def _computed(trained: TrainedRun, split: str, change: Change | None) -> list[dict[str, Any]]:
     return [
         {
             "name": case.name,
@@ -117,7 +92,7 @@ def _computed(
             "image": None if case.image is None else case.image.cpu(),
             "spacing": case.spacing,
         }
-        for case in stream
+        for case in trained.logits(split, change)
     ]
 
 

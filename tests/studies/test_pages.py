@@ -21,6 +21,7 @@ LIMITS = {"0.1", "0.2"}
         ("other_data", set()),
         ("neighbourhood", {"0.1"}),
         ("one_training", {"0.1", "0.5", "2503.05107"}),
+        ("auto_correction", {"0.5"}),
         ("posthoc_results", BARS),
         ("clinical", LIMITS),
         ("recipe", BARS | {"0.06"}),
