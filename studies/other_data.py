@@ -18,8 +18,21 @@ from pathlib import Path
 from typing import Any
 
 import results
-from pages import table, write_json, write_page
-from results import AGAINST, PUBLISHED, change_table, figure_table, figures_of, kept_runs, merged, name_of, seed_table
+from pages import shown, table, write_json, write_page
+from results import (
+    AGAINST,
+    PUBLISHED,
+    RATERS,
+    change_table,
+    figure_table,
+    figures_of,
+    kept_runs,
+    merged,
+    name_of,
+    seed_table,
+)
+from results import COLUMNS as HEADINGS
+from scipy.stats import spearmanr
 
 from monai_calib.report.published import read_published
 
@@ -121,10 +134,47 @@ def tables(parts: Sequence[Mapping[str, Any]]) -> dict[str, str]:
         made[of] = figure_table(part, COLUMNS)
         corrected = [each for each in part["changes"] if each["method"].endswith("→ auto")]
         made[f"corrected, {of}"] = change_table({"changes": corrected}, "`dice_ce` → auto", COLUMNS[:5])
+        if all("dice_raters" in method["figures"] for method in part["methods"]):
+            made[f"raters, {of}"] = figure_table(part, tuple(RATERS))
         if any(len(method["seeds"]) > 1 for method in part["methods"]):
             made[f"seeds, {of}"] = seed_table(part, COLUMNS)
         made |= {name: text.replace("2 mm", f"2 {unit}") for name, text in made.items() if name.endswith(of)}
     return made
+
+
+def by_training(parts: Sequence[Mapping[str, Any]], data: str) -> dict[str, dict[str, dict[int, float]]]:
+    """Means of each seed of each method of the parts on some data, by column and method."""
+    found: dict[str, dict[str, dict[int, float]]] = {name: {} for name in COLUMNS}
+    for part in parts:
+        for method in part["methods"] if part["part"].startswith(data) else ():
+            for name, of in found.items():
+                of.setdefault(name_of(method), {}).update(zip(method["seeds"], method["by_seed"][name], strict=True))
+    return found
+
+
+def rank_correlation(values: Mapping[str, Mapping[int, float]], corrected: bool) -> float:
+    """Spearman's, of the order of losses in their first and in their second training."""
+    pairs = [(of[0], of[1]) for name, of in values.items() if {0, 1} <= of.keys() and ("→" in name) == corrected]
+    return float(spearmanr(*zip(*pairs, strict=True)).statistic)
+
+
+def trainings_table(parts: Sequence[Mapping[str, Any]], data: str) -> str:
+    """A row a loss, the values of its seeds beside each other as trained, and its corrected NLL; below, how alike the
+    order of losses in the first and the second training is."""
+    found = by_training(parts, data)
+    columns = [(name, "") for name in COLUMNS[:5]] + [("nll_all", " → auto")]
+    rows = []
+    for loss in sorted({name for name in found["dsc"] if "→" not in name}):
+        seeds = sorted(found["dsc"][loss])
+        cells = (
+            ", ".join(shown(found[name][loss + kind][seed], HEADINGS[name].decimals) for seed in seeds)
+            for name, kind in columns
+        )
+        if len(seeds) > 1:
+            rows.append([loss, *cells])
+    last = (shown(rank_correlation(found[name], bool(kind)), 2) for name, kind in columns)
+    headings = [HEADINGS[name].heading + (", corrected" if kind else "") for name, kind in columns]
+    return table(["loss", *headings], [*rows, ["*rank correlation*", *last]])
 
 
 def draw(parts: Sequence[Mapping[str, Any]], path: Path) -> None:

@@ -60,6 +60,14 @@ COLUMNS = {
     "argmax_volume_error": Column("argmax volume's error", 3),
 }
 """Figures of a case; all are averaged over cases (macro)."""
+RATERS = {
+    "dice_raters": Column("DSC, each rater", 3, "high"),
+    "rater_ece_all_15bins": Column("ECE all, each rater", 4),
+    "ece_dissensus_15bins": Column("ECE, disputed", 3),
+    "nll_dissensus": Column("NLL, disputed", 3),
+    "volume_crps": Column("CRPS of the volume", 3),
+}
+"""Figures of a case that several raters labelled."""
 
 MAIN = "overlap and calibration"
 TABLES = {
@@ -121,6 +129,7 @@ def runs_of(comparison: Comparison) -> dict[str, Any]:
             order = [position[case] for case in comparison.cases]
             values = {**run.values, "dsc": run.values["mean_dice"], **case_values(run)}
             columns = {name: values[name if name in values else in_pixels(name)][order] for name in COLUMNS}
+            columns |= {name: values[name][order] for name in RATERS if name in values}
             kept.append({**_kept(run), "values": {name: _rounded(column) for name, column in columns.items()}})
         kept += [_kept(run) for run in method.failed]
     return {"cases": list(comparison.cases), "subjects": list(comparison.subjects), "runs": kept}
@@ -184,7 +193,8 @@ def figures_of(kept: Mapping[str, Any], corrected: bool = False, against: Sequen
         whole = [run for run in runs if "values" in run]
         if not whole:
             continue
-        values_of = {name: np.array([run["values"][name] for run in whole], dtype=float) for name in COLUMNS}
+        known = [name for name in (*COLUMNS, *RATERS) if name in whole[0]["values"]]
+        values_of = {name: np.array([run["values"][name] for run in whole], dtype=float) for name in known}
         methods.append(
             {
                 **{name: runs[0][name] for name in (*IDENTITY, "posthoc")},
@@ -261,11 +271,12 @@ def _ranks(
 def figure_table(part: Mapping[str, Any], columns: Sequence[str]) -> str:
     """A Markdown table, a row a method, the best mean of each column in bold."""
     methods = part["methods"]
-    heading = ["loss", "seeds", *(COLUMNS[name].heading for name in columns)]
+    shown = {name: (COLUMNS | RATERS)[name] for name in columns}
+    heading = ["loss", "seeds", *(column.heading for column in shown.values())]
     distance = {"low": lambda value: value, "high": lambda value: -value, "zero": abs}
     best = {
-        name: min((method["figures"][name][0] for method in methods), key=distance[COLUMNS[name].best])
-        for name in columns
+        name: min((method["figures"][name][0] for method in methods), key=distance[column.best])
+        for name, column in shown.items()
     }
     rows = []
     for method in methods:
@@ -273,7 +284,7 @@ def figure_table(part: Mapping[str, Any], columns: Sequence[str]) -> str:
         seeds = str(len(method["seeds"])) + (f" ({len(missed)} more missed a class)" if missed else "")
         cells = [name_of(method), seeds]
         figures = method["figures"]
-        cells += [cell(figures[name], COLUMNS[name].decimals, figures[name][0] == best[name]) for name in columns]
+        cells += [cell(figures[name], of.decimals, figures[name][0] == best[name]) for name, of in shown.items()]
         rows.append(cells)
     return table(heading, rows)
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from monai_calib.handlers.weights import read_checkpoint
+from monai_calib.handlers.weights import load_weights, read_checkpoint
 from monai_calib.inferers.averaging import AveragingInferer
 
 __all__ = ["EnsembleInferer", "find_checkpoints"]
@@ -26,7 +26,7 @@ class EnsembleInferer(AveragingInferer):
         checkpoints: files with the state dict of a member, or with a mapping that has it under ``"model"``.
         inferer: makes one member's prediction, see :class:`AveragingInferer`.
 
-    Raises: ``ValueError`` for no checkpoint; ``RuntimeError`` naming the file that does not fit the network.
+    Raises: ``ValueError`` for no checkpoint; ``FileError`` naming a file without weights, or with another network's.
     Source: Lakshminarayanan et al., NeurIPS 2017; https://arxiv.org/abs/1612.01474
 
     Example:
@@ -49,21 +49,15 @@ class EnsembleInferer(AveragingInferer):
         if not checkpoints:
             raise ValueError("checkpoints: expected at least one file, got none")
         self.checkpoints = [os.fspath(path) for path in checkpoints]
-        self._states = [_state(path) for path in self.checkpoints]
+        self._weights = [read_checkpoint(path) for path in self.checkpoints]
 
     def predictions(
         self, inputs: torch.Tensor, network: Callable[..., Any], *args: Any, **kwargs: Any
     ) -> Iterator[torch.Tensor]:
         if not isinstance(network, nn.Module):
             raise TypeError(f"network: expected a torch.nn.Module to load weights into, got {type(network).__name__}")
-        for path, state in zip(self.checkpoints, self._states, strict=True):
-            try:
-                network.load_state_dict(state)
-            except RuntimeError as error:
-                raise RuntimeError(
-                    f"{path} does not fit the network {type(network).__name__}; members of an ensemble must be of one "
-                    f"architecture: {error}"
-                ) from error
+        for path, weights in zip(self.checkpoints, self._weights, strict=True):
+            load_weights(network, weights, path)
             yield self.inferer(inputs, network, *args, **kwargs)
 
 
@@ -86,8 +80,3 @@ def find_checkpoints(runs: str | Sequence[str], name: str = "model.pt") -> list[
             + "; name them as --members 'RUNS/seed_*' or --members \"['RUN', 'RUN']\""
         )
     return paths
-
-
-def _state(path: str) -> dict[str, Any]:
-    content = read_checkpoint(path)
-    return dict(content.get("model", content))

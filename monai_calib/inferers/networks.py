@@ -14,7 +14,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
-from monai_calib.handlers.weights import load_weights, read_checkpoint
+from monai_calib.handlers.weights import load_trained
 from monai_calib.inferers.dropout import dropout_layers
 from monai_calib.inferers.flips import flips_along
 
@@ -52,13 +52,8 @@ class EnsembleNetwork(AveragedNetwork):
         super().__init__()
         if not checkpoints:
             raise ValueError("checkpoints: expected at least one file, got none")
-        members = []
-        for path in checkpoints:
-            member = copy.deepcopy(network)
-            load_weights(member, read_checkpoint(path), path)
-            members.append(member)
-        self.members = nn.ModuleList(members)
-        self.log_count = math.log(len(members))
+        self.members = nn.ModuleList(load_trained(copy.deepcopy(network), path) for path in checkpoints)
+        self.log_count = math.log(len(checkpoints))
 
     def forward(self, image: Tensor) -> Tensor:
         """Log-probabilities ``(B, K, *spatial)``."""

@@ -15,6 +15,7 @@ from monai.inferers import SliceInferer, SlidingWindowInferer
 from monai.networks.nets import AttentionUnet, BasicUNet, SegResNet
 from torch import nn
 
+from monai_calib.files import FileError
 from monai_calib.inferers import (
     EnsembleInferer,
     FlipInferer,
@@ -92,8 +93,11 @@ def test_an_ensemble_is_the_mean_of_its_members_probabilities(members: list[str]
 
 def test_an_ensemble_says_which_file_is_wrong(members: list[str], tmp_path: Path) -> None:
     other = BasicUNet(2, 1, 5, features=(4, 4, 4, 4, 4, 4))
-    with pytest.raises(RuntimeError, match=r"seed_0/models/model\.pt does not fit the network BasicUNet"):
+    with pytest.raises(FileError, match=r"seed_0/models/model\.pt: holds the weights of another network than Basic"):
         EnsembleInferer(members)(image(16, 16), other)
+    torch.save([torch.zeros(1)], tmp_path / "list.pt")
+    with pytest.raises(FileError, match=r"list\.pt: expected weights by name, got list"):
+        EnsembleInferer([tmp_path / "list.pt"])(image(16, 16), network(2))
     with pytest.raises(ValueError, match="at least one file"):
         EnsembleInferer([])
     with pytest.raises(FileNotFoundError, match=r"no folder matches '.*nothing_\*'.*--members"):
