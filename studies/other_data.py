@@ -109,8 +109,12 @@ def read_parts(path: Path, given: Sequence[str], against: Sequence[str] = AGAINS
 
 
 def figure(parts: Sequence[Mapping[str, Any]], path: str) -> float:
-    """As :func:`results.figure`; where the third part of the path is a method in backticks, a change against that."""
-    title, loss, kind, name = path.split(" | ")
+    """As :func:`results.figure`; where the third part of the path is a method in backticks, a change against that;
+    ``order | DATA | NAME`` and ``order | DATA | corrected | NAME``: :func:`rank_correlation` of two trainings."""
+    title, loss, *kinds, name = path.split(" | ")
+    if title == "order":
+        return rank_correlation(by_training(parts, loss)[name], bool(kinds))
+    (kind,) = kinds
     if not kind.startswith("`"):
         return results.figure(parts, path)
     (part,) = (part for part in parts if part["part"] == title)
@@ -128,12 +132,13 @@ def published(data: str) -> str:
 
 def tables(parts: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """All tables of the page by name; a part has no table that would have no row."""
-    made = {"published, heart": published("ACDC")}
+    made = {"published, heart": published("ACDC"), "trainings, heart, 2D": trainings_table(parts, "heart, 2D")}
     for part in parts:
         of, unit = part["part"], part["unit"]
         made[of] = figure_table(part, COLUMNS)
         corrected = [each for each in part["changes"] if each["method"].endswith("→ auto")]
-        made[f"corrected, {of}"] = change_table({"changes": corrected}, "`dice_ce` → auto", COLUMNS[:5])
+        if any(each["against"] == "`dice_ce` → auto" for each in corrected):
+            made[f"corrected, {of}"] = change_table({"changes": corrected}, "`dice_ce` → auto", COLUMNS[:5])
         if all("dice_raters" in method["figures"] for method in part["methods"]):
             made[f"raters, {of}"] = figure_table(part, tuple(RATERS))
         if any(len(method["seeds"]) > 1 for method in part["methods"]):
@@ -235,7 +240,8 @@ def _short(method: Mapping[str, Any]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description="What the losses do on data other than the hippocampus.")
     parser.add_argument("comparisons", nargs="*", metavar="NAME=OUT/runs")
-    draw(read_parts(FIGURES, parser.parse_args().comparisons), PICTURE)
+    parts = read_parts(FIGURES, parser.parse_args().comparisons)
+    draw([part for part in parts if len(part["methods"]) > 2], PICTURE)
     write_page("other_data")
 
 
