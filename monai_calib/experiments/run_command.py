@@ -127,7 +127,7 @@ def plan_run(arguments: argparse.Namespace, settings: Mapping[str, Any], bundle:
     from .specification import Named, variants
 
     config = check_bundle(bundle, arguments.data)
-    losses = arguments.loss_name or [str(config.get("loss_name", "dice_ce"))]
+    losses = arguments.loss_name or [str(config.get("loss_name", "dice_ce_fading"))]
     plan = make_plan(
         arguments.output.resolve(),
         [bundle],

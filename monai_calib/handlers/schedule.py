@@ -80,10 +80,10 @@ class AlphaSchedule:
 class FadingDice:
     """Tells a loss at each step how far the training is, so that its Dice fades: ``build_loss("dice_ce_fading")``.
 
-    The weight of Dice falls in a straight line to 0, by default at the very end: with i steps done,
-    ``max(0, 1 - i / (dice_fades * epochs * steps of an epoch))``, a function of the step alone, so that a resumed run
-    agrees. A loss whose Dice does not fade is left alone, so that the handler may stay in a configuration whose loss
-    changes.
+    The weight of Dice falls in a straight line to 0, by default at half of the training, or after 1,000 steps where
+    half is less: with i of n steps done, ``max(0, 1 - i / min(n, max(dice_fades * n, 1000)))``. It depends on the step
+    alone, so that a resumed run agrees. A loss whose Dice does not fade is left alone, so that the handler may stay in
+    a configuration whose loss changes.
 
     Args:
         loss: the training loss, alone or inside others.
@@ -95,13 +95,13 @@ class FadingDice:
     Example:
         >>> from monai_calib.losses import build_loss
         >>> loss = build_loss("dice_ce_fading")
-        >>> trainer = Engine(lambda engine, batch: print(f"{loss.dice.progress:.2f}"))
+        >>> trainer = Engine(lambda engine, batch: print(f"{loss.dice.weight:.2f}"))
         >>> FadingDice(loss).attach(trainer)
         >>> _ = trainer.run([0, 1], max_epochs=2)
-        0.00
-        0.25
-        0.50
+        1.00
         0.75
+        0.50
+        0.25
     """
 
     def __init__(self, loss: nn.Module, epochs: int | None = None) -> None:
@@ -117,4 +117,4 @@ class FadingDice:
     def __call__(self, engine: Engine) -> None:
         state = engine.state
         steps = (self.epochs or state.max_epochs or 1) * (state.epoch_length or 1)
-        fade_dice(self.loss, (state.iteration - 1) / steps)
+        fade_dice(self.loss, (state.iteration - 1) / steps, steps)

@@ -66,9 +66,9 @@ class ConstrainedLoss(nn.Module):
             the same on hard ones); 0 leaves it out.
         dice_surgery: whether the derivative of Dice by a probability is multiplied by its error, which takes away most
             of the over-confidence that Dice brings (:class:`~.soft_dice.SoftDice`).
-        dice_fades: share of the training over which the weight of Dice falls to 0, 0 for never. The loss has to be told
-            how far the training is: :class:`~monai_calib.handlers.FadingDice`, or :func:`~.soft_dice.fade_dice` in a
-            loop of your own.
+        dice_fades: share of the training over which the weight of Dice falls to 0, of 1,000 steps at least; 0 for
+            never. The loss has to be told how far the training is: :class:`~monai_calib.handlers.FadingDice`, or
+            :func:`~.soft_dice.fade_dice` in a loop of your own.
 
     Shape: logits ``(B, K, *spatial)`` with one to three spatial axes; label ``(B, 1, *spatial)`` or ``(B, *spatial)``
     class numbers of any type, or one-hot or soft ``(B, K, *spatial)``; image ``(B, C, *spatial)``.

@@ -34,7 +34,7 @@ PRESETS: dict[str, tuple[Callable[..., ConstrainedLoss], dict[str, Any]]] = {
     "ce": (CrossEntropyLoss, {}),
     "dice_ce": (CrossEntropyLoss, {"lambda_dice": 1.0}),
     "dice_ce_surgery": (CrossEntropyLoss, {"lambda_dice": 1.0, "dice_surgery": True}),
-    "dice_ce_fading": (CrossEntropyLoss, {"lambda_dice": 1.0, "dice_fades": 1.0}),
+    "dice_ce_fading": (CrossEntropyLoss, {"lambda_dice": 1.0, "dice_fades": 0.5}),
     "focal": (FocalLoss, {}),
     "ecp": (ECPLoss, {}),
     "ls": (LabelSmoothingLoss, {}),

@@ -10,7 +10,10 @@ from torch import Tensor, nn
 
 from .target import Target
 
-__all__ = ["SMOOTH", "SoftDice", "fade_dice"]
+__all__ = ["LEAST_STEPS", "SMOOTH", "SoftDice", "fade_dice"]
+
+LEAST_STEPS = 1000
+"""Steps over which a Dice fades at least, or else over the whole training: in fewer it finds too little."""
 
 SMOOTH = 1e-5
 """Added to both sides of the fraction, as in MONAI's ``DiceLoss``."""
@@ -41,11 +44,11 @@ class SoftDice(nn.Module):
     Dice of its class: near q where D is near 1, as with the Brier score, and still weighted by the size of the class.
     What is followed is no longer the gradient of any loss.
 
-    With ``fades``, a share of the training, the whole is multiplied by ``max(0, 1 - progress / fades)``, the progress
-    set by :func:`fade_dice`: Dice finds the structures, and what it is joined to has the last word on confidence.
+    With ``fades``, a share of the training, the whole is multiplied by a weight that :func:`fade_dice` lets fall from 1
+    to 0: Dice finds the structures, and what it is joined to has the last word on confidence.
 
     Attributes:
-        progress: share of the training that is done, 0 to 1; a buffer, if Dice fades.
+        weight: what the loss is multiplied by, a buffer, if Dice fades.
 
     Source: Wang et al., MICCAI 2023; https://arxiv.org/abs/2303.16296. Surgery: Lux et al., MIDL 2026, PMLR
     315:3397-3423, from its abstract ("a factor to the loss's partial derivative", linear in the prediction error).
@@ -59,7 +62,7 @@ class SoftDice(nn.Module):
         1.5384...
     """
 
-    progress: Tensor
+    weight: Tensor
 
     def __init__(
         self, include_background: bool = True, reduction: str = "mean", surgery: bool = False, fades: float = 0.0
@@ -69,7 +72,7 @@ class SoftDice(nn.Module):
         self.fades = fades
         self.told = False
         if fades:
-            self.register_buffer("progress", torch.zeros(()))
+            self.register_buffer("weight", torch.ones(()))
         self.include_background = include_background
         self.reduction = reduction
 
@@ -89,7 +92,7 @@ class SoftDice(nn.Module):
         overlap = 2 * (prob * truth).sum(2) if target.soft is None else both - (prob - truth).abs().sum(2)
         rows = 1 - (overlap + SMOOTH) / (both + SMOOTH)
         value = rows.sum() / (max(rows.numel(), 1) if self.reduction == "mean" else 1)
-        return value * (1 - self.progress.to(value) / self.fades).clamp(min=0) if self.fades else value
+        return value * self.weight.to(value) if self.fades else value
 
     def _say_that_nobody_told(self) -> None:
         """Warn once, in a training, that Dice will not fade."""
@@ -103,16 +106,21 @@ class SoftDice(nn.Module):
             )
 
 
-def fade_dice(loss: nn.Module, progress: float) -> None:
+def fade_dice(loss: nn.Module, progress: float, steps: int | None = None) -> None:
     """Tell a loss how far the training is; one without a Dice that fades is left alone.
+
+    The weight of Dice is ``max(0, 1 - progress / fades)``, ``fades`` the share of the training that the loss was built
+    with, and the whole training where ``fades`` of it are less than :data:`LEAST_STEPS` steps; between the two, that
+    many steps.
 
     Args:
         loss: alone or inside others.
         progress: share of the training that is done; below 0 counts as 0, above 1 as 1.
+        steps: how many steps the whole training has; without it, as many as it takes.
 
     Example:
         >>> from monai_calib.losses import build_loss
-        >>> loss = build_loss("dice_ce_fading", lambda_ce=0.0)
+        >>> loss = build_loss("dice_ce", lambda_ce=0.0, dice_fades=1.0)
         >>> logits, label = torch.zeros(1, 2, 4), torch.zeros(1, 1, 4)
         >>> for epoch in range(3):
         ...     fade_dice(loss, epoch / 3)
@@ -124,4 +132,5 @@ def fade_dice(loss: nn.Module, progress: float) -> None:
     for part in loss.modules():
         if isinstance(part, SoftDice) and part.fades:
             part.told = True
-            part.progress.fill_(min(max(progress, 0.0), 1.0))
+            fades = max(part.fades, min(LEAST_STEPS / steps, 1.0)) if steps else part.fades
+            part.weight.fill_(min(max(1 - progress / fades, 0.0), 1.0))

@@ -67,6 +67,7 @@ class CalibratedLoss:
     loss: nn.Module
     current_epoch: int
     num_epochs: int
+    num_iterations_per_epoch: int
 
     def _build_loss(self) -> nn.Module:
         whole: nn.Module = super()._build_loss()  # type: ignore[misc]
@@ -83,4 +84,5 @@ class CalibratedLoss:
     def on_train_epoch_start(self) -> None:
         """Tell the loss how far the training is, for a Dice that fades."""
         super().on_train_epoch_start()  # type: ignore[misc]
-        fade_dice(self.loss, self.current_epoch / self.num_epochs)
+        steps = self.num_epochs * self.num_iterations_per_epoch
+        fade_dice(self.loss, self.current_epoch / self.num_epochs, steps)

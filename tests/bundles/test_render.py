@@ -54,7 +54,7 @@ def test_check_shows_what_was_changed_by_hand(tmp_path: Path) -> None:
         BUNDLES_FOLDER, tmp_path / "bundles", ignore=shutil.ignore_patterns("models", "eval", "logs")
     )
     changed = copy / BUNDLES[0].name / "configs" / "train.json"
-    changed.write_text(changed.read_text().replace('"loss_name": "dice_ce"', '"loss_name": "by_hand"'))
+    changed.write_text(changed.read_text().replace('"loss_name": "dice_ce_fading"', '"loss_name": "by_hand"'))
     result = render_check(copy)
     assert result.returncode == 1
     assert '-    "loss_name": "by_hand"' in result.stdout

@@ -50,7 +50,7 @@ def test_one_file_to_ship_and_one_page(finished: Path) -> None:
 
 def test_the_shipped_model_is_the_calibrated_one_with_its_configurations(finished: Path) -> None:
     shipped, metadata, extra = load_net_with_metadata(str(finished / "model.ts"), more_extra_files=("inference.json",))
-    run = finished / "runs" / "phantom_segmentation_3d" / "unet" / "dice_ce" / "seed_0"
+    run = finished / "runs" / "phantom_segmentation_3d" / "unet" / "dice_ce_fading" / "seed_0"
     inference = json.loads(extra["inference.json"])
     trained = json.loads((run / "models" / "training.json").read_text())["settings"]
     assert inference["patch_size"] == trained["patch_size"]
@@ -85,15 +85,15 @@ def test_the_same_command_finds_everything_done(
     printed = capsys.readouterr().out
     assert f"Ship: {finished / 'model.ts'}" in printed
     assert f"Page: {finished / 'report.html'}" in printed
-    assert "Overlap (DSC): dice_ce 0." in printed
+    assert "Overlap (DSC): dice_ce_fading 0." in printed
     assert ", corrected 0." in printed
-    assert "Distance to the true probabilities there: dice_ce" in printed, "the phantom's are known"
+    assert "Distance to the true probabilities there: dice_ce_fading" in printed, "the phantom's are known"
 
 
 def test_what_was_lost_is_made_again(finished: Path, phantom: Path, tmp_path: Path) -> None:
     copy = tmp_path / finished.name
     shutil.copytree(finished, copy)
-    folder = copy / "runs" / "phantom_segmentation_3d" / "unet" / "dice_ce" / "seed_0"
+    folder = copy / "runs" / "phantom_segmentation_3d" / "unet" / "dice_ce_fading" / "seed_0"
     weights = (folder / "models" / "model.pt").read_bytes()
     shutil.rmtree(folder / "posthoc")
     (copy / "model.ts").unlink()

@@ -23,7 +23,7 @@ def batch(seed: int = 0) -> tuple[Tensor, Tensor]:
 @pytest.mark.parametrize(("progress", "weight"), [(0.0, 1.0), (0.3, 0.7), (1.0, 0.0), (-2.0, 1.0), (1.5, 0.0)])
 @pytest.mark.parametrize("name", ["dice_ce_fading", "dice_ce_fading+nacl_outer", "mbls"])
 def test_the_weight_of_dice_is_what_is_to_come(name: str, progress: float, weight: float) -> None:
-    arguments = {} if "fading" in name else {"lambda_dice": 1.0, "dice_fades": 1.0}
+    arguments = {"lambda_dice": 1.0, "dice_fades": 1.0}
     loss, without = build_loss(name, **arguments), build_loss(name, **{**arguments, "lambda_dice": 0.0})
     fade_dice(nn.ModuleList([loss]), progress)  # inside others too
     logits, label = batch()
@@ -53,21 +53,21 @@ def test_a_training_in_which_nobody_tells_is_told_so_once() -> None:
         told(logits, label)
 
 
-def weights_seen(first_epoch: int, max_epochs: int, epochs: int | None) -> list[float]:
-    """Weight of Dice in each step of MONAI's trainer, two steps an epoch; after ``first_epoch`` finished ones."""
+def weights_seen(first_epoch: int, max_epochs: int, epochs: int | None, steps: int = 2) -> list[float]:
+    """Weight of Dice in each step of MONAI's trainer, ``steps`` an epoch; after ``first_epoch`` finished ones."""
     network, seen = nn.Conv2d(1, 3, 1), []
     loss = build_loss("dice_ce_fading")
     trainer = SupervisedTrainer(
         device=torch.device("cpu"),
         max_epochs=max_epochs,
-        train_data_loader=[{"image": torch.ones(1, 1, 4, 4), "label": torch.ones(1, 1, 4, 4)}] * 2,
+        train_data_loader=[{"image": torch.ones(1, 1, 4, 4), "label": torch.ones(1, 1, 4, 4)}] * steps,
         network=network,
         optimizer=torch.optim.SGD(network.parameters(), 0.1),
         loss_function=loss,
     )
     FadingDice(loss, epochs).attach(trainer)
-    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: seen.append(1 - loss.dice.progress.item()))
-    trainer.state.epoch, trainer.state.iteration = first_epoch, 2 * first_epoch
+    trainer.add_event_handler(Events.ITERATION_COMPLETED, lambda: seen.append(loss.dice.weight.item()))
+    trainer.state.epoch, trainer.state.iteration = first_epoch, steps * first_epoch
     trainer.run()
     return seen
 
@@ -79,8 +79,15 @@ def test_the_trainer_tells_it_at_each_step() -> None:
     assert weights_seen(0, 2, 1) == pytest.approx([1.0, 0.5, 0.0, 0.0])
 
 
-def test_it_may_be_gone_earlier() -> None:
-    loss, (logits, label) = build_loss("dice_ce_fading", lambda_ce=0.0, dice_fades=0.5), batch()
+@pytest.mark.parametrize(("steps", "gone"), [(400, 800), (700, 1000), (1200, 1200)])
+def test_it_takes_half_of_the_training_but_a_thousand_steps_or_all(steps: int, gone: int) -> None:
+    """Two epochs of so many steps: the weight falls in a straight line, and is 0 after ``gone``."""
+    seen = weights_seen(0, 2, None, steps)
+    assert seen == pytest.approx([max(0.0, 1 - i / gone) for i in range(2 * steps)], abs=1e-6)
+
+
+def test_without_a_number_of_steps_it_is_gone_at_half() -> None:
+    loss, (logits, label) = build_loss("dice_ce_fading", lambda_ce=0.0), batch()
     whole = build_loss("dice_ce", lambda_ce=0.0)(logits, label)
     for progress, weight in ((0.0, 1.0), (0.2, 0.6), (0.5, 0.0), (0.9, 0.0)):
         fade_dice(loss, progress)

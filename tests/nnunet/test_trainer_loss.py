@@ -67,7 +67,7 @@ def test_labels(deep: bool, ignore: int | None) -> None:
 class Started(Base):
     """What nnU-Net's trainer counts."""
 
-    current_epoch, num_epochs, started = 250, 1000, 0
+    current_epoch, num_epochs, num_iterations_per_epoch, started = 250, 1000, 250, 0
 
     def on_train_epoch_start(self) -> None:
         self.started += 1
@@ -82,8 +82,8 @@ def test_a_dice_that_fades_is_told_how_far_the_training_is() -> None:
     trainer.loss = trainer._build_loss()
     trainer.on_train_epoch_start()
     assert trainer.started == 1
-    shares = [buffer for name, buffer in trainer.loss.named_buffers() if name.endswith("progress")]
-    assert [share.item() for share in shares] == [0.25]
+    weights = [buffer for name, buffer in trainer.loss.named_buffers() if name.endswith("dice.weight")]
+    assert [weight.item() for weight in weights] == [0.5]
 
 
 @pytest.mark.parametrize("kind", [torch.bool, torch.float32])
