@@ -16,10 +16,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from other_data import COLUMNS, draw, read_parts
+from other_data import COLUMNS, cases_of, draw, read_parts
 from pages import shown, table, write_page
 from results import COLUMNS as HEADINGS
-from results import figure_table, name_of
+from results import change_table, figure_table, figures_of, merged, name_of
 
 FIGURES = Path(__file__).with_suffix(".json")
 PICTURE = FIGURES.with_name("figures") / "one_training.svg"
@@ -27,11 +27,16 @@ ALIKE = {
     "hippocampus, 10 epochs": ("other_data", "hippocampus, 3D, 10 epochs"),
     "hippocampus, 40 epochs, augmented": ("results", "3D, 40 epochs, augmented, float32"),
     "heart, 2D, 30 epochs": ("other_data", "heart, 2D, 30 epochs"),
+    "heart, 3D, 54 epochs": ("other_data", "heart, 3D, 54 epochs"),
     "ultrasound, 2D, 20 epochs": ("other_data", "ultrasound, 2D, 20 epochs"),
+    "cells, 2D, 16 epochs": ("other_data", "cells, 2D, 16 epochs"),
 }
 """Where the means of other losses are kept, of trainings with the same seeds, split and schedule."""
 YARDSTICKS = ("ce", "dice_ce", "dice_ce_surgery", "recommended")
 SEEDS = range(3)
+FADES = {"hippocampus, 10 epochs": 1.0, "ultrasound, 2D, 20 epochs": 1.0, "cells, 2D, 16 epochs": 1.0}
+"""Share of the training over which the default's Dice fades where that is more than half: at least 1,000 steps."""
+STATES = {"as trained": "", "auto": " → auto"}
 
 Method = Mapping[str, Any]
 
@@ -67,27 +72,61 @@ def pairs(part: Mapping[str, Any], first: str, second: str, column: str) -> dict
 
 def figure(parts: Sequence[Mapping[str, Any]], path: str) -> float:
     """``part | method | name``, of the first seed; ``lower | part | method | other | name`` or ``higher``: by how many
-    per cent, over the seeds that both have, and ``less``: by how many hundredths."""
+    per cent, over the seeds that both have, and ``less`` or ``more``: by how many hundredths."""
     title, *rest = path.split(" | ")
-    if title not in ("lower", "higher", "less"):
+    if title not in ("lower", "higher", "less", "more"):
         method, column = rest
         return float(of_seed(_part(parts, title), SEEDS[0])[method]["figures"][column][0])
     name, first, second, column = rest
     found = pairs(_part(parts, name), first, second, column)
     own, other = (statistics.fmean(means) for means in zip(*found.values(), strict=True))
-    return 100 * {"lower": 1 - own / other, "higher": own / other - 1, "less": other - own}[title]
+    return 100 * {"lower": 1 - own / other, "higher": own / other - 1, "less": other - own, "more": own - other}[title]
 
 
 def _part(parts: Sequence[Mapping[str, Any]], name: str) -> Mapping[str, Any]:
     return next(part for part in parts if part["part"] == name)
 
 
+def default_of(data: str) -> str:
+    """The row of the bundles' default loss in the table of some data."""
+    return f"`dice_ce_fading` dice_fades={FADES.get(data, 0.5):g}"
+
+
+def kept_cases(data: str) -> dict[str, Any]:
+    """Every kept run of Dice + CE and of the default on some data, from this page and from other data."""
+    alike = ALIKE[data][1]
+    paths = [cases_of("one_training", data)]
+    paths += [cases_of("other_data", name) for name in (alike, f"{alike}, second training")]
+    found: dict[str, Any] | None = None
+    for path in paths:
+        if path.exists():
+            kept = json.loads(path.read_text(encoding="utf-8"))
+            names = default_of(data), "`dice_ce`"
+            runs = [run for run in kept["runs"] if name_of({**run, "posthoc": ""}) in names]
+            found = merged(found, {**kept, "runs": runs})
+    return found or {"cases": [], "subjects": [], "runs": []}
+
+
+def default_table(parts: Sequence[Mapping[str, Any]], state: str) -> str:
+    """A row a data set: what the default changes of Dice + CE, over the seeds of which both have every case."""
+    against, changes = f"`dice_ce`{STATES[state]}", []
+    for part in parts:
+        found = figures_of(kept_cases(part["part"]), corrected=True)["changes"]
+        own = default_of(part["part"]) + STATES[state]
+        changes += [
+            {**change, "method": part["part"]}
+            for change in found
+            if (change["method"], change["against"]) == (own, against)
+        ]
+    return change_table({"changes": changes}, against, COLUMNS[:5]).replace("| loss |", "| data |", 1)
+
+
 def seed_table(parts: Sequence[Mapping[str, Any]]) -> str:
-    """A row a data set, correction and seed that the fading Dice and Dice + CE both have: figures of both."""
+    """A row a data set, correction and seed that the default and Dice + CE both have: figures of both."""
     rows = []
     for part in parts:
-        for told, correction in (("as trained", ""), ("auto", " → auto")):
-            methods = f"`dice_ce_fading`{correction}", f"`dice_ce`{correction}"
+        for told, correction in STATES.items():
+            methods = f"{default_of(part['part'])}{correction}", f"`dice_ce`{correction}"
             columns = {name: pairs(part, *methods, name) for name in COLUMNS[:5]}
             for seed in columns["dsc"]:
                 cells = [
@@ -100,7 +139,7 @@ def seed_table(parts: Sequence[Mapping[str, Any]]) -> str:
 
 def tables(parts: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     """All tables of the page by name."""
-    made = {"seeds": seed_table(parts)}
+    made = {"seeds": seed_table(parts)} | {f"default, {state}": default_table(parts, state) for state in STATES}
     for part in first_seed(parts):
         made[part["part"]] = figure_table(part, COLUMNS).replace("2 mm", f"2 {part['unit']}")
     return made
