@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import ast
 import json
+import re
 import time
 import warnings
 from collections.abc import Mapping
@@ -44,6 +45,14 @@ COLUMNS = {
     "dsc": "DSC",
 }
 """Figures of a network on those pages."""
+DATA = {
+    "msd_hippocampus_segmentation_3d": "hippocampus in 3D",
+    "acdc_segmentation_2d": "heart in 2D",
+    "acdc_3mm": "heart in 3D",
+    "usgra_4": "ultrasound in 2D",
+    "set1_4": "cells in 2D",
+}
+"""What each bundle was trained on."""
 PROTOCOL = Protocol("study", ["all", "foreground", "boundary:2mm"], ["nll", "ece"])
 SHOWN = {
     "nll_all": "NLL all",
@@ -95,21 +104,27 @@ def _measure(calibrator: Calibrator, cases: KeptCases, classes: int) -> dict[str
 
 
 def trainings() -> list[dict[str, Any]]:
-    """Every network that the pages on losses have as trained and with the chosen correction: means over cases."""
+    """Every network that the pages on losses have as trained and with the chosen correction: means over cases.
+
+    Several pages show the same training: one of a bundle, network, loss, length and seed counts once.
+    """
     found: dict[tuple[str, ...], dict[str, Any]] = {}
     for page in PAGES:
         for part in json.loads((HERE / f"{page}.json").read_text(encoding="utf-8")):
+            epochs = re.findall(r"\d+ epochs", part["part"])
             plain = {_network(method): method for method in part["methods"] if not method["posthoc"]}
-            data = part["part"].split(",")[0] if page != "results" else "hippocampus"
-            data += " in 2D" if "2D" in part["part"] else " in 3D"
             for method in part["methods"]:
                 if method["posthoc"] != "auto":
                     continue
                 before = plain[_network(method)]
-                for seed in {*method["seeds"]} & {*before["seeds"]}:
-                    means = [_means(each, seed) for each in (before, method)]
-                    key = (data, *_network(method), str(seed), *(f"{value}" for value in means[0].values()))
-                    found[key] = {"data": data, "loss": name_of(before), "before": means[0], "after": means[1]}
+                for seed in method["seeds"]:
+                    found[(*epochs, str(seed), *_network(method))] = {
+                        "data": DATA[method["bundle"]],
+                        "loss": name_of(before),
+                        "seed": seed,
+                        "before": _means(before, seed),
+                        "after": _means(method, seed),
+                    }
     return list(found.values())
 
 
