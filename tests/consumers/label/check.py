@@ -50,7 +50,7 @@ def main(shared: Path, work: Path) -> None:
         tell("models offered after a training", offered == ["model.pt"], ", ".join(offered))
         for name in (UNET, SLICES, RESIDUAL):
             score(server, name, images)
-        server.train(RESIDUAL, max_epochs=1, val_split=0.34)
+        server.train(RESIDUAL, max_epochs=EPOCHS, val_split=0.34)
         direct[RESIDUAL] = work / "direct" / "residual_after"
         settings = {"dataset_dir": shared / "images", "output_dir": direct[RESIDUAL]}
         run_bundle(app / "model" / RESIDUAL, ["inference"], **settings)
