@@ -21,6 +21,8 @@ LIMITS = (0.1, 0.2)
 """False-negative rates to promise."""
 CONFORMAL_LEVEL = 0.9
 """What 17 validation subjects can promise; 95 % would need 19."""
+PIXELS = (1.0, 1.0, 1.0)
+"""The spacing of data without lengths."""
 
 
 def measure(run: Path, dataset_dir: Path, cache: Path) -> None:
@@ -45,7 +47,7 @@ def measured(calibrator: Calibrator | None, validation: RunLogits, test: RunLogi
     expected_dices = []
     for i, case in enumerate(validation.cases):
         probability = probabilities(validation, i, calibrator)
-        volume_fit.update(probability, case.label, case.spacing)
+        volume_fit.update(probability, case.label, case.spacing or PIXELS)
         conformal_fit.update(probability, case.label, case.spacing, validation.subjects[i])
         for control in controls:
             control.update(probability, case.label, subject=validation.subjects[i])
@@ -56,9 +58,9 @@ def measured(calibrator: Calibrator | None, validation: RunLogits, test: RunLogi
     rows = []
     for i, case in enumerate(test.cases):
         probability = probabilities(test, i, calibrator)
-        label = probability.argmax(0)
-        student = expected_volume(probability, case.spacing, models)
-        guaranteed = expected_volume(probability, case.spacing, conformal, CONFORMAL_LEVEL)
+        label, spacing = probability.argmax(0), case.spacing or PIXELS
+        student = expected_volume(probability, spacing, models)
+        guaranteed = expected_volume(probability, spacing, conformal, CONFORMAL_LEVEL)
         score_of = ConformalVolumeFit(num_classes)
         score_of.update(probability, case.label, case.spacing, test.subjects[i])
         truth = [case.label == k for k in range(1, num_classes)]

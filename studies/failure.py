@@ -236,11 +236,10 @@ def flag(row: Mapping[str, Any], name: str, rate: float, state: str = CORRECTION
     validation, test = (row["cases"][state][split] for split in ("validation", "test"))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        fitted = QualityThreshold.fit(
-            *([case[key] for case in validation] for key in ("least_expected_dice", "least_dice", "subject")),
-            failed_below=below,
-            miss_rate=rate,
+        score, dice, subject = (
+            [case[key] for case in validation] for key in ("least_expected_dice", "least_dice", "subject")
         )
+        fitted = QualityThreshold.fit(score, dice, subject, failed_below=below, miss_rate=rate)
     failed = [case for case in test if case["least_dice"] < below]
     good = [case for case in test if not case["least_dice"] < below]
     missed = sum(not fitted.flags(case["least_expected_dice"]) for case in failed)

@@ -259,7 +259,7 @@ def main() -> None:
     if arguments.python:
         data = inputs()
         with tempfile.TemporaryDirectory() as name:
-            np.savez(f"{name}/inputs.npz", **data)
+            np.savez(f"{name}/inputs.npz", allow_pickle=False, **data)
             script = [
                 arguments.python,
                 str(HERE / "metric_table_others.py"),

@@ -58,7 +58,7 @@ def monai_weekly(data: Any) -> dict[str, float]:
     }.items():
         metric = CalibrationErrorMetric(num_bins=15, include_background=True, calibration_reduction=reduction)
         metric(y_pred=p.T[None, :, :, None], y=hot.T[None, :, :, None])
-        found[name] = float(metric.aggregate())
+        found[name] = float(metric.aggregate())  # type: ignore[arg-type]
     return found
 
 
@@ -67,7 +67,7 @@ def torchmetrics(data: Any) -> dict[str, float]:
     from torchmetrics.functional.classification import multiclass_calibration_error
 
     p, y = torch.from_numpy(data["probability"]), torch.from_numpy(data["label"])
-    names = {"ece": "l1", "rmsce": "l2", "mce": "max"}
+    names: dict[str, Any] = {"ece": "l1", "rmsce": "l2", "mce": "max"}
     return {name: float(multiclass_calibration_error(p, y, p.shape[1], 15, norm)) for name, norm in names.items()}
 
 

@@ -52,7 +52,7 @@ def measured(cases: Iterator[LogitCase], class_names: list[str]) -> dict[str, An
     classes = len(class_names)
     for case in cases:
         probability = case.logits.softmax(0)
-        kinds = {f"margin {share}": ConformalMargin(classes, share) for share in SHARES}
+        kinds: dict[str, Any] = {f"margin {share}": ConformalMargin(classes, share) for share in SHARES}
         kinds |= {f"sets {share}": ConformalSets(classes, share) for share in SHARES}
         kinds |= {"volume": ConformalVolumeFit(classes), "missed": FalseNegativeControl(classes)}
         found["cases"].append(case.name)

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import argparse
 import warnings
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -55,7 +55,11 @@ def measure_run(run: Path, bundle: Path, dataset_dir: Path) -> dict[str, Any]:
     majority = [LogitCase(c.name, c.logits, c.label, spacing=c.spacing, subject=c.subject) for c in validation]
     values = {"as trained": [_measure(None, test)]}
     for method in METHODS:
-        targets = {"one": by_rater, "majority": [majority], "mean": [[one for of in by_rater for one in of]]}
+        targets: dict[str, Sequence[Iterable[LogitCase]]] = {
+            "one": by_rater,
+            "majority": [majority],
+            "mean": [[one for of in by_rater for one in of]],
+        }
         for target, fitted_on in targets.items():
             values[f"{method}, {target}"] = [_measure(_fitted(method, cases), test) for cases in fitted_on]
     return _summary(values, {name: trained.settings.get(name) for name in ("loss_name", "epochs", "seed")}, count)
@@ -116,7 +120,7 @@ def _summary(
         }
         for method in METHODS
     }
-    return rounded(kept)  # type: ignore[no-any-return]
+    return rounded(kept)
 
 
 def tables(kept: Mapping[str, Any]) -> dict[str, str]:

@@ -78,7 +78,7 @@ def statistics(bundle: Path, images: Iterator[Image]) -> list[list[float]]:
 
 
 def _read(path: str) -> Image:
-    volume = nib.load(path)
+    volume: Any = nib.load(path)
     return np.asarray(volume.dataobj, dtype=np.float64), volume.affine
 
 

@@ -45,13 +45,13 @@ def voxels_apart(one: Path, other: Path) -> tuple[int, int]:
 def volumes_apart(folder: Path, direct: Path) -> tuple[bool, str]:
     """Whether the label maps of two folders are equal in every voxel, and that in numbers.
 
-    Every label must occur in them: of a network that has learned nothing, equal maps would say little.
+    A structure must be found in them: of a network that has learned nothing, equal maps would say little.
     """
     pairs = [(path, direct / path.name) for path in sorted(folder.glob("*_seg.nii.gz"))]
     counts = [voxels_apart(one, other) for one, other in pairs]
     apart, voxels = sum(count for count, _ in counts), sum(size for _, size in counts)
     labels = [np.asanyarray(nib.load(other).dataobj).ravel().astype(int) for _, other in pairs]
     sizes = np.bincount(np.concatenate(labels), minlength=2)
-    equal = all(count == 0 for count, _ in counts) and bool((sizes > 0).all())
+    equal = all(count == 0 for count, _ in counts) and bool(sizes[1:].any())
     text = f"{apart} of {voxels} voxels differ in {len(pairs)} volumes; labels in {', '.join(map(str, sizes))} voxels"
     return equal, text
