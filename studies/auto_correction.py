@@ -35,7 +35,7 @@ from monai_calib.report.statistics import mean_by_subject
 HERE = Path(__file__).parent
 RESULTS = HERE / "auto_correction.json"
 PICTURE = HERE / "figures" / "auto_correction.svg"
-PAGES = ("results", "other_data", "one_training")
+PAGES = ("results", "acdc", "other_data", "one_training")
 COLUMNS = {
     "nll_all": "NLL all",
     "ece_all_15bins": "ECE all",
@@ -118,7 +118,8 @@ def trainings() -> list[dict[str, Any]]:
                     continue
                 before = plain[_network(method)]
                 for seed in method["seeds"]:
-                    found[(*epochs, str(seed), *_network(method))] = {
+                    key = (*epochs, str(seed), *_network(method))
+                    found[key] = {
                         "data": DATA[method["bundle"]],
                         "loss": name_of(before),
                         "seed": seed,

@@ -3,7 +3,7 @@
     python studies/neighbourhood.py "NAME=OUT/runs" ...   # read the comparisons, keep their runs, write the page
     python studies/neighbourhood.py                       # write the page from neighbourhood.json
 
-Runs are kept, and added to, as those of :mod:`other_data`.
+Runs are kept, and added to, as :mod:`parts` says.
 """
 
 from __future__ import annotations
@@ -13,8 +13,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from other_data import COLUMNS, draw, figure, read_parts
 from pages import write_page
+from parts import COLUMNS, draw, figure, read_parts
 from results import change_table, figure_table
 
 __all__ = ["figure", "tables"]

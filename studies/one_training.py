@@ -3,7 +3,7 @@
     python studies/one_training.py "NAME=OUT/runs" "NAME=OUT/runs=LOSS" ...   # read comparisons, then write the page
     python studies/one_training.py                                            # write the page from one_training.json
 
-Runs are kept, and added to, as those of :mod:`other_data`; ``=LOSS`` names runs of a loss of one_training_losses.py.
+Runs are kept, and added to, as :mod:`parts` says; ``=LOSS`` names runs of a loss of one_training_losses.py.
 Beside them stand the same seed's means of trainings that were alike, from the pages in :data:`ALIKE`.
 """
 
@@ -16,8 +16,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from other_data import COLUMNS, cases_of, draw, read_parts
 from pages import shown, table, write_page
+from parts import COLUMNS, cases_of, draw, read_parts
 from results import COLUMNS as HEADINGS
 from results import change_table, figure_table, figures_of, merged, name_of
 
@@ -26,12 +26,12 @@ PICTURE = FIGURES.with_name("figures") / "one_training.svg"
 ALIKE = {
     "hippocampus, 10 epochs": ("other_data", "hippocampus, 3D, 10 epochs"),
     "hippocampus, 40 epochs, augmented": ("results", "3D, 40 epochs, augmented, float32"),
-    "heart, 2D, 30 epochs": ("other_data", "heart, 2D, 30 epochs"),
-    "heart, 3D, 54 epochs": ("other_data", "heart, 3D, 54 epochs"),
+    "heart, 2D, 30 epochs": ("acdc", "heart, 2D, 30 epochs", "heart, 2D, 30 epochs, first training"),
+    "heart, 3D, 54 epochs": ("acdc", "heart, 3D, 54 epochs"),
     "ultrasound, 2D, 20 epochs": ("other_data", "ultrasound, 2D, 20 epochs"),
     "cells, 2D, 16 epochs": ("other_data", "cells, 2D, 16 epochs"),
 }
-"""Where the means of other losses are kept, of trainings with the same seeds, split and schedule."""
+"""The page and its parts that keep other losses, of trainings with the same seeds, split and schedule."""
 YARDSTICKS = ("ce", "dice_ce", "dice_ce_surgery", "recommended")
 SEEDS = range(3)
 FADES = {"hippocampus, 10 epochs": 1.0, "ultrasound, 2D, 20 epochs": 1.0, "cells, 2D, 16 epochs": 1.0}
@@ -43,9 +43,9 @@ Method = Mapping[str, Any]
 
 def of_seed(part: Mapping[str, Any], seed: int) -> dict[str, Method]:
     """The methods of a part and of what was alike, by name, with the means of one seed for figures."""
-    page, alike = ALIKE[part["part"]]
+    page, *alike = ALIKE[part["part"]]
     kept = json.loads(FIGURES.with_name(f"{page}.json").read_text(encoding="utf-8"))
-    others = [method for each in kept if each["part"] == alike for method in each["methods"]]
+    others = [method for each in kept if each["part"] in alike for method in each["methods"]]
     found = {}
     for method in (*part["methods"], *(other for other in others if other["loss_name"] in YARDSTICKS)):
         if seed in method["seeds"]:
@@ -93,10 +93,9 @@ def default_of(data: str) -> str:
 
 
 def kept_cases(data: str) -> dict[str, Any]:
-    """Every kept run of Dice + CE and of the default on some data, from this page and from other data."""
-    alike = ALIKE[data][1]
-    paths = [cases_of("one_training", data)]
-    paths += [cases_of("other_data", name) for name in (alike, f"{alike}, second training")]
+    """Every kept run of Dice + CE and of the default on some data, from this page and from that of what was alike."""
+    page, *alike = ALIKE[data]
+    paths = [cases_of("one_training", data), *(cases_of(page, name) for name in alike)]
     found: dict[str, Any] | None = None
     for path in paths:
         if path.exists():

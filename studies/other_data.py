@@ -1,244 +1,36 @@
-"""What the losses do on data other than the hippocampus, from comparisons made by ``python -m monai_calib benchmark``.
+"""What the losses do on data other than the papers': hippocampus, ultrasound and cells; the heart is in :mod:`acdc`.
 
     python studies/other_data.py "NAME=OUT/runs" ...   # read the comparisons, keep their runs, write page and figure
     python studies/other_data.py                       # write page and figure from other_data.json
 
-Runs of a comparison that is named are added to those kept under its name in cases/, where every case's figures lie, so
-that a seed or a loss can be added on another machine. Of the first parts the means alone were kept; named again, they
-are replaced.
+Runs are kept, and added to, as :mod:`parts` says. Numbers of the page may be of the heart too.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import results
-from pages import shown, table, write_json, write_page
-from results import (
-    AGAINST,
-    PUBLISHED,
-    RATERS,
-    change_table,
-    figure_table,
-    figures_of,
-    kept_runs,
-    merged,
-    name_of,
-    seed_table,
-)
-from results import COLUMNS as HEADINGS
-from scipy.stats import spearmanr
+import acdc
+from pages import write_page
+from parts import draw, read_parts, tables
 
-from monai_calib.report.published import read_published
+__all__ = ["figure", "tables"]
 
 FIGURES = Path(__file__).with_suffix(".json")
-CASES = Path(__file__).with_name("cases")
-PICTURE = Path(__file__).with_name("figures") / "other_data.svg"
-COLUMNS = (
-    "dsc",
-    "ece_foreground_15bins",
-    "ece_boundary2mm_15bins",
-    "ece_all_15bins",
-    "nll_all",
-    "gap_boundary2mm",
-    "expected_volume_error",
-)
-DRAWN = (("ece_foreground_15bins", "ECE of the foreground"), ("nll_all", "NLL of the whole image"))
-
-MARKS = (
-    [1, 2, 5],
-    [1, 1.5, 2, 3, 5, 7],
-    [1, 1.2, 1.4, 1.6, 1.8, 2, 2.5, 3, 3.5, 4, 4.5, 5, 5.5, 6, 6.5, 7, 8, 9],
-    [number / 10 for number in range(10, 100)],
-)
-"""What may be marked on a logarithmic axis, per decade; coarse to fine."""
-
-
-def ticks(low: float, high: float) -> list[float]:
-    """Round numbers between two: the coarsest of :data:`MARKS` that gives three, five at most."""
-    found: list[float] = []
-    for marks in MARKS:
-        found = [mark * 10**power for power in range(-6, 2) for mark in marks if low <= mark * 10**power <= high]
-        if len(found) >= 3:
-            break
-    return found[:: -(-len(found) // 5) or 1]
-
-
-def cases_of(page: str, name: str) -> Path:
-    """Where the figures of every case of a part of a page are kept."""
-    return CASES / page / f"{re.sub(r'[^0-9A-Za-z]+', '_', name)}.json"
-
-
-def measured(page: str, name: str, folder: Path, against: Sequence[str], loss: str = "") -> dict[str, Any]:
-    """Figures of one comparison, whose runs must be alike but for loss, seed and correction, with those kept before.
-
-    Runs whose loss was given as an expression, ``--set loss=...``, are kept under the name ``loss``.
-    """
-    added, one = kept_runs(folder)
-    for run in added["runs"]:
-        run["loss_name"] = loss or run["loss_name"]
-    path = cases_of(page, name)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    kept = merged(json.loads(path.read_text(encoding="utf-8")) if path.exists() else None, added)
-    write_json(path, kept, depth=2)
-    shared = {key: one.settings[key] for key in ("bundle", "network_name", "epochs", "batch_size", "patch_size")}
-    unit = "mm" if "ece_boundary2mm_15bins" in one.values else "px" if "hd95_px" in one.values else "voxel"
-    return {"part": name, **figures_of(kept, corrected=True, against=against), "settings": shared, "unit": unit}
-
-
-def read_parts(path: Path, given: Sequence[str], against: Sequence[str] = AGAINST) -> list[dict[str, Any]]:
-    """The parts of a page, with the runs of those named in ``given`` (``NAME=OUT/runs`` or ``NAME=OUT/runs=LOSS``); all
-    figures anew from the kept cases, where there are any."""
-    kept = json.loads(path.read_text(encoding="utf-8")) if path.exists() else []
-    if given:
-        known = {part["part"]: part for part in kept}
-        for text in given:
-            name, folder, *loss = text.split("=", 2)
-            known[name] = measured(path.stem, name, Path(folder), against, *loss)
-        kept = list(known.values())
-    for part in kept:
-        if (cases := cases_of(path.stem, part["part"])).exists():
-            part |= figures_of(json.loads(cases.read_text(encoding="utf-8")), corrected=True, against=against)
-    write_json(path, kept, depth=3)
-    return kept
+PICTURE = FIGURES.with_name("figures") / "other_data.svg"
 
 
 def figure(parts: Sequence[Mapping[str, Any]], path: str) -> float:
-    """As :func:`results.figure`; where the third part of the path is a method in backticks, a change against that;
-    ``order | DATA | NAME`` and ``order | DATA | corrected | NAME``: :func:`rank_correlation` of two trainings."""
-    title, loss, *kinds, name = path.split(" | ")
-    if title == "order":
-        return rank_correlation(by_training(parts, loss)[name], bool(kinds))
-    (kind,) = kinds
-    if not kind.startswith("`"):
-        return results.figure(parts, path)
-    (part,) = (part for part in parts if part["part"] == title)
-    (change,) = (each for each in part["changes"] if (each["method"], each["against"]) == (loss, kind))
-    return abs(100 * float(change["figures"][name][0]))
-
-
-def published(data: str) -> str:
-    """What its authors reported on a data set, a row a loss."""
-    (found,) = (each for each in read_published(PUBLISHED) if each.title.startswith("2D U-Net"))
-    place = found.columns.index(data)
-    rows = [[str(row[0]), *str(row[place]).split(" / ")] for row in found.rows]
-    return f"{table(['loss', 'DSC', 'ECE foreground'], rows)}\n\n{found.source}."
-
-
-def tables(parts: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """All tables of the page by name; a part has no table that would have no row."""
-    made = {"published, heart": published("ACDC"), "trainings, heart, 2D": trainings_table(parts, "heart, 2D")}
-    for part in parts:
-        of, unit = part["part"], part["unit"]
-        made[of] = figure_table(part, COLUMNS)
-        corrected = [each for each in part["changes"] if each["method"].endswith("→ auto")]
-        if any(each["against"] == "`dice_ce` → auto" for each in corrected):
-            made[f"corrected, {of}"] = change_table({"changes": corrected}, "`dice_ce` → auto", COLUMNS[:5])
-        if all("dice_raters" in method["figures"] for method in part["methods"]):
-            made[f"raters, {of}"] = figure_table(part, tuple(RATERS))
-        if any(len(method["seeds"]) > 1 for method in part["methods"]):
-            made[f"seeds, {of}"] = seed_table(part, COLUMNS)
-        made |= {name: text.replace("2 mm", f"2 {unit}") for name, text in made.items() if name.endswith(of)}
-    return made
-
-
-def by_training(parts: Sequence[Mapping[str, Any]], data: str) -> dict[str, dict[str, dict[int, float]]]:
-    """Means of each seed of each method of the parts on some data, by column and method."""
-    found: dict[str, dict[str, dict[int, float]]] = {name: {} for name in COLUMNS}
-    for part in parts:
-        for method in part["methods"] if part["part"].startswith(data) else ():
-            for name, of in found.items():
-                of.setdefault(name_of(method), {}).update(zip(method["seeds"], method["by_seed"][name], strict=True))
-    return found
-
-
-def rank_correlation(values: Mapping[str, Mapping[int, float]], corrected: bool) -> float:
-    """Spearman's, of the order of losses in their first and in their second training."""
-    pairs = [(of[0], of[1]) for name, of in values.items() if {0, 1} <= of.keys() and ("→" in name) == corrected]
-    return float(spearmanr(*zip(*pairs, strict=True)).statistic)
-
-
-def trainings_table(parts: Sequence[Mapping[str, Any]], data: str) -> str:
-    """A row a loss, the values of its seeds beside each other as trained, and its corrected NLL; below, how alike the
-    order of losses in the first and the second training is."""
-    found = by_training(parts, data)
-    columns = [(name, "") for name in COLUMNS[:5]] + [("nll_all", " → auto")]
-    rows = []
-    for loss in sorted({name for name in found["dsc"] if "→" not in name}):
-        seeds = sorted(found["dsc"][loss])
-        cells = (
-            ", ".join(shown(found[name][loss + kind][seed], HEADINGS[name].decimals) for seed in seeds)
-            for name, kind in columns
-        )
-        if len(seeds) > 1:
-            rows.append([loss, *cells])
-    last = (shown(rank_correlation(found[name], bool(kind)), 2) for name, kind in columns)
-    headings = [HEADINGS[name].heading + (", corrected" if kind else "") for name, kind in columns]
-    return table(["loss", *headings], [*rows, ["*rank correlation*", *last]])
-
-
-def draw(parts: Sequence[Mapping[str, Any]], path: Path) -> None:
-    """A row a loss, best corrected NLL on top: a point as trained, an arrow to where its correction takes it."""
-    import matplotlib
-
-    matplotlib.use("agg")
-    import matplotlib.pyplot as plt
-
-    matplotlib.rcParams |= {"svg.hashsalt": path.stem, "svg.fonttype": "none", "font.size": 9}
-    rows = [sum(not method["posthoc"] for method in part["methods"]) for part in parts]
-    picture, axes = plt.subplots(
-        len(parts),
-        len(DRAWN),
-        figsize=(9.5, 0.26 * sum(rows) + 1.0 * len(parts)),
-        squeeze=False,
-        sharey="row",
-        gridspec_kw={"height_ratios": rows},
-    )
-    for row, part in zip(axes, parts, strict=True):
-        for axis, (name, title) in zip(row, DRAWN, strict=True):
-            _draw_panel(axis, part, name)
-            axis.set(xlabel=title, title=part["part"])
-            axis.spines[["top", "right"]].set_visible(False)
-    picture.tight_layout()
-    picture.savefig(path, metadata={"Date": None})
-    plt.close(picture)
-
-
-def _draw_panel(axis: Any, part: Mapping[str, Any], name: str) -> None:
-    trained = {_training(method): method for method in part["methods"] if not method["posthoc"]}
-    corrected = {_training(method): method["figures"] for method in part["methods"] if method["posthoc"]}
-    order = sorted(trained, key=lambda key: -corrected.get(key, trained[key]["figures"])["nll_all"][0])
-    for place, key in enumerate(order):
-        before, after = trained[key]["figures"][name][0], corrected.get(key, trained[key]["figures"])[name][0]
-        if before != after:
-            arrow = {"arrowstyle": "-|>", "color": "#1b7837", "lw": 1.0, "shrinkA": 0, "shrinkB": 0}
-            axis.annotate("", (after, place), (before, place), arrowprops=arrow)
-        axis.plot(before, place, "o", ms=4.5, color="#b2182b", zorder=3)
-    axis.set_yticks(range(len(order)), [_short(trained[key]) for key in order])
-    axis.set_xscale("log")
-    values = [figures[name][0] for key in order for figures in (trained[key]["figures"], corrected.get(key)) if figures]
-    low, high = min(values) / 1.05, max(values) * 1.05
-    axis.set(xlim=(low, high), ylim=(-0.6, len(order) - 0.4))
-    axis.set_xticks(ticks(low, high), [f"{tick:.3g}" for tick in ticks(low, high)])
-    axis.minorticks_off()
-    axis.grid(axis="x", color="#dddddd", lw=0.6)
-
-
-def _training(method: Mapping[str, Any]) -> tuple[str, str]:
-    return method["loss_name"], json.dumps(method["loss_args"])
-
-
-def _short(method: Mapping[str, Any]) -> str:
-    return f"{name_of(method).replace('`', '').replace('margin=', '')}, DSC {method['figures']['dsc'][0]:.3f}"
+    """As :func:`acdc.figure`, of a part of this page or of that."""
+    return acdc.figure([*parts, *json.loads(acdc.FIGURES.read_text(encoding="utf-8"))], path)
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description="What the losses do on data other than the hippocampus.")
+    parser = argparse.ArgumentParser(description="What the losses do on data other than the papers'.")
     parser.add_argument("comparisons", nargs="*", metavar="NAME=OUT/runs")
     parts = read_parts(FIGURES, parser.parse_args().comparisons)
     draw([part for part in parts if len(part["methods"]) > 2], PICTURE)

@@ -25,6 +25,7 @@ from monai_calib.files import write_text
 HERE = Path(__file__).parent
 PAGES = (
     "results",
+    "acdc",
     "other_data",
     "neighbourhood",
     "one_training",

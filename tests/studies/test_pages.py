@@ -18,6 +18,7 @@ LIMITS = {"0.1", "0.2"}
     ("name", "not_measured"),
     [
         ("results", set()),
+        ("acdc", set()),
         ("other_data", set()),
         ("neighbourhood", {"0.1"}),
         ("one_training", {"0.1", "0.5", "2503.05107"}),
@@ -53,9 +54,9 @@ def test_pages_are_those_of_the_kept_figures(
 @pytest.mark.parametrize("path", sorted((STUDIES / "cases").glob("*/*.json")), ids=lambda path: path.stem)
 def test_kept_means_and_intervals_are_those_of_the_kept_cases(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.syspath_prepend(str(STUDIES))
-    results, other_data = importlib.import_module("results"), importlib.import_module("other_data")
+    results, shared = importlib.import_module("results"), importlib.import_module("parts")
     parts = json.loads((STUDIES / f"{path.parent.name}.json").read_text(encoding="utf-8"))
-    (part,) = (part for part in parts if other_data.cases_of(path.parent.name, part["part"]) == path)
+    (part,) = (part for part in parts if shared.cases_of(path.parent.name, part["part"]) == path)
     against = ("nacl",) if path.parent.name == "neighbourhood" else results.AGAINST
     found = results.figures_of(json.loads(path.read_text(encoding="utf-8")), corrected=True, against=against)
     assert {name: part[name] for name in found} == found
