@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import re
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -28,15 +29,17 @@ FIGURES = Path(__file__).with_suffix(".json")
 PICTURE = FIGURES.with_name("figures") / "acdc.svg"
 FLAT = "heart, 2D, 30 epochs"
 """The part whose losses were trained several times; the first training has a part of its own."""
-POINTS = "points under "
 FIRST = f"{FLAT}, first training"
 
 
 def figure(parts: Sequence[Mapping[str, Any]], path: str) -> float:
-    """As :func:`parts.figure`, of one part. Over all trainings in 2D: ``trainings | LOSS | mean | NAME``; the change in
-    per cent against another loss, ``trainings | LOSS | OTHER | NAME``; by how many hundredths it is lower,
-    ``trainings | LOSS | points under OTHER | NAME``; and ``trainings | order | KIND | NAME``, the
-    :func:`rank_correlation` of two trainings, KIND ``as trained`` or ``corrected``."""
+    """As :func:`parts.figure`, of one part. Over all trainings in 2D: ``trainings | LOSS | mean | NAME``; by how many
+    per cent it is above or below another loss, ``trainings | LOSS | above OTHER | NAME``, and by how many hundredths
+    below, ``trainings | LOSS | points under OTHER | NAME``; and ``trainings | order | KIND | NAME``, the
+    :func:`rank_correlation` of two trainings, KIND ``as trained`` or ``corrected``.
+
+    Raises: ``ValueError`` where a loss is on the other side of the other.
+    """
     title, loss, kind, name = path.split(" | ")
     if title != "trainings":
         return shared.figure(parts, path)
@@ -45,10 +48,12 @@ def figure(parts: Sequence[Mapping[str, Any]], path: str) -> float:
         return rank_correlation(found, kind == "corrected")
     if kind == "mean":
         return statistics.fmean(found[loss].values())
-    against = kind.removeprefix(POINTS)
+    side, against = re.fullmatch("(points under|above|below) (.+)", kind).groups()  # type: ignore[union-attr]
     common = found[loss].keys() & found[against].keys()
     own, other = (statistics.fmean(found[each][seed] for seed in common) for each in (loss, against))
-    return 100 * (other - own) if kind.startswith(POINTS) else abs(100 * (own / other - 1))
+    if (own > other) != (side == "above"):
+        raise ValueError(f"{path}: {own:.4g} against {other:.4g}")
+    return 100 * abs(own - other) / (1 if side == "points under" else other)
 
 
 def published(data: str) -> str:

@@ -57,9 +57,12 @@ def test_all_trainings_in_2d_stand_beside_each_other(study: ModuleType, parts: l
 
 def test_a_change_is_over_the_trainings_that_both_losses_have(study: ModuleType, parts: list[dict[str, Any]]) -> None:
     assert study.figure(parts, "trainings | `b` | mean | nll_all") == pytest.approx(0.7 / 3)
-    assert study.figure(parts, "trainings | `b` | `a` | nll_all") == pytest.approx(100 * (0.7 / 0.6 - 1))
-    assert study.figure(parts, "trainings | `once` | `a` | nll_all") == pytest.approx(300)
+    assert study.figure(parts, "trainings | `b` | above `a` | nll_all") == pytest.approx(100 * (0.7 / 0.6 - 1))
+    assert study.figure(parts, "trainings | `once` | above `a` | nll_all") == pytest.approx(300)
     assert study.figure(parts, "trainings | `b` | points under `a` | dsc") == pytest.approx(100 * (0.7 - 0.6) / 3)
+    assert study.figure(parts, "trainings | `a` | below `b` | nll_all") == pytest.approx(100 * (1 - 0.6 / 0.7))
+    with pytest.raises(ValueError, match=r"0\.2333 against 0\.2"):
+        study.figure(parts, "trainings | `b` | below `a` | nll_all")
     assert study.figure(parts, "trainings | order | corrected | nll_all") == pytest.approx(-1 / 3)
 
 
