@@ -42,12 +42,13 @@ Method = Mapping[str, Any]
 
 
 def of_seed(part: Mapping[str, Any], seed: int) -> dict[str, Method]:
-    """The methods of a part and of what was alike, by name, with the means of one seed for figures."""
+    """The methods of a part and of what was alike, by name, with the means of one seed for figures; those of the part
+    where both have it."""
     page, *alike = ALIKE[part["part"]]
     kept = json.loads(FIGURES.with_name(f"{page}.json").read_text(encoding="utf-8"))
     others = [method for each in kept if each["part"] in alike for method in each["methods"]]
     found = {}
-    for method in (*part["methods"], *(other for other in others if other["loss_name"] in YARDSTICKS)):
+    for method in (*(other for other in others if other["loss_name"] in YARDSTICKS), *part["methods"]):
         if seed in method["seeds"]:
             place = method["seeds"].index(seed)
             figures = {column: [values[place]] for column, values in method["by_seed"].items()}
