@@ -10,17 +10,17 @@ from __future__ import annotations
 
 import argparse
 import itertools
-import re
 import statistics
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import parts as shared
+import results
 from pages import shown, table, write_page
 from parts import COLUMNS, draw, read_parts
 from results import COLUMNS as HEADINGS
-from results import PUBLISHED, name_of
+from results import PUBLISHED, by_how_much, name_of
 from scipy.stats import spearmanr
 
 from monai_calib.report.published import read_published
@@ -30,30 +30,25 @@ PICTURE = FIGURES.with_name("figures") / "acdc.svg"
 FLAT = "heart, 2D, 30 epochs"
 """The part whose losses were trained several times; the first training has a part of its own."""
 FIRST = f"{FLAT}, first training"
+"""Of seed 0 the means alone were kept."""
 
 
 def figure(parts: Sequence[Mapping[str, Any]], path: str) -> float:
-    """As :func:`parts.figure`, of one part. Over all trainings in 2D: ``trainings | LOSS | mean | NAME``; by how many
-    per cent it is above or below another loss, ``trainings | LOSS | above OTHER | NAME``, and by how many hundredths
-    below, ``trainings | LOSS | points under OTHER | NAME``; and ``trainings | order | KIND | NAME``, the
-    :func:`rank_correlation` of two trainings, KIND ``as trained`` or ``corrected``.
-
-    Raises: ``ValueError`` where a loss is on the other side of the other.
-    """
+    """As :func:`results.figure`, of one part. Over all trainings in 2D: ``trainings | LOSS | mean | NAME``; against
+    another loss ``trainings | LOSS | below OTHER | NAME``, or another word of :func:`by_how_much`; and ``trainings |
+    order | KIND | NAME``, the :func:`rank_correlation` of two trainings, KIND ``as trained`` or ``corrected``."""
     title, loss, kind, name = path.split(" | ")
     if title != "trainings":
-        return shared.figure(parts, path)
+        return results.figure(parts, path)
     found = by_training(parts)[name]
     if loss == "order":
         return rank_correlation(found, kind == "corrected")
     if kind == "mean":
         return statistics.fmean(found[loss].values())
-    side, against = re.fullmatch("(points under|above|below) (.+)", kind).groups()  # type: ignore[union-attr]
+    side, against = kind.split(" ", 1)
     common = found[loss].keys() & found[against].keys()
     own, other = (statistics.fmean(found[each][seed] for seed in common) for each in (loss, against))
-    if (own > other) != (side == "above"):
-        raise ValueError(f"{path}: {own:.4g} against {other:.4g}")
-    return 100 * abs(own - other) / (1 if side == "points under" else other)
+    return by_how_much(path, side, own, other)
 
 
 def published(data: str) -> str:

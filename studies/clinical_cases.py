@@ -21,8 +21,6 @@ LIMITS = (0.1, 0.2)
 """False-negative rates to promise."""
 CONFORMAL_LEVEL = 0.9
 """What 17 validation subjects can promise; 95 % would need 19."""
-PIXELS = (1.0, 1.0, 1.0)
-"""The spacing of data without lengths."""
 
 
 def measure(run: Path, dataset_dir: Path, cache: Path) -> None:
@@ -46,8 +44,9 @@ def measured(calibrator: Calibrator | None, validation: RunLogits, test: RunLogi
     controls = [FalseNegativeControl(num_classes, limit) for limit in LIMITS]
     expected_dices = []
     for i, case in enumerate(validation.cases):
+        assert case.spacing is not None  # volumes are in ml
         probability = probabilities(validation, i, calibrator)
-        volume_fit.update(probability, case.label, case.spacing or PIXELS)
+        volume_fit.update(probability, case.label, case.spacing)
         conformal_fit.update(probability, case.label, case.spacing, validation.subjects[i])
         for control in controls:
             control.update(probability, case.label, subject=validation.subjects[i])
@@ -57,10 +56,11 @@ def measured(calibrator: Calibrator | None, validation: RunLogits, test: RunLogi
     models, conformal = volume_fit.models(), conformal_fit.models()
     rows = []
     for i, case in enumerate(test.cases):
+        assert case.spacing is not None
         probability = probabilities(test, i, calibrator)
-        label, spacing = probability.argmax(0), case.spacing or PIXELS
-        student = expected_volume(probability, spacing, models)
-        guaranteed = expected_volume(probability, spacing, conformal, CONFORMAL_LEVEL)
+        label = probability.argmax(0)
+        student = expected_volume(probability, case.spacing, models)
+        guaranteed = expected_volume(probability, case.spacing, conformal, CONFORMAL_LEVEL)
         score_of = ConformalVolumeFit(num_classes)
         score_of.update(probability, case.label, case.spacing, test.subjects[i])
         truth = [case.label == k for k in range(1, num_classes)]

@@ -14,8 +14,8 @@ from pathlib import Path
 from typing import Any
 
 from pages import write_page
-from parts import COLUMNS, draw, figure, read_parts
-from results import change_table, figure_table
+from parts import COLUMNS, draw, read_parts
+from results import change_table, figure, figure_table
 
 __all__ = ["figure", "tables"]
 

@@ -19,7 +19,7 @@ from typing import Any
 from pages import shown, table, write_page
 from parts import COLUMNS, cases_of, draw, read_parts
 from results import COLUMNS as HEADINGS
-from results import change_table, figure_table, figures_of, merged, name_of
+from results import by_how_much, change_table, figure_table, figures_of, merged, name_of
 
 FIGURES = Path(__file__).with_suffix(".json")
 PICTURE = FIGURES.with_name("figures") / "one_training.svg"
@@ -72,16 +72,16 @@ def pairs(part: Mapping[str, Any], first: str, second: str, column: str) -> dict
 
 
 def figure(parts: Sequence[Mapping[str, Any]], path: str) -> float:
-    """``part | method | name``, of the first seed; ``lower | part | method | other | name`` or ``higher``: by how many
-    per cent, over the seeds that both have, and ``less`` or ``more``: by how many hundredths."""
+    """``part | method | name``, of the first seed; ``below | part | method | other | name``, or another word of
+    :func:`by_how_much`, over the seeds that both have."""
     title, *rest = path.split(" | ")
-    if title not in ("lower", "higher", "less", "more"):
+    if title not in ("below", "above", "less", "more"):
         method, column = rest
         return float(of_seed(_part(parts, title), SEEDS[0])[method]["figures"][column][0])
     name, first, second, column = rest
     found = pairs(_part(parts, name), first, second, column)
     own, other = (statistics.fmean(means) for means in zip(*found.values(), strict=True))
-    return 100 * {"lower": 1 - own / other, "higher": own / other - 1, "less": other - own, "more": own - other}[title]
+    return by_how_much(path, title, own, other)
 
 
 def _part(parts: Sequence[Mapping[str, Any]], name: str) -> Mapping[str, Any]:

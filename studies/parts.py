@@ -13,7 +13,6 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import results
 from pages import write_json
 from results import (
     AGAINST,
@@ -95,16 +94,6 @@ def read_parts(path: Path, given: Sequence[str], against: Sequence[str] = AGAINS
             part |= figures_of(json.loads(cases.read_text(encoding="utf-8")), corrected=True, against=against)
     write_json(path, kept, depth=3)
     return kept
-
-
-def figure(parts: Sequence[Mapping[str, Any]], path: str) -> float:
-    """As :func:`results.figure`; where the third part of the path is a method in backticks, a change against that."""
-    title, loss, kind, name = path.split(" | ")
-    if not kind.startswith("`"):
-        return results.figure(parts, path)
-    (part,) = (part for part in parts if part["part"] == title)
-    (change,) = (each for each in part["changes"] if (each["method"], each["against"]) == (loss, kind))
-    return abs(100 * float(change["figures"][name][0]))
 
 
 def tables(parts: Sequence[Mapping[str, Any]]) -> dict[str, str]:

@@ -353,17 +353,28 @@ def tables(parts: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     return made
 
 
+def by_how_much(path: str, side: str, own: float, other: float) -> float:
+    """By how many per cent a figure is ``below`` or ``above`` another; ``less`` or ``more``: by how many hundredths.
+
+    Raises: ``ValueError`` where it is on the other side, so that no sentence says the contrary of its number.
+    """
+    if (own > other) != {"below": False, "less": False, "above": True, "more": True}[side]:
+        raise ValueError(f"{path}: {own:.4g} against {other:.4g}")
+    return 100 * abs(own - other) / (other if side in ("below", "above") else 1)
+
+
 def figure(parts: Sequence[Mapping[str, Any]], path: str) -> float:
     """``part | loss | figures | name`` for a mean, ``lowest`` or ``highest`` instead for that of its seeds, and
-    ``bundle | loss | against | name`` for a change in per cent, without its sign."""
+    ``part | loss | below LOSS | name``, or ``above``, for a change in per cent: :func:`by_how_much`."""
     title, loss, kind, name = path.split(" | ")
     part = next(part for part in parts if part["part"] == title)
     if kind in ("figures", "lowest", "highest"):
         method = next(method for method in part["methods"] if name_of(method) == loss)
         mean, seeds = method["figures"][name][0], method["by_seed"][name]
         return float({"figures": mean, "lowest": min(seeds), "highest": max(seeds)}[kind])
-    change = next(c for c in part["changes"] if (c["method"], c["against"]) == (loss, f"`{kind}`"))
-    return abs(100 * float(change["figures"][name][0]))
+    side, against = kind.split(" ", 1)
+    change = next(c for c in part["changes"] if (c["method"], c["against"]) == (loss, against))
+    return by_how_much(path, side, 1 + float(change["figures"][name][0]), 1)
 
 
 def comparisons_of(runs: Iterable[Run]) -> list[Comparison]:

@@ -59,7 +59,7 @@ def test_a_change_is_over_the_trainings_that_both_losses_have(study: ModuleType,
     assert study.figure(parts, "trainings | `b` | mean | nll_all") == pytest.approx(0.7 / 3)
     assert study.figure(parts, "trainings | `b` | above `a` | nll_all") == pytest.approx(100 * (0.7 / 0.6 - 1))
     assert study.figure(parts, "trainings | `once` | above `a` | nll_all") == pytest.approx(300)
-    assert study.figure(parts, "trainings | `b` | points under `a` | dsc") == pytest.approx(100 * (0.7 - 0.6) / 3)
+    assert study.figure(parts, "trainings | `b` | less `a` | dsc") == pytest.approx(100 * (0.7 - 0.6) / 3)
     assert study.figure(parts, "trainings | `a` | below `b` | nll_all") == pytest.approx(100 * (1 - 0.6 / 0.7))
     with pytest.raises(ValueError, match=r"0\.2333 against 0\.2"):
         study.figure(parts, "trainings | `b` | below `a` | nll_all")

@@ -33,7 +33,7 @@ def test_no_network_of_the_pages_on_losses_got_worse_in_what_is_chosen_by(study:
 
 
 def test_a_network_counts_once_however_many_pages_show_it(study: ModuleType) -> None:
-    """Three seeds of Dice + CE on the heart in 2D, of which two parts show one, and of 10 epochs on the hippocampus."""
+    """Three seeds of Dice + CE on the heart in 2D and of 10 epochs on the hippocampus, which two parts each show."""
     of_dice_ce = [(each["data"], each["seed"]) for each in study.trainings() if each["loss"] == "`dice_ce`"]
     assert [seed for data, seed in sorted(of_dice_ce) if data == "heart in 2D"] == [0, 1, 2]
     # and one of 40 epochs, and one of another network
